@@ -1,0 +1,37 @@
+# `make demo` and `make test` set up everything they need in .venv. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: demo test check lint types tests clean
+
+demo: $(INSTALLED)
+	$(PY) scripts/train.py --subsample 4
+	$(PY) scripts/sample.py --run runs/demo --res 64 --n 16 --out runs/demo/samples/64
+	$(PY) scripts/sample.py --run runs/demo --res 256 --n 4 --out runs/demo/samples/256
+	@echo "Look at: runs/demo/samples/64/grid.png, runs/demo/samples/256/grid.png, runs/demo/loss.png"
+
+test: $(INSTALLED) tests
+
+check: $(INSTALLED) lint types tests
+
+lint: $(INSTALLED)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+types: $(INSTALLED)
+	$(PY) -m mypy
+
+tests: $(INSTALLED)
+	$(PY) -m pytest
+
+# A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infdiff needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

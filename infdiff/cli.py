@@ -1,0 +1,65 @@
+"""What every script shares: its help, its device, its way to fail."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+
+from infdiff.errors import UserError
+from infdiff.grid import Size, parse_size
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose help shows the script's docstring, examples included, as written."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One line instead of the whole usage."""
+        raise UserError(f"{message} (see --help)")
+
+    def add_device(self) -> None:
+        self.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="default: cuda if there")
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" | "cpu" | "cuda" -> a device. Raises UserError when CUDA is asked for and not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no usable CUDA device here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def size_argument(option: str, text: str) -> Size:
+    """`parse_size`, with the option named in the error."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from error
+
+
+def positive(option: str, value: int) -> int:
+    """The value, or UserError naming the option when it is below 1."""
+    if value < 1:
+        raise UserError(f"{option} {value}: want at least 1")
+    return value
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: bad input prints one line and exits with code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        print(f"error: out of memory: {str(error).splitlines()[0]}; try a smaller --batch or --res", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,210 @@
+"""Every setting of a run: frozen dataclasses, read from YAML and `key=value` overrides, strictly.
+
+Only `build` and the scripts import this module. An unknown key, or a value of the wrong type, is an error naming it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from infdiff.errors import UserError
+from infdiff.training.settings import TrainSettings
+
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    path: str = ""  # LMDB of prepare_data.py; empty: the embedded demo faces
+    validation_path: str = ""  # LMDB of held-out images; empty: a part of `path` is held out
+    validation_fraction: float = 0.05  # held out of `path` where there is no validation_path
+    size: int | str = 64  # training resolution: 64, or 96x128 (height x width)
+    flip: bool = False  # mirror every second image
+    cache: str = "ram"  # none (decode in workers), ram or device (all images as uint8)
+    workers: int = 2  # processes that decode, with cache: none
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    size: int | str = 32  # inner grid: 32, or 32x48
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks: int = 2  # residual blocks a level
+    attention_sizes: tuple[int, ...] = (16, 8)  # attention on grids with these sides
+    dropout: float = 0.0
+    dropout_size: int = 16  # dropout on grids of at most this side
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    channels: int = 64  # of the sparse level
+    kernel_size: int = 7
+    blocks: int = 3  # sparse blocks down, and as many up
+    mlp_ratio: int = 2
+    depthwise: bool = True  # false: regular convolutions, for the ablation
+    backend: str = "auto"  # auto, lattice or dense: how sparse convolutions are computed
+    condition_dim: int = 512  # of the vector made from t and z
+    z_dim: int = 1024  # latent code; 0: no autoencoder
+    grid: GridConfig = field(default_factory=GridConfig)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    schedule: str = "cosine"  # cosine, linear or constant
+    steps: int = 1000
+    sigma: float = 1.0  # width of the mollifier in training pixels
+    target: str = "mollified_noise"  # mollified_noise, v, noise or image
+    data_std: float = 0.5  # root mean square of the images' values in [-1, 1]
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    sampler: str = "ddim"  # ddim, ddpm or dpm++
+    steps: int = 50
+    eta: float = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    deblur_epsilon: float = 0.1  # noise-to-signal ratio of the Wiener inverse
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Defaults, then the YAML file, then `key.path=value` overrides.
+
+    Raises UserError naming the file and the key that is unknown or has a value of the wrong type.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
+        hint = f" (in configs/: {known})" if known else ""
+        raise UserError(f"cannot read config {path}: {error.strerror}{hint}") from error
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"config {path} must hold keys and values")
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not an override: write key.path=value, as in train.batch_size=16")
+    merged = _merge(OmegaConf.structured(Config), OmegaConf.create(values), f"config {path}")
+    try:
+        given = OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+    return _to_config(_merge(merged, given, "command line"))
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting, defaults included."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def config_differences(a: Config, b: Config, ignore: Sequence[str] = ()) -> list[str]:
+    """ "key: value in a -> value in b" for each setting that differs, but for keys that start with one of `ignore`."""
+    left, right = _flatten(a), _flatten(b)
+    return [
+        f"{key}: {left[key]} -> {right[key]}"
+        for key in left
+        if left[key] != right[key] and not any(key == i or key.startswith(i + ".") for i in ignore)
+    ]
+
+
+def _merge(base: DictConfig, values: Any, where: str) -> DictConfig:
+    _check(OmegaConf.to_container(values), Config, "", where)
+    try:
+        return cast(DictConfig, OmegaConf.merge(base, values))
+    except ValidationError as error:
+        raise UserError(f"{where}: wrong type for key {error.full_key!r}: {str(error).splitlines()[0]}") from error
+
+
+def _check(values: Any, cls: type, prefix: str, where: str) -> None:
+    """Name the first key that is unknown or whose value has another kind than the setting.
+
+    OmegaConf would turn the text '8' into the number 8; only text that YAML itself fails to read as a float (1e-3) may.
+    """
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(name, list(_flatten(Config())), n=1, cutoff=0.5)
+            raise UserError(f"{where}: unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        wanted = hints[key]
+        if isinstance(wanted, type) and is_dataclass(wanted):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: wrong type for key {name!r}: {value!r} should be keys and values")
+            _check(value, wanted, f"{name}.", where)
+        elif not _fits(value, wanted):
+            kind = _KINDS.get(wanted, "a list of whole numbers")
+            raise UserError(f"{where}: wrong type for key {name!r}: {value!r} should be {kind}")
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    int | str: "64 or 48x64",
+}
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted in (int, bool, str):
+        return type(value) is wanted
+    if wanted == int | str:
+        return type(value) in (int, str)
+    if wanted is float:
+        return type(value) in (int, float) or (isinstance(value, str) and _reads_as_float(value))
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _reads_as_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _to_config(values: DictConfig) -> Config:
+    return cast(Config, _frozen(Config, OmegaConf.to_container(values, resolve=True)))
+
+
+def _frozen(cls: type, values: Any) -> Any:
+    """Nested dictionaries -> frozen dataclasses, lists -> tuples."""
+    arguments = {}
+    for f in fields(cls):
+        value = values[f.name]
+        if isinstance(value, dict):
+            value = _frozen(f.default_factory, value)  # type: ignore[arg-type]
+        arguments[f.name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def _flatten(config: Config) -> dict[str, Any]:
+    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in values.items():
+            out |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return out
+
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    return walk(cast(dict[str, Any], container), "")

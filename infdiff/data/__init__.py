@@ -1,0 +1,1 @@
+"""Images on disk: the LMDB store, what fills it, and batches in a reproducible order."""

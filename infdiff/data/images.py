@@ -1,0 +1,59 @@
+"""Any image file to RGB of a chosen size: modes, depth, orientation, alpha, cropping, antialiased resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from infdiff.grid import Size
+
+RESIZE_FILTER = "lanczos"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB. Alpha is laid over white; 16-bit greys are scaled, not clipped.
+
+    Raises ValueError for floating-point images, whose range nothing tells.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise ValueError("floating-point pixels: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def crop_to_aspect(image: Image.Image, size: Size) -> Image.Image:
+    """The largest centred part of the image with the aspect ratio of `size` (H, W)."""
+    width, height = image.size
+    crop_height = min(height, max(1, round(width * size[0] / size[1])))
+    crop_width = min(width, max(1, round(height * size[1] / size[0])))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def random_crop(image: Image.Image, size: Size, random: np.random.Generator, min_scale: float) -> Image.Image:
+    """A part with the aspect ratio of `size`, its scale between min_scale and 1 of the largest that fits."""
+    width, height = image.size
+    largest = crop_to_aspect(image, size)
+    # Never below the wanted size where the image has the pixels.
+    floor = min(1.0, max(min_scale, size[0] / largest.height, size[1] / largest.width))
+    scale = random.uniform(floor, 1.0)
+    crop_width, crop_height = max(1, round(largest.width * scale)), max(1, round(largest.height * scale))
+    left = int(random.integers(0, width - crop_width + 1))
+    top = int(random.integers(0, height - crop_height + 1))
+    return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def resize(image: Image.Image, size: Size) -> Image.Image:
+    """Resize to (H, W), antialiased."""
+    if image.size == (size[1], size[0]):
+        return image
+    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS)

@@ -1,0 +1,111 @@
+"""The image store: one LMDB file of encoded images and a header that says what they are."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from infdiff.data.environments import read_transaction
+from infdiff.data.images import to_rgb
+from infdiff.errors import UserError
+from infdiff.grid import Size
+
+FORMATS = ("png", "webp", "jpeg", "raw")
+_HEADER_KEY = b"infdiff-header"
+_KIND = "infdiff-images"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a store holds. size is (H, W), or None where images keep their native sizes."""
+
+    count: int
+    size: Size | None
+    format: str
+    resize_filter: str
+    crops: int  # entries made from each source image, one after another; 1 for a centre crop
+    source: str
+    version: int = 1
+
+    def encode(self) -> bytes:
+        return json.dumps({"kind": _KIND} | asdict(self)).encode()
+
+    @staticmethod
+    def decode(value: bytes) -> Header:
+        values = json.loads(value)
+        if values.pop("kind", None) != _KIND:
+            raise ValueError("not an image store")
+        values["size"] = tuple(values["size"]) if values["size"] else None
+        return Header(**values)
+
+
+class ImageStore:
+    """Read-only access to a store written by `prepare_data.py`.
+
+    Raises UserError when the file is missing, is no LMDB, or is one of another kind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        if not Path(path).exists():
+            raise UserError(f"no data set at {path}: make one with scripts/prepare_data.py SRC --out {path}")
+        try:
+            with read_transaction(path) as transaction:
+                value = transaction.get(_HEADER_KEY)
+            self.header = Header.decode(value or b"{}")
+        except (lmdb.Error, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} is not an infdiff data set ({error or 'no header'}): make one with scripts/prepare_data.py"
+            ) from error
+
+    def __len__(self) -> int:
+        return self.header.count
+
+    def read(self, index: int) -> Image.Image:
+        """Image `index` in RGB."""
+        with read_transaction(self.path) as transaction:
+            value = transaction.get(entry_key(index))
+        if value is None:
+            raise UserError(f"{self.path} is damaged: image {index} of {len(self)} is missing")
+        return decode_image(value, self.header.format)
+
+
+def entry_key(index: int) -> bytes:
+    return b"image-%09d" % index
+
+
+def header_entry(header: Header) -> tuple[bytes, bytes]:
+    return _HEADER_KEY, header.encode()
+
+
+def encode_image(image: Image.Image, format: str) -> bytes:
+    """RGB image -> bytes. png, webp and raw are lossless."""
+    buffer = io.BytesIO()
+    if format == "raw":
+        np.save(buffer, np.asarray(image), allow_pickle=False)
+    elif format == "jpeg":
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    elif format == "webp":
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decode_image(value: bytes, format: str) -> Image.Image:
+    if format == "raw":
+        return Image.fromarray(np.load(io.BytesIO(value), allow_pickle=False))
+    return to_rgb(Image.open(io.BytesIO(value)))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB image -> (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,43 @@
+"""DCT-II by FFT, and filters that are diagonal in it: convolutions with half-sample symmetric boundaries."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def filter_image(x: Tensor, gain: Tensor) -> Tensor:
+    """Multiply the DCT-II coefficients of images (..., H, W) by `gain` (H, W).
+
+    The transforms run in float64 for float64 images and in float32 for all others; the result has x's dtype.
+    """
+    work = x if x.dtype == torch.float64 else x.float()
+    modes = _dct(_dct(work).mT).mT
+    modes = modes * gain.to(work)
+    return _inverse_dct(_inverse_dct(modes).mT).mT.contiguous().to(x.dtype)
+
+
+def _dct(x: Tensor) -> Tensor:
+    """X_k = sum_n x_n cos(pi k (n + 1/2) / N) along the last axis, from one FFT of length N (Makhoul 1980)."""
+    v = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)
+    turned: Tensor = torch.fft.fft(v) * _quarter_turns(x, -1)
+    return turned.real
+
+
+def _inverse_dct(modes: Tensor) -> Tensor:
+    """The inverse of `_dct`. For real v the turned spectrum is X_k - i X_{N-k}, with X_N = 0."""
+    n = modes.shape[-1]
+    mirrored = torch.cat([torch.zeros_like(modes[..., :1]), modes[..., 1:].flip(-1)], dim=-1)
+    v = torch.fft.ifft(torch.complex(modes, -mirrored) * _quarter_turns(modes, 1)).real
+    x = torch.empty_like(modes)
+    x[..., ::2] = v[..., : (n + 1) // 2]
+    x[..., 1::2] = v[..., (n + 1) // 2 :].flip(-1)
+    return x
+
+
+def _quarter_turns(like: Tensor, sign: int) -> Tensor:
+    n = like.shape[-1]
+    angle = torch.arange(n, dtype=like.dtype, device=like.device) * (sign * math.pi / (2 * n))
+    return torch.polar(torch.ones_like(angle), angle)

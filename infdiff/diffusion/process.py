@@ -1,0 +1,111 @@
+"""The mollified diffusion process (∞-Diff section 3.2, appendix B): marginals, posterior, and what a network predicts.
+
+States are mollified: x_t = sqrt(alpha-bar_t) T x_0 + sqrt(1 - alpha-bar_t) T xi   (Eq. 9). Everything that steps
+through time works on an estimate of T x_0; the targets below say how a network's output becomes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.schedules import alpha_bar
+
+# What the network is trained to give at each point:
+#   mollified_noise  T xi, the paper's choice (Eq. 42)
+#   v                the velocity between T x_0 and T xi, each scaled to variance 1
+#   noise            xi itself, which is not a function (for the ablation)
+#   image            x_0 before mollification (Eq. 35)
+TARGETS = ("mollified_noise", "v", "noise", "image")
+
+
+class MollifiedDiffusion:
+    """A schedule, a mollifier and a target.
+
+    data_std: standard deviation of the images' values, used to bring the network's input to variance 1.
+    Times t are integers 0..steps; tensors of times have shape (B,).
+    """
+
+    def __init__(
+        self, mollifier: Mollifier, *, schedule: str = "cosine", steps: int = 1000, target: str, data_std: float = 0.5
+    ) -> None:
+        if target not in TARGETS:
+            raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
+        if data_std <= 0:
+            raise ValueError(f"data_std={data_std}: want a positive standard deviation")
+        self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
+        self.noise_std = mollifier.noise_variance() ** 0.5
+        self.alpha_bar = alpha_bar(schedule, steps).float()
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha-bar_t) and sqrt(1 - alpha-bar_t), shaped (B, 1, ...) to multiply `like` (B, ...)."""
+        bar = self.alpha_bar.to(t.device)[t].view(-1, *[1] * (like.dim() - 1))
+        return bar.sqrt(), (1 - bar).sqrt()
+
+    def state(self, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor) -> Tensor:
+        """x_t of Eq. 9 from T x_0 and T xi."""
+        signal, noise = self.coefficients(t, mollified_image)
+        return signal * mollified_image + noise * mollified_noise
+
+    def posterior(self, x: Tensor, mollified_image: Tensor, t: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 10 between any two times previous < t: the mean, and the factor of T xi (its standard deviation)."""
+        bar = self.alpha_bar.to(t.device)
+        bar_t, bar_s = (bar[i].view(-1, *[1] * (x.dim() - 1)) for i in (t, previous))
+        beta = 1 - bar_t / bar_s
+        mean = (bar_s.sqrt() * beta * mollified_image + (bar_t / bar_s).sqrt() * (1 - bar_s) * x) / (1 - bar_t)
+        return mean, (beta * (1 - bar_s) / (1 - bar_t)).sqrt()
+
+    def network_input(self, x: Tensor, t: Tensor) -> Tensor:
+        """x_t scaled to variance 1."""
+        return x / self._scale(x, t)
+
+    def training_target(
+        self, image: Tensor, noise: Tensor, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor
+    ) -> Tensor:
+        """What the network should give; all arguments at the same points (or pixels)."""
+        if self.target == "mollified_noise":
+            return mollified_noise
+        if self.target == "noise":
+            return noise
+        if self.target == "image":
+            return image
+        cos, sin = self._angle(mollified_image, t)
+        return cos * mollified_noise / self.noise_std - sin * mollified_image / self.data_std
+
+    def mollified_image(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The network's output, read as an estimate of T x_0. Whole images (B, C, H, W), since T may have to act."""
+        if self.target == "image":
+            return self.mollifier(output)
+        signal, noise = self.coefficients(t, x)
+        if self.target == "v":
+            cos, sin = self._angle(x, t)
+            return self.data_std * (cos * x / self._scale(x, t) - sin * output)
+        return (x - noise * (self.mollifier(output) if self.target == "noise" else output)) / signal
+
+    def denoiser(
+        self, network: Callable[[Tensor, Tensor], Tensor], clip: bool = True
+    ) -> Callable[[Tensor, int], Tensor]:
+        """A network on (scaled x_t, t (B,)), whole images, as the function (x_t, t) -> T x_0 that samplers take.
+
+        T averages values in [-1, 1], so estimates are clipped to that range unless `clip` is False.
+        """
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            times = torch.full((x.shape[0],), t, device=x.device)
+            estimate = self.mollified_image(network(self.network_input(x, times), times).to(x.dtype), x, times)
+            return estimate.clamp(-1, 1) if clip else estimate
+
+        return denoise
+
+    def _scale(self, x: Tensor, t: Tensor) -> Tensor:
+        signal, noise = self.coefficients(t, x)
+        return ((signal * self.data_std) ** 2 + (noise * self.noise_std) ** 2).sqrt()
+
+    def _angle(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin with x_t / scale = cos * (T x_0 / data_std) + sin * (T xi / noise_std)."""
+        signal, noise = self.coefficients(t, x)
+        scale = self._scale(x, t)
+        return signal * self.data_std / scale, noise * self.noise_std / scale

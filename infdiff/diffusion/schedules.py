@@ -1,0 +1,61 @@
+"""Noise schedules: alpha-bar over discrete times, as in Ho et al. (2020) and Nichol and Dhariwal (2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The published cap on beta_t of the cosine schedule: keeps the last steps finite.
+_MAX_BETA = 0.999
+
+
+def cosine_alpha_bar(steps: int) -> Tensor:
+    """Nichol and Dhariwal Eq. 17, with s = 0.008."""
+
+    def f(t: float) -> float:
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    betas = [min(1 - f((i + 1) / steps) / f(i / steps), _MAX_BETA) for i in range(steps)]
+    return _from_betas(torch.tensor(betas, dtype=torch.float64))
+
+
+def linear_alpha_bar(steps: int) -> Tensor:
+    """Ho et al.: beta from 1e-4 to 0.02 at 1000 steps, scaled so that other numbers of steps end alike."""
+    scale = 1000 / steps
+    return _from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64).clamp(max=_MAX_BETA))
+
+
+def constant_alpha_bar(steps: int, beta: float = 0.008) -> Tensor:
+    """Every beta_t the same: the latent model's schedule (Preechakul et al. 2022)."""
+    return _from_betas(torch.full((steps,), beta, dtype=torch.float64))
+
+
+SCHEDULES = {"cosine": cosine_alpha_bar, "linear": linear_alpha_bar, "constant": constant_alpha_bar}
+
+
+def alpha_bar(name: str, steps: int) -> Tensor:
+    """(steps + 1,) float64: alpha-bar_t for t = 0 (no noise, exactly 1) to t = steps.
+
+    Raises ValueError for an unknown name or fewer than one step.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
+    if steps < 1:
+        raise ValueError(f"a schedule of {steps} steps: want at least 1")
+    return SCHEDULES[name](steps)
+
+
+def sampling_times(schedule_steps: int, steps: int) -> list[int]:
+    """`steps` + 1 times from schedule_steps down to 0, evenly spaced.
+
+    Raises ValueError when there are more sampling steps than the schedule has.
+    """
+    if not 1 <= steps <= schedule_steps:
+        raise ValueError(f"{steps} sampling steps: want 1 to {schedule_steps}, the length of the schedule")
+    return [round(schedule_steps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def _from_betas(betas: Tensor) -> Tensor:
+    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - betas, dim=0)])

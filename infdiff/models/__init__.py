@@ -1,0 +1,7 @@
+"""Networks: plain keyword arguments, tensors in, tensors out."""
+
+from infdiff.models.grid_unet import GridUNet
+from infdiff.models.sparse_encoder import SparseEncoder
+from infdiff.models.sparse_unet import SparseUNet
+
+__all__ = ["GridUNet", "SparseEncoder", "SparseUNet"]

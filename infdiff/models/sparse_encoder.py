@@ -1,0 +1,59 @@
+"""The encoder of the diffusion autoencoder: the down half of the denoiser, from points to one code."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infdiff import ops
+from infdiff.grid import Size
+from infdiff.models.grid_unet import LAYOUT_SIDE, GridDown
+from infdiff.nn.embedding import PointLift
+from infdiff.nn.geometry import Geometry
+from infdiff.nn.norm import GridLayerNorm
+from infdiff.nn.sparse_block import SparseBlock
+from infdiff.nn.standardize import Standardize
+
+
+class SparseEncoder(nn.Module):
+    """Values of a clean image at any points -> latent code z (B, z_dim). `trunk` is the grid network's down half."""
+
+    def __init__(
+        self,
+        trunk: GridDown,
+        *,
+        base: Size,
+        grid: Size,
+        z_dim: int,
+        in_channels: int = 3,
+        channels: int = 64,
+        kernel_size: int = 7,
+        blocks: int = 3,
+        mlp_ratio: int = 2,
+        depthwise: bool = True,
+        route: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.base, self.grid, self.kernel_size, self.z_dim = base, grid, kernel_size, z_dim
+        self.lift = PointLift(in_channels, channels)
+        self.down = nn.ModuleList(
+            SparseBlock(channels, kernel_size, mlp_ratio=mlp_ratio, condition_dim=0, depthwise=depthwise, route=route)
+            for _ in range(blocks)
+        )
+        self.trunk = trunk
+        self.norm = GridLayerNorm(trunk.out_channels)
+        self.project = nn.Linear(trunk.out_channels * LAYOUT_SIDE**2, z_dim)
+        self.standardize = Standardize(z_dim)
+
+    def geometry(self, ids: Tensor, size: Size) -> Geometry:
+        """Precompute what depends on the points alone; pass it to every call with the same points."""
+        return Geometry.of(ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid)
+
+    def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """x (B, L, in_channels) -> (B, z_dim)."""
+        h = self.lift(x, geometry.coordinates)
+        for block in self.down:
+            h = block(h, geometry, None)
+        deepest, _ = self.trunk(ops.points_to_grid(h, geometry.neighbours), None)
+        pooled = F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), LAYOUT_SIDE)
+        return self.standardize(self.project(pooled.flatten(1)))

@@ -1,0 +1,77 @@
+"""∞-Diff's denoiser (section 4.2, Fig. 4): sparse blocks on points around a U-Net on a grid."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from infdiff import ops
+from infdiff.grid import Size
+from infdiff.nn.embedding import Conditioning, PointLift
+from infdiff.nn.geometry import Geometry
+from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.sparse_block import SparseBlock, by_rows
+
+
+class SparseUNet(nn.Module):
+    """Values at points, diffusion time and latent code -> values at the same points.
+
+    grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
+    base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels.
+    """
+
+    def __init__(
+        self,
+        grid_network: nn.Module,
+        *,
+        base: Size,
+        grid: Size,
+        in_channels: int = 3,
+        channels: int = 64,
+        kernel_size: int = 7,
+        blocks: int = 3,
+        mlp_ratio: int = 2,
+        z_dim: int = 0,
+        condition_dim: int = 512,
+        depthwise: bool = True,
+        route: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.base, self.grid, self.kernel_size, self.z_dim = base, grid, kernel_size, z_dim
+        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim)
+        self.lift = PointLift(in_channels, channels)
+
+        def block(skip: bool) -> SparseBlock:
+            return SparseBlock(
+                channels,
+                kernel_size,
+                mlp_ratio=mlp_ratio,
+                condition_dim=condition_dim,
+                skip=skip,
+                depthwise=depthwise,
+                route=route,
+            )
+
+        self.down = nn.ModuleList(block(skip=False) for _ in range(blocks))
+        self.grid_network = grid_network
+        self.up = nn.ModuleList(block(skip=True) for _ in range(blocks))
+        self.norm = ModulatedLayerNorm(channels)
+        self.project = nn.Linear(channels, in_channels)
+
+    def geometry(self, ids: Tensor, size: Size) -> Geometry:
+        """Precompute what depends on the points alone; pass it to every call with the same points."""
+        return Geometry.of(ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid)
+
+    def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
+        """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, in_channels)."""
+        condition = self.conditioning(t, z)
+        h = self.lift(x, geometry.coordinates)
+        skips = []
+        for block in self.down:
+            h = block(h, geometry, condition)
+            skips.append(h)
+        grid = ops.points_to_grid(h, geometry.neighbours)
+        grid = self.grid_network(grid, condition)
+        h = by_rows(lambda a, b: a + b, h, ops.grid_to_points(grid, geometry.ids, geometry.size))
+        for block in self.up:
+            h = block(h, geometry, condition, skips.pop())
+        return by_rows(lambda h: self.project(self.norm(h)), h)

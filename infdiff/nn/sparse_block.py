@@ -1,0 +1,85 @@
+"""The block that works on points: a sparse integral operator, then an MLP at each point (∞-Diff section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infdiff import ops
+from infdiff.nn.geometry import Geometry
+from infdiff.nn.norm import ModulatedLayerNorm
+
+# Rows of features that fit a processor's cache together with an MLP's hidden layer.
+_ROWS_AT_ONCE = 8192
+
+
+class SparseConv(nn.Module):
+    """Sparse depthwise (or regular) convolution with bias on features (B, L, C)."""
+
+    def __init__(self, channels: int, kernel_size: int, *, depthwise: bool = True, route: str = "auto") -> None:
+        super().__init__()
+        inputs = 1 if depthwise else channels
+        # Divided by the number of points present: the mean of k^2 terms, scaled back by k^2.
+        bound = (inputs * kernel_size**2) ** -0.5
+        self.taps = nn.Parameter(torch.empty(channels, inputs, kernel_size, kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.route = route
+
+    def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
+        g = geometry
+        return ops.sparse_conv2d(x, self.taps, g.ids, g.size, g.scale, g.inverse_count, self.route) + self.bias.to(x)
+
+
+class SparseBlock(nn.Module):
+    """Residual: convolution, modulated LayerNorm, MLP. Optionally first merges the features of a skip connection."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        mlp_ratio: int,
+        condition_dim: int,
+        skip: bool = False,
+        depthwise: bool = True,
+        route: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.merge = nn.Linear(2 * channels, channels) if skip else None
+        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, route=route)
+        self.norm = ModulatedLayerNorm(channels, condition_dim)
+        self.widen = nn.Linear(channels, mlp_ratio * channels)
+        self.narrow = nn.Linear(mlp_ratio * channels, channels)
+
+    def forward(self, x: Tensor, geometry: Geometry, condition: Tensor | None, skip: Tensor | None = None) -> Tensor:
+        if self.merge is not None and skip is not None:
+            x = by_rows(self._merge, x, skip)
+        return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, self.conv(x, geometry))
+
+    def _merge(self, x: Tensor, skip: Tensor) -> Tensor:
+        assert self.merge is not None
+        return self.merge(torch.cat([x, skip], dim=-1))
+
+    def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.narrow(F.silu(self.widen(self.norm(x, condition))))
+
+
+def by_rows(function: Callable[..., Tensor], *features: Tensor) -> Tensor:
+    """Apply a function of each point's features (B, L, C); outside training a slice of points at a time.
+
+    Same result; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
+    """
+    count = features[0].shape[1]
+    if torch.is_grad_enabled() or count <= _ROWS_AT_ONCE:
+        return function(*features)
+    out: Tensor | None = None
+    for start in range(0, count, _ROWS_AT_ONCE):
+        piece = function(*(f[:, start : start + _ROWS_AT_ONCE] for f in features))
+        if out is None:
+            out = piece.new_empty(piece.shape[0], count, piece.shape[2])
+        out[:, start : start + _ROWS_AT_ONCE] = piece
+    assert out is not None
+    return out

@@ -1,0 +1,80 @@
+"""Images of any size from a trained denoiser: every pixel of the wanted size is a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.grid import Size
+from infdiff.images import from_uint8
+from infdiff.points import all_points, draw_points, gather
+from infdiff.seeding import generator_for
+
+
+class PointNetwork(Protocol):
+    """A network on points; `geometry` precomputes what depends on the points alone."""
+
+    def geometry(self, ids: Tensor, size: Size) -> Any: ...
+
+    def __call__(self, x: Tensor, geometry: Any, *condition: Any) -> Tensor: ...
+
+
+def image_network(
+    denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser on all pixels of images (B, C, H, W) of one size, with codes z (B, z_dim) or None."""
+    geometry = denoiser.geometry(all_points(batch, size, device), size)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return denoiser(x.flatten(2).mT, geometry, t, z).mT.unflatten(2, size)
+
+    return network
+
+
+@torch.no_grad()
+def generate(
+    denoiser: PointNetwork,
+    process: MollifiedDiffusion,
+    *,
+    size: Size,
+    seed: int,
+    indices: Sequence[int],
+    z: Tensor | None,
+    device: torch.device,
+    sampler: str = "ddim",
+    steps: int = 50,
+    eta: float = 0.0,
+    channels: int = 3,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """Mollified images T x_0 (B, C, H, W) in [-1, 1]; image `indices[i]` depends on (seed, indices[i]) and z[i] alone.
+
+    on_step is called after each evaluation of the network.
+    """
+    generators = [generator_for(device, seed, "image", i) for i in indices]
+    denoise = process.denoiser(image_network(denoiser, size, z, len(indices), device))
+
+    def counted(x: Tensor, t: int) -> Tensor:
+        estimate = denoise(x, t)
+        if on_step is not None:
+            on_step()
+        return estimate
+
+    def noise() -> Tensor:
+        return process.mollifier.noise(len(indices), channels, size, generators)
+
+    options = {"eta": eta} if sampler == "ddim" else {}
+    return SAMPLERS[sampler](counted, noise(), steps, alpha_bar=process.alpha_bar, noise=noise, **options)
+
+
+@torch.no_grad()
+def encode(encoder: PointNetwork, images: Tensor, *, points: int, seed: int = 0) -> Tensor:
+    """Codes (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each."""
+    size = (images.shape[2], images.shape[3])
+    ids = draw_points(1, points, size, generator_for(images.device, seed, "encode")).expand(len(images), -1)
+    return encoder(gather(from_uint8(images), ids), encoder.geometry(ids, size))

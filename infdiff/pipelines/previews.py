@@ -1,0 +1,87 @@
+"""Pictures made during training: samples, and reconstructions beside their originals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.data.batches import ImageSet, first_batches
+from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.grid import Size
+from infdiff.images import to_uint8
+from infdiff.pipelines.generate import encode, generate
+from infdiff.pipelines.pictures import contact_sheet, save_png
+from infdiff.seeding import generator_for
+
+_COLUMNS = 8
+_CODES = 256
+
+
+class Previews:
+    """Called with a step and the averaged modules, writes PNGs of eight columns into a folder.
+
+    samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
+    held-out images, their reconstructions.
+    """
+
+    def __init__(
+        self,
+        process: MollifiedDiffusion,
+        *,
+        train: ImageSet,
+        validation: ImageSet,
+        size: Size,
+        points: int,
+        folder: Path,
+        device: torch.device,
+        seed: int,
+        sampler: str,
+        steps: int,
+    ) -> None:
+        self.process, self.train, self.validation = process, train, validation
+        self.size, self.points, self.folder, self.device = size, points, folder, device
+        self.seed, self.sampler, self.steps = seed, sampler, steps
+
+    def __call__(self, step: int, modules: Mapping[str, nn.Module]) -> None:
+        denoiser, encoder = modules["denoiser"], modules.get("encoder")
+        z = None
+        if encoder is not None:
+
+            def codes_of(images: Tensor) -> Tensor:
+                return encode(encoder, images, points=self.points, seed=self.seed)
+
+            codes = encode_images(codes_of, first_batches(self.train, 64, _CODES, self.device))
+            generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
+            z = LatentGaussian.fit(codes).sample(generators)
+            rows = []
+            for images in (self.train, self.validation):
+                originals = next(first_batches(images, _COLUMNS, _COLUMNS, self.device))
+                rows += [originals.cpu(), self._generate(denoiser, codes_of(originals), len(originals))]
+            sheet = contact_sheet(torch.cat([_full_row(row) for row in rows]), _COLUMNS)
+            save_png(sheet, self.folder / f"reconstructions-{step:08d}.png")
+        samples = self._generate(denoiser, z, _COLUMNS)
+        save_png(contact_sheet(samples, _COLUMNS), self.folder / f"samples-{step:08d}.png")
+
+    def _generate(self, denoiser: nn.Module, z: Tensor | None, count: int) -> Tensor:
+        images = generate(
+            denoiser,
+            self.process,
+            size=self.size,
+            seed=self.seed,
+            indices=range(count),
+            z=z,
+            device=self.device,
+            sampler=self.sampler,
+            steps=self.steps,
+        )
+        return to_uint8(images).cpu()
+
+
+def _full_row(images: Tensor) -> Tensor:
+    """White where there are fewer images than columns."""
+    blank = images.new_full((_COLUMNS - len(images), *images.shape[1:]), 255)
+    return torch.cat([images, blank])

@@ -1,0 +1,42 @@
+"""A folder of generated images: one PNG each, a contact sheet, and a JSON file saying what made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infdiff.errors import UserError
+from infdiff.pipelines.pictures import contact_sheet, save_png
+
+
+def sample_to_folder(
+    sample: Callable[[Sequence[int]], Tensor], folder: Path, *, count: int, batch: int, record: dict[str, Any]
+) -> Path:
+    """Write images 0..count-1, `batch` at a time, and return the contact sheet's path.
+
+    sample(indices) gives (B, 3, H, W) uint8. Every file appears only when it is whole; the JSON comes last.
+    Raises UserError when the folder cannot be written.
+    """
+    images = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for indices in torch.arange(count).split(batch):
+            for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
+                save_png(image, folder / f"{index:05d}.png")
+                images.append(image)
+        sheet = folder / "grid.png"
+        save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
+        (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    return sheet
+
+
+def _columns(count: int) -> int:
+    """A sheet wider than it is high."""
+    return next(n for n in range(1, count + 1) if n * n >= count)

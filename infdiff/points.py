@@ -1,0 +1,131 @@
+"""Subsets of an image's pixels: draw them, gather values at them, scatter values back.
+
+A batch of points is `ids` (B, L) int64, ascending in each row and without repeats, with a size (H, W).
+All draws happen on the generator's device and have static shapes; nothing waits for the host.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from infdiff.grid import Size
+
+KINDS = ("uniform", "stratified", "halton")
+
+_FEISTEL_ROUNDS = 8
+_FEISTEL_MIN_SIDE = 16
+_HASH_BITS = 0xFFFFFFFF
+
+
+def all_points(batch: int, size: Size, device: torch.device | str | None = None) -> Tensor:
+    """The dense case: ids (B, H*W) of every pixel, one row of memory shared by the batch."""
+    return torch.arange(size[0] * size[1], device=device).expand(batch, -1)
+
+
+def draw_points(batch: int, count: int, size: Size, generator: torch.Generator, kind: str = "uniform") -> Tensor:
+    """Draw `count` of the H*W pixels for each of `batch` images.
+
+    kind: "uniform" (every subset equally likely, up to the quality of a hash), "stratified" (one in each of
+    `count` equal patches) or "halton" (a randomly shifted low-discrepancy sequence).
+
+    Returns ids (B, L) int64, sorted, without repeats, on the generator's device.
+    Raises ValueError when count is not in 1..H*W or the kind is unknown.
+    """
+    pixels = size[0] * size[1]
+    if not 1 <= count <= pixels:
+        raise ValueError(f"cannot draw {count} points from {size[0]}x{size[1]} = {pixels} pixels")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of points {kind!r}: choose one of {', '.join(KINDS)}")
+    if count == pixels:
+        return all_points(batch, size, generator.device)
+    draw = {"uniform": _draw_uniform, "stratified": _draw_stratified, "halton": _draw_halton}[kind]
+    return draw(batch, count, size, generator).sort(dim=1).values
+
+
+def gather(image: Tensor, ids: Tensor) -> Tensor:
+    """Values of an image (B, C, H, W) at points (B, L): (B, L, C)."""
+    flat = image.flatten(2)
+    return flat.gather(2, ids[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2).contiguous()
+
+
+def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Tensor:
+    """Values (B, L, C) at points (B, L) -> image (B, C, H, W), `fill` where there is no point."""
+    batch, _, channels = features.shape
+    flat = features.new_full((batch, channels, size[0] * size[1]), fill)
+    flat.scatter_(2, ids[:, None].expand(-1, channels, -1), features.transpose(1, 2))
+    return flat.view(batch, channels, *size)
+
+
+def _draw_uniform(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+    """A keyed pseudo-random permutation of the pixels, evaluated at 0..count-1: O(L), never O(H*W).
+
+    A Feistel network on Z_H x Z_W. Each round adds a hash of one coordinate to the other, so every round is a
+    bijection for any H and W. Sides too short to mix fall back to sorting random keys.
+    """
+    height, width = size
+    device = generator.device
+    if min(size) < _FEISTEL_MIN_SIDE:
+        keys = torch.rand(batch, height * width, device=device, generator=generator)
+        return keys.argsort(dim=1)[:, :count]
+    keys = torch.randint(0, _HASH_BITS, (_FEISTEL_ROUNDS, batch, 1), device=device, generator=generator)
+    start = torch.arange(count, device=device).expand(batch, -1)
+    row, column = start // width, start % width
+    for i in range(0, _FEISTEL_ROUNDS, 2):
+        row = (row + _hash32(column, keys[i])) % height
+        column = (column + _hash32(row, keys[i + 1])) % width
+    return row * width + column
+
+
+def _hash32(value: Tensor, key: Tensor) -> Tensor:
+    """A 32-bit mix of value and key, kept in int64; multipliers below 2^31 so that no product overflows."""
+    h = (value * 0x2C1B3C6D + key) & _HASH_BITS
+    h = ((h ^ (h >> 16)) * 0x45D9F3B) & _HASH_BITS
+    h = ((h ^ (h >> 15)) * 0x297A2D39) & _HASH_BITS
+    return h ^ (h >> 16)
+
+
+def _draw_stratified(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+    """One pixel from each of `count` runs of an order that visits the image patch by patch."""
+    height, width = size
+    pixels = height * width
+    side = max(1, round((pixels / count) ** 0.5))
+    if height % side or width % side:
+        side = 1
+    bounds = torch.arange(count + 1, device=generator.device) * pixels // count
+    length = bounds.diff()
+    place = torch.rand(batch, count, device=generator.device, generator=generator)
+    place = bounds[:-1] + torch.minimum((place * length).long(), length - 1)
+    patch, inside = place // (side * side), place % (side * side)
+    patches_wide = width // side
+    row = (patch // patches_wide) * side + inside // side
+    column = (patch % patches_wide) * side + inside % side
+    return row * width + column
+
+
+def _draw_halton(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+    """The pixels that a shifted Halton sequence (bases 2 and 3) visits first; unvisited ones last, in random order."""
+    height, width = size
+    device = generator.device
+    visits = 2 * count + 64
+    sequence = torch.stack([_radical_inverse(visits, base, device) for base in (2, 3)], dim=-1)
+    shift = torch.rand(batch, 1, 2, device=device, generator=generator, dtype=torch.float64)
+    place = (sequence + shift) % 1.0
+    row = (place[..., 0] * height).long().clamp_(max=height - 1)
+    column = (place[..., 1] * width).long().clamp_(max=width - 1)
+    never = torch.rand(batch, height * width, device=device, generator=generator, dtype=torch.float64) + visits
+    when = torch.arange(visits, device=device, dtype=never.dtype).expand(batch, -1)
+    first_visit = never.scatter_reduce(1, row * width + column, when, "amin")
+    return first_visit.topk(count, dim=1, largest=False).indices
+
+
+def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
+    """The first n terms of the van der Corput sequence in `base`, float64."""
+    index = torch.arange(1, n + 1, device=device)
+    value = torch.zeros(n, dtype=torch.float64, device=device)
+    factor = 1.0
+    while factor > 1 / (n * base):
+        factor /= base
+        value += factor * (index % base)
+        index = index // base
+    return value

@@ -1,0 +1,105 @@
+"""Checkpoints: a folder per step, complete or absent. Weights in safetensors, the rest in JSON; nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from infdiff.errors import UserError
+
+_STATE = "state.json"
+_PARTIAL = ".partial-"
+
+
+def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> Path:
+    """Write FOLDER/STEP with one safetensors file a group and the state. Built beside and renamed when on disk.
+
+    Raises UserError when it cannot be written, for instance on a full disk; earlier checkpoints stay as they were.
+    """
+    final = folder / f"{step:08d}"
+    partial = folder / f"{_PARTIAL}{step:08d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        clean_partial(folder)
+        partial.mkdir()
+        for name, tensors in groups.items():
+            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            safetensors.torch.save_file(contiguous, partial / f"{name}.safetensors")
+        (partial / _STATE).write_text(json.dumps({"step": step} | state, indent=1) + "\n")
+        for path in [*partial.iterdir(), partial]:
+            _flush(path)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        steps = checkpoint_steps(folder)
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no earlier one"
+        raise UserError(f"cannot save the checkpoint of step {step} in {folder}: {error}; {kept}") from error
+    return final
+
+
+def load_state(folder: Path, step: int) -> dict[str, Any]:
+    """The JSON part. Raises UserError naming the file when it is damaged."""
+    path = folder / f"{step:08d}" / _STATE
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint {path.parent} is damaged ({error}): delete it to use an earlier one") from error
+
+
+def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
+    """One group's tensors, on the CPU. Raises UserError naming the file when it is missing or damaged."""
+    path = folder / f"{step:08d}" / f"{group}.safetensors"
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged or missing ({error}): delete its folder to use an earlier one"
+        ) from error
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps with a complete checkpoint, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def best_step(folder: Path) -> int | None:
+    """The checkpoint with the lowest validation loss."""
+    losses = {step: load_state(folder, step).get("validation_loss") for step in checkpoint_steps(folder)}
+    measured = {step: loss for step, loss in losses.items() if loss is not None}
+    return min(measured, key=lambda step: measured[step]) if measured else None
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` (at least one) and the best."""
+    steps = checkpoint_steps(folder)
+    kept = {*steps[-max(1, keep) :], best_step(folder)}
+    for step in steps:
+        if step not in kept:
+            shutil.rmtree(folder / f"{step:08d}")
+
+
+def clean_partial(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

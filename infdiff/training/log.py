@@ -1,0 +1,94 @@
+"""The run's log: one JSON object a line, a plot of it, and scalars that travel from the device without waiting."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Log:
+    """Appends records to log.jsonl. On resuming at a step, forgets what a killed run wrote after it."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        self.path = path
+        if path.exists():
+            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
+            temporary = path.with_suffix(".partial")
+            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.replace(path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
+
+
+def plot_losses(log: Path, out: Path) -> None:
+    """Training and validation loss over steps, as a PNG."""
+    from matplotlib.figure import Figure
+
+    records = read_log(log)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for key, label, style in (("loss", "training", "-"), ("validation_loss", "validation (averaged weights)", "o-")):
+        points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
+    axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    if axes.has_data():
+        axes.legend()
+    temporary = out.with_suffix(".partial")
+    figure.savefig(temporary, dpi=120, format="png")
+    temporary.replace(out)
+
+
+class DelayedScalars:
+    """Small tensors on their way from the device. `push` never waits; `ready` gives those that have arrived."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+
+    def push(self, step: int, values: Tensor) -> None:
+        if values.device.type != "cuda":
+            self._pending.append((step, values.detach().clone(), None))
+            return
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values.detach(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending.append((step, host, event))
+
+    def ready(self, wait: bool = False) -> list[tuple[int, list[float]]]:
+        """(step, values) in order of steps; all of them when `wait` is set."""
+        arrived = []
+        while self._pending:
+            step, values, event = self._pending[0]
+            if event is not None:
+                if wait:
+                    event.synchronize()
+                elif not event.query():
+                    break
+            self._pending.popleft()
+            arrived.append((step, values.tolist()))
+        return arrived
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines that hold a whole JSON object: a killed process may leave the last one cut."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            json.loads(line)
+        except ValueError:
+            continue
+        lines.append(line)
+    return lines

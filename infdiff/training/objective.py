@@ -1,0 +1,54 @@
+"""The training objective of ∞-Diff: denoise mollified images at a random subset of their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.grid import Size
+from infdiff.images import from_uint8
+from infdiff.points import draw_points, gather
+
+
+class MollifiedObjective:
+    """Mean squared error of the network's prediction at `points` of the pixels (Eq. 42 for the paper's target).
+
+    Called with the modules to use (so that averaged weights are measured by the same code), images (B, 3, H, W) uint8
+    and a generator on their device, which alone decides every draw.
+    """
+
+    def __init__(self, process: MollifiedDiffusion, *, size: Size, points: int, kind: str, flip: bool) -> None:
+        self.process, self.size, self.points, self.kind, self.flip = process, size, points, kind, flip
+
+    def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
+        process, batch = self.process, images.shape[0]
+        device = images.device
+        x0 = from_uint8(images)
+        if self.flip:
+            mirrored = torch.rand(batch, 1, 1, 1, device=device, generator=generator) < 0.5
+            x0 = torch.where(mirrored, x0.flip(-1), x0)
+        t = torch.randint(1, process.steps + 1, (batch,), device=device, generator=generator)
+        white, noise = process.mollifier.noise_pair(batch, x0.shape[1], self.size, [generator])
+        ids = self._draw(batch, generator)
+        values = [gather(image, ids) for image in (x0, white, process.mollifier(x0), noise)]
+        target = process.training_target(*values, t)
+        state = process.state(values[2], values[3], t)
+        z = self._encode(modules, x0, generator)
+        denoiser = modules["denoiser"]
+        prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, self.size), t, z)
+        return F.mse_loss(prediction.float(), target)
+
+    def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
+        """The code, from a subset of the clean image of its own."""
+        encoder = modules.get("encoder")
+        if encoder is None:
+            return None
+        ids = self._draw(x0.shape[0], generator)
+        return encoder(gather(x0, ids), encoder.geometry(ids, self.size))
+
+    def _draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        return draw_points(batch, self.points, self.size, generator, self.kind)

@@ -1,0 +1,53 @@
+"""Train ∞-Diff on a random part of each image's pixels.
+
+  python scripts/train.py --subsample 4                                   # the embedded demo faces
+  python scripts/train.py --config configs/landscapes_64.yaml --data photos.lmdb --subsample 4 --out runs/photos
+  python scripts/train.py --config configs/ffhq_256.yaml --data ffhq.lmdb train.batch_size=16 train.accumulate=2
+
+Everything is kept in the run directory. The same command again continues where it stopped.
+"""
+
+from pathlib import Path
+
+from infdiff import build
+from infdiff.cli import Parser, choose_device, run
+from infdiff.config import CONFIG_FOLDER, load_config
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", default=CONFIG_FOLDER / "demo.yaml", help="YAML file (default configs/demo.yaml)")
+    parser.add_argument("--data", help="LMDB from prepare_data.py (default: the embedded demo faces)")
+    parser.add_argument("--subsample", type=float, help="train on one pixel in this many")
+    parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
+    parser.add_argument("--steps", type=int, help="optimiser steps")
+    parser.add_argument("--seed", type=int, help="of weights, order and noise")
+    parser.add_device()
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
+    arguments = parser.parse_intermixed_args()
+    options = {
+        "data.path": arguments.data,
+        "train.subsample": arguments.subsample,
+        "train.steps": arguments.steps,
+        "seed": arguments.seed,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    config = load_config(arguments.config, [*given, *arguments.overrides])
+    build.check_config(config)
+    device = choose_device(arguments.device)
+    data = build.build_data(config, device)
+    folder = arguments.out or build.RUNS / config.name
+    build.open_for_training(folder, config)
+    trainer = build.build_trainer(config, data, folder, device)
+    parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
+    points = build.point_count(config)
+    print(
+        f"{folder}: {parameters:,} parameters, {len(data.train)} images, {points} points of each, on {device}",
+        flush=True,
+    )
+    trainer.run()
+    print(f"{folder}: {trainer.step} steps done, pictures in {folder / 'samples'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,5 @@
+"""Installs from pyproject.toml; kept for tools that call it."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,92 @@
+"""Shared by all tests: threads, small data, small settings, and a way to call the scripts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Tests run side by side: one thread each, which also makes sums run in one order.
+torch.set_num_threads(1)
+
+# Settings under which a training step takes milliseconds.
+TINY = [
+    "data.size=16",
+    "model.channels=8",
+    "model.kernel_size=3",
+    "model.blocks=1",
+    "model.condition_dim=16",
+    "model.z_dim=8",
+    "model.grid.size=8",
+    "model.grid.channels=8",
+    "model.grid.multipliers=[1,2]",
+    "model.grid.blocks=1",
+    "model.grid.attention_sizes=[4]",
+    "model.grid.dropout=0.1",
+    "train.batch_size=4",
+    "train.log_every=2",
+    "train.checkpoint_every=3",
+    "train.sample_every=1000",
+    "sample.steps=3",
+]
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twelve smooth pictures of several sizes."""
+    folder = tmp_path / "photos"
+    (folder / "inner").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for i in range(12):
+        height, width = [(40, 60), (64, 48), (33, 33)][i % 3]
+        small = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        picture.save((folder / "inner" if i % 2 else folder) / f"{i}.png")
+    return folder
+
+
+Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """Run a script in an empty folder as a user would: script("train.py", "--steps", 4)."""
+
+    def call(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, **options
+        )
+
+    return call
+
+
+def pixels(path: Path) -> np.ndarray:
+    """An image file's values (H, W, 3)."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 2 and one line on stderr that names every part."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]

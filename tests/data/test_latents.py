@@ -1,0 +1,28 @@
+"""The Gaussian of the codes has their mean and covariance, and its samples theirs."""
+
+import pytest
+import torch
+
+from infdiff.data.latents import LatentGaussian
+
+
+@pytest.mark.parametrize("count", [5, 400])
+def test_mean_and_covariance_are_those_of_the_codes(count, generator):
+    codes = torch.randn(count, 6, generator=generator, dtype=torch.float64) @ torch.randn(
+        6, 6, generator=generator, dtype=torch.float64
+    )
+    gaussian = LatentGaussian.fit(codes)
+    torch.testing.assert_close(gaussian.mean, codes.mean(dim=0))
+    torch.testing.assert_close(gaussian.factor.mT @ gaussian.factor, torch.cov(codes.mT))
+    assert gaussian.factor.shape[0] <= max(6, count)
+
+
+def test_samples_follow_it_and_their_own_generator(tmp_path, generator):
+    gaussian = LatentGaussian.fit(torch.randn(50, 3, generator=generator) * torch.tensor([1.0, 2.0, 0.1]) + 1)
+    gaussian.save(tmp_path / "g.safetensors")
+    loaded = LatentGaussian.load(tmp_path / "g.safetensors")
+    generators = [torch.Generator().manual_seed(i) for i in range(4000)]
+    z = loaded.sample(generators)
+    torch.testing.assert_close(torch.cov(z.mT), gaussian.factor.mT @ gaussian.factor, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(loaded.sample([torch.Generator().manual_seed(7)])[0], z[7])
+    assert loaded.count == 50

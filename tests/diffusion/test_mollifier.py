@@ -1,0 +1,123 @@
+"""T against scipy, its inverse, and the resolution law."""
+
+import math
+
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from infdiff.diffusion.mollifier import Mollifier
+
+
+@pytest.mark.parametrize("size", [(64, 64), (7, 33), (1, 5), (1, 1), (96, 40), (33, 64)])
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.7])
+def test_T_is_scipys_gaussian_filter_with_reflecting_boundaries(size, sigma, generator):
+    image = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
+    mollifier = Mollifier(sigma, (32, 32))
+    std = mollifier.std(size)
+    expected = gaussian_filter(image.numpy(), (0, 0, *std), mode="reflect")
+    torch.testing.assert_close(mollifier(image), torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_each_axis_scales_by_itself():
+    assert Mollifier(1.5, (32, 64)).std((64, 64)) == (3.0, 1.5)
+
+
+def test_no_width_is_the_identity(generator):
+    image = torch.randn(1, 1, 9, 8, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(Mollifier(0.0, (9, 8))(image), image)
+
+
+def test_T_keeps_single_precision_and_half(generator):
+    image = torch.randn(1, 1, 16, 16, generator=generator)
+    mollifier = Mollifier(1.0, (16, 16))
+    exact = mollifier(image.double())
+    torch.testing.assert_close(mollifier(image).double(), exact, rtol=1e-5, atol=1e-6)
+    assert mollifier(image.bfloat16()).dtype == torch.bfloat16
+
+
+def test_wiener_inverse_undoes_T_where_the_signal_is_strong():
+    # A low mode passes T with gain g close to 1: g / (g^2 + epsilon^2) * g is close to 1.
+    size = (64, 64)
+    x = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
+    image = torch.cos(3 * math.pi * x)[:, None] * torch.cos(2 * math.pi * x)
+    mollifier = Mollifier(2.0, size)
+    back = mollifier.inverse(mollifier(image), epsilon=0.01)
+    torch.testing.assert_close(back, image, rtol=0, atol=2e-4)
+
+
+def test_wiener_inverse_is_the_formula_on_every_mode(generator):
+    size, epsilon = (8, 6), 0.2
+    image = torch.randn(*size, dtype=torch.float64, generator=generator)
+    mollifier = Mollifier(1.3, size)
+
+    def modes(n):
+        k = torch.arange(n, dtype=torch.float64)
+        basis = torch.cos(math.pi * k[:, None] * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
+        return basis / basis.norm(dim=1, keepdim=True)
+
+    rows, columns = modes(size[0]), modes(size[1])
+    # The gain of T on each mode, read off T itself.
+    gain = torch.stack(
+        [torch.stack([(mollifier(torch.outer(r, c)) * torch.outer(r, c)).sum() for c in columns]) for r in rows]
+    )
+    spectrum = rows @ image @ columns.mT * gain / (gain**2 + epsilon**2)
+    torch.testing.assert_close(mollifier.inverse(image, epsilon), rows.mT @ spectrum @ columns)
+
+
+def test_wiener_inverse_stays_bounded():
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    # g / (g^2 + epsilon^2) is at most 1 / (2 epsilon).
+    assert Mollifier(3.0, (64, 64)).inverse(noise, 0.1).norm() <= 5.001 * noise.norm()
+
+
+def test_wiener_inverse_needs_a_positive_epsilon():
+    with pytest.raises(ValueError, match="epsilon"):
+        Mollifier(1.0, (8, 8)).inverse(torch.zeros(1, 1, 8, 8), 0.0)
+
+
+BASE, SIGMA = 64, 1.0
+
+
+def covariance(factor, lag):
+    """Mean product of T xi at two places `lag` base pixels apart, away from the border."""
+    size = (int(BASE * factor),) * 2
+    generator = torch.Generator().manual_seed(3)
+    noise = Mollifier(SIGMA, (BASE, BASE)).noise(int(256 / factor**1.3) + 8, 3, size, [generator])
+    border, shift = math.ceil(4 * factor), round(lag * factor)
+    inner = noise[..., border:-border, border:-border]
+    shifted = inner[..., shift:] * inner[..., : inner.shape[-1] - shift]
+    return shifted.mean().item()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_resolution_law_of_mollified_noise(factor, lag):
+    # T xi is the convolution of white noise with a Gaussian: covariance exp(-d^2 / (4 sigma^2)) / (4 pi sigma^2).
+    variance = 1 / (4 * math.pi * SIGMA**2)
+    expected = variance * math.exp(-(lag**2) / (4 * SIGMA**2))
+    assert covariance(factor, lag) == pytest.approx(expected, abs=0.02 * variance)
+
+
+def test_resolution_law_on_each_axis_of_a_non_square_size():
+    mollifier = Mollifier(1.0, (32, 32))
+    noise = mollifier.noise(400, 3, (32, 96), [torch.Generator().manual_seed(0)])
+    inner = noise[..., 5:-5, 15:-15]
+    variance = 1 / (4 * math.pi)
+    assert inner.var().item() == pytest.approx(variance, rel=0.02)
+    down = (inner[..., 2:, :] * inner[..., :-2, :]).mean().item()
+    across = (inner[..., 6:] * inner[..., :-6]).mean().item()
+    assert down == pytest.approx(variance * math.exp(-1), abs=0.02 * variance)
+    assert across == pytest.approx(variance * math.exp(-1), abs=0.02 * variance)
+
+
+def test_noise_of_an_image_is_its_generators_alone():
+    mollifier = Mollifier(1.0, (16, 16))
+    alone = mollifier.noise(1, 3, (16, 16), [torch.Generator().manual_seed(5)])
+    pair = mollifier.noise(2, 3, (16, 16), [torch.Generator().manual_seed(s) for s in (4, 5)])
+    torch.testing.assert_close(pair[1:], alone, rtol=0, atol=1e-6)
+
+
+def test_pair_of_noises_belongs_together(generator):
+    white, mollified = Mollifier(1.0, (32, 32)).noise_pair(1, 1, (32, 32), [generator])
+    torch.testing.assert_close(Mollifier(1.0, (32, 32))(white), mollified)

@@ -1,0 +1,252 @@
+"""The scripts as users run them: the whole way, resuming, being killed, and mistakes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from infdiff.training import checkpoint
+from tests.conftest import ROOT, TINY, assert_one_line_error, pixels
+
+
+def weights(run, step):
+    groups = ("denoiser", "encoder", "ema_denoiser", "ema_encoder", "optimizer")
+    return {g: checkpoint.load_tensors(run / "checkpoints", step, g) for g in groups}
+
+
+def assert_same_weights(a, b):
+    for group, tensors in a.items():
+        for key, value in tensors.items():
+            assert torch.equal(value, b[group][key]), (group, key)
+
+
+def start(folder, *arguments):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments), *TINY]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("script_name", ["prepare_data.py", "train.py", "sample.py"])
+def test_help_has_examples(script, script_name):
+    result = script(script_name, "--help")
+    assert result.returncode == 0
+    assert f"python scripts/{script_name}" in result.stdout
+
+
+def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_path):
+    result = script("prepare_data.py", photos, "--out", "d.lmdb", "--size", 16, "--workers", 1)
+    assert result.returncode == 0, result.stderr
+    assert "12 images from 12 files, 0 left out" in result.stdout
+    result = script("train.py", "--data", "d.lmdb", "--subsample", 4, "--out", "r", "--steps", 4, *TINY)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "r"
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "log.jsonl", "loss.png", "samples", "checkpoints"}
+    assert {p.name for p in (run / "samples").iterdir()} == {"samples-00000004.png", "reconstructions-00000004.png"}
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "loss" in r] == [2, 4]
+    assert [r["step"] for r in records if "validation_loss" in r] == [3, 4]
+
+    result = script("sample.py", "--run", "r", "--res", "12x20", "--n", 3, "--batch", 2, "--steps", 3, "--out", "a")
+    assert result.returncode == 0, result.stderr
+    assert "no latent model is trained" in result.stdout
+    assert pixels(tmp_path / "a" / "00002.png").shape == (12, 20, 3)
+    record = json.loads((tmp_path / "a" / "samples.json").read_text())
+    assert record["size"] == [12, 20]
+    assert (record["steps"], record["seed"], record["step"], record["sampler"]) == (3, 0, 4, "ddim")
+    # Image i is the same whatever the number of images and the batch, to the rounding of one grey level.
+    script("sample.py", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
+    first, again = (pixels(tmp_path / folder / "00000.png") for folder in "ab")
+    assert abs(first - again).max() <= 1
+    script("sample.py", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--seed", 1, "--deblur", "--out", "c")
+    assert (pixels(tmp_path / "c" / "00000.png") != first).any()
+    # Without --run the newest one under runs/ is taken.
+    run.rename(tmp_path / "runs")
+    assert_one_line_error(script("sample.py"), "no run in runs/")
+    (tmp_path / "runs").rename(tmp_path / "r")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "r").rename(tmp_path / "runs" / "mine")
+    result = script("sample.py", "--steps", 2, "--sampler", "dpm++")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "mine" / "samples" / "16-seed0" / "grid.png").exists()
+
+
+def test_training_without_autoencoder(script, tmp_path):
+    result = script("train.py", "--out", "r", "--steps", 2, *TINY, "model.z_dim=0")
+    assert result.returncode == 0, result.stderr
+    result = script("sample.py", "--run", "r", "--steps", 2)
+    assert "no encoder" in result.stdout
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder, "--out", "r", "--steps", 30)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return weights(folder / "r", 30)
+
+
+def test_sigterm_saves_and_the_same_command_resumes_exactly(uninterrupted, tmp_path):
+    process = start(tmp_path, "--out", "r", "--steps", 30)
+    wait_for(tmp_path / "r" / "log.jsonl")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output
+    steps = checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints")
+    assert steps
+    process = start(tmp_path, "--out", "r", "--steps", 30)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert_same_weights(uninterrupted, weights(tmp_path / "r", 30))
+
+
+@pytest.mark.parametrize("trial", range(2))
+def test_kill_at_any_moment_then_resume_gives_the_same_weights(uninterrupted, tmp_path, trial):
+    chance = random.Random(trial)
+    for _ in range(3):
+        process = start(tmp_path, "--out", "r", "--steps", 30)
+        wait_for(tmp_path / "r" / "log.jsonl")
+        time.sleep(chance.uniform(0.0, 1.5))
+        process.kill()
+        process.communicate(timeout=60)
+        for step in checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints"):
+            weights(tmp_path / "r", step)  # every checkpoint there is, is whole
+    process = start(tmp_path, "--out", "r", "--steps", 30)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert_same_weights(uninterrupted, weights(tmp_path / "r", 30))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def wait_for(path: Path, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_during_a_checkpoint_keeps_the_earlier_one(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        process = start(tmp_path, "--out", small / "r", "--steps", 30, "train.keep_checkpoints=50")
+        output, _ = process.communicate(timeout=240)
+        lines = output.decode().strip().splitlines()
+        assert process.returncode == 2, lines
+        assert lines[-1].startswith("error: ")
+        assert "No space left" in lines[-1]
+        steps = checkpoint.checkpoint_steps(small / "r" / "checkpoints")
+        assert steps
+        for step in steps:
+            weights(small / "r", step)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--subsample", "0"], ["train.subsample"]),
+        (["--subsample", "1000000"], ["train.subsample"]),
+        (["--subsample", "abc"], ["--subsample"]),
+        (["--steps", "0"], ["train.steps"]),
+        (["--data", "nowhere.lmdb"], ["nowhere.lmdb"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml", "demo"]),
+        (["model.chanels=3"], ["model.chanels", "model.channels"]),
+        (["train.batch_size=many"], ["train.batch_size"]),
+        (["nonsense"], ["nonsense"]),
+        (["--sorcery"], ["--sorcery"]),
+        (["--device", "cuda"], ["cuda"]),
+    ],
+)
+def test_train_names_mistakes_and_changes_nothing(script, tmp_path, arguments, parts):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert_one_line_error(script("train.py", *arguments), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_refuses_a_folder_that_is_not_its_own(script, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.txt").write_text("precious")
+    assert_one_line_error(script("train.py", "--out", "r", *TINY), "r is not empty")
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.txt"]
+
+
+def test_train_refuses_other_settings_in_the_same_run(script, tmp_path):
+    assert script("train.py", "--out", "r", "--steps", 1, *TINY).returncode == 0
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    assert_one_line_error(script("train.py", "--out", "r", *TINY, "model.channels=12"), "model.channels: 8 -> 12")
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    process = start(folder, "--out", "r", "--steps", 1)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return folder / "r"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--res", "0"], ["--res", "0"]),
+        (["--res", "abc"], ["--res", "abc"]),
+        (["--n", "0"], ["--n"]),
+        (["--batch", "-1"], ["--batch"]),
+        (["--steps", "0"], ["--steps"]),
+        (["--steps", "5000"], ["--steps", "1000"]),
+        (["--eta", "2"], ["--eta"]),
+        (["--sampler", "magic"], ["--sampler"]),
+        (["--checkpoint", "77"], ["--checkpoint"]),
+        (["--run", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_sample_names_mistakes(script, trained, tmp_path, arguments, parts):
+    run = [] if "--run" in arguments else ["--run", trained]
+    assert_one_line_error(script("sample.py", *run, *arguments, "--out", "o"), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "empty", "other"])
+def test_sample_names_a_damaged_run(script, trained, tmp_path, damage):
+    import shutil
+
+    run = tmp_path / "r"
+    shutil.copytree(trained, run)
+    file = run / "checkpoints" / "00000001" / "ema_denoiser.safetensors"
+    if damage == "weights":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "config":
+        (run / "config.yaml").unlink()
+    elif damage == "empty":
+        shutil.rmtree(run / "checkpoints")
+    else:
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace("channels: 8", "channels: 16"))
+    assert_one_line_error(script("sample.py", "--run", run, "--out", "o"), str(run))
+    assert not (tmp_path / "o").exists()
+
+
+def test_prepare_names_mistakes_and_changes_nothing(script, photos, tmp_path):
+    before = sorted(os.listdir(tmp_path))
+    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--size", "0"), "--size")
+    assert_one_line_error(script("prepare_data.py", "nowhere", "--out", "o.lmdb"), "nowhere")
+    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--crops", "-1"), "--crops")
+    assert_one_line_error(script("prepare_data.py", photos), "--out")
+    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--max-pixels", "10"), "--max-pixels")
+    assert sorted(os.listdir(tmp_path)) == before

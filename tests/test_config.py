@@ -1,0 +1,121 @@
+"""The configuration is strict, and what is saved reads back."""
+
+from pathlib import Path
+
+import pytest
+
+from infdiff.build import build_modules, check_config, point_count
+from infdiff.config import CONFIG_FOLDER, Config, config_differences, load_config, save_config
+from infdiff.errors import UserError
+
+CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("model: {chanels: 3}", ["model.chanels", "model.channels"]),
+        ("modle: {channels: 3}", ["modle"]),
+        ("train: {batch_size: many}", ["train.batch_size", "many"]),
+        ("train: {batch_size: '8'}", ["train.batch_size", "'8'"]),
+        ("train: {steps: 1.5}", ["train.steps"]),
+        ("train: {compile: maybe}", ["train.compile"]),
+        ("train: 5", ["train"]),
+        ("model: {grid: {multipliers: 3}}", ["model.grid.multipliers"]),
+        ("- 1", ["keys and values"]),
+        ("a: [", ["not valid YAML"]),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, text, parts):
+    with pytest.raises(UserError) as error:
+        load_config(write(tmp_path, text))
+    for part in parts:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["train.foo=1", "steps", "train.batch_size=x", "data.size=[1,2]"])
+def test_mistakes_on_the_command_line_are_named(tmp_path, override):
+    with pytest.raises(UserError) as error:
+        load_config(write(tmp_path, ""), [override])
+    assert override.split("=")[0] in str(error.value)
+
+
+def test_a_missing_file_lists_what_there_is(tmp_path):
+    with pytest.raises(UserError, match="demo"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_what_is_saved_reads_back(tmp_path):
+    config = load_config(write(tmp_path, "data: {size: 32x48}"), ["model.grid.multipliers=[1,2,3]", "train.clip=2e-1"])
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    assert config.train.clip == 0.2
+
+
+def test_differences_are_named():
+    other = load_config(CONFIG_FOLDER / "demo.yaml")
+    assert config_differences(other, other) == []
+    differences = config_differences(Config(), other, ignore=["train"])
+    assert any(d.startswith("model.channels: 64 -> 32") for d in differences)
+    assert not any(d.startswith("train") for d in differences)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_whole_and_holds_only_what_differs(path):
+    import yaml
+
+    config = load_config(path)
+    check_config(config)
+    assert config.name == path.stem
+
+    def same(values, defaults, prefix=""):
+        for key, value in values.items():
+            default = getattr(defaults, key)
+            if isinstance(value, dict):
+                yield from same(value, default, f"{prefix}{key}.")
+            elif value == (list(default) if isinstance(default, tuple) else default):
+                yield prefix + key
+
+    assert list(same(yaml.safe_load(path.read_text()), Config())) == []
+
+
+def test_the_published_setting_is_about_the_published_size():
+    import torch
+
+    with torch.device("meta"):
+        modules = build_modules(load_config(CONFIG_FOLDER / "ffhq_256.yaml"))
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+    assert parameters == {"denoiser": 361_556_163, "encoder": 128_666_432}
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.subsample=0", "train.subsample"),
+        ("train.subsample=1000000", "train.subsample"),
+        ("train.subsample=nan", "train.subsample"),
+        ("data.size=0", "data.size"),
+        ("data.size=abc", "data.size"),
+        ("model.kernel_size=4", "model.kernel_size"),
+        ("model.grid.size=128", "model.grid.size"),
+        ("model.backend=magic", "model.backend"),
+        ("train.batch_size=0", "train.batch_size"),
+        ("train.steps=-1", "train.steps"),
+        ("diffusion.schedule=cubic", "diffusion.schedule"),
+        ("sample.steps=2000", "sample.steps"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(override, key):
+    with pytest.raises(UserError, match=key):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [override]))
+
+
+def test_points_are_a_part_of_the_pixels():
+    assert point_count(load_config(CONFIG_FOLDER / "ffhq_256.yaml")) == 256 * 256 // 4

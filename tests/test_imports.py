@@ -1,0 +1,97 @@
+"""Imports run one way, and importing the package is silent and light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "infdiff"
+
+# What each part may import, besides itself. The leaves (errors, grid, seeding, images) import nothing of the package.
+ALLOWED = {
+    "errors": set(),
+    "grid": set(),
+    "seeding": set(),
+    "images": set(),
+    "cli": {"errors", "grid"},
+    "points": {"grid"},
+    "ops": {"grid"},
+    "nn": {"grid", "ops", "points"},
+    "models": {"grid", "nn", "ops", "points"},
+    "diffusion": {"grid"},
+    "data": {"errors", "grid", "seeding"},
+    "training": {"errors", "grid", "seeding", "images", "points", "diffusion"},
+    "pipelines": {"errors", "grid", "seeding", "images", "points", "diffusion", "data"},
+    "config": {"errors", "training"},
+    "build": None,  # anything
+    "__init__": set(),
+}
+
+
+def part_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imported(source):
+    """Parts of the package that a module's source imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"infdiff.{a.name}" for a in node.names] if node.module == "infdiff" else [node.module]
+        found |= {part_of(name) for name in names if name.split(".")[0] == "infdiff"}
+    return found
+
+
+def violations(modules):
+    """(module, part) for every import that the table does not allow."""
+    wrong = []
+    for name, source in modules.items():
+        part = part_of(name)
+        allowed = ALLOWED[part]
+        if allowed is not None:
+            wrong += [(name, other) for other in imported(source) - allowed - {part}]
+    return wrong
+
+
+def test_imports_run_one_way():
+    modules = {
+        ".".join(("infdiff", *p.relative_to(PACKAGE).with_suffix("").parts)): p.read_text()
+        for p in PACKAGE.rglob("*.py")
+    }
+    assert len(modules) > 30
+    assert violations(modules) == []
+
+
+@pytest.mark.parametrize(
+    "source", ["import infdiff.models", "from infdiff.models import SparseUNet", "from infdiff import models"]
+)
+def test_the_walk_finds_a_wrong_import(source):
+    assert violations({"infdiff.diffusion.bad": source}) == [("infdiff.diffusion.bad", "models")]
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_importing_is_silent_and_loads_nothing_optional():
+    result = run("import infdiff, sys; print(sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'matplotlib'}))")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize(
+    "module", ["torchsparse", "cuda", "torch_fidelity", "wandb", "tensorboard", "scipy", "torchvision"]
+)
+def test_everything_works_without_optional_packages(module):
+    everything = "import infdiff.build, infdiff.cli, infdiff.data.prepare, infdiff.pipelines.sample_folder"
+    blocked = f"import sys; sys.modules[{module!r}] = None; {everything}"
+    assert run(blocked).returncode == 0
+
+
+def test_blocking_a_package_would_be_noticed():
+    assert run("import sys; sys.modules['lmdb'] = None; import infdiff.build").returncode != 0

@@ -1,0 +1,75 @@
+"""The objective: what the network sees, and that it can learn from it."""
+
+import torch
+from torch import nn
+
+from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.points import gather
+from infdiff.training.objective import MollifiedObjective
+
+SIZE = (12, 12)
+
+
+class Recorder(nn.Module):
+    """Stands in for both networks and remembers its inputs."""
+
+    def __init__(self, answer=0.0):
+        super().__init__()
+        self.calls, self.answer = [], answer
+
+    def geometry(self, ids, size):
+        return ids
+
+    def forward(self, x, ids, *condition):
+        self.calls.append((x, ids, condition))
+        return torch.full_like(x, self.answer)
+
+
+def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None):
+    process = MollifiedDiffusion(Mollifier(1.0, SIZE), target=target, data_std=0.5)
+    objective = MollifiedObjective(process, size=SIZE, points=36, kind="uniform", flip=flip)
+    modules = {"denoiser": Recorder()} | ({"encoder": Recorder()} if encoder else {})
+    if images is None:
+        images = torch.randint(0, 256, (5, 3, *SIZE), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
+    loss = objective(modules, images, torch.Generator().manual_seed(seed))
+    return loss, modules, images, process
+
+
+def test_the_draws_are_the_generators_alone():
+    assert torch.equal(run(3)[0], run(3)[0])
+    assert not torch.equal(run(3)[0], run(4)[0])
+
+
+def test_the_encoder_sees_a_clean_subset_of_its_own():
+    _, modules, images, _ = run()
+    (x, ids, _), (_, other, _) = modules["encoder"].calls[0], modules["denoiser"].calls[0]
+    torch.testing.assert_close(x, gather(images / 127.5 - 1, ids))
+    assert not torch.equal(ids, other)
+
+
+def test_predicting_zero_costs_the_variance_of_the_mollified_noise():
+    losses = torch.stack([run(seed)[0] for seed in range(60)])
+    process = run()[3]
+    # Reflecting boundaries raise the variance near the border of a 12-pixel image.
+    variance = process.mollifier.noise(500, 3, SIZE, [torch.Generator().manual_seed(0)]).var()
+    torch.testing.assert_close(losses.mean(), variance, rtol=0.05, atol=0)
+
+
+def test_without_an_autoencoder_there_is_no_code():
+    _, modules, _, _ = run(encoder=False)
+    assert modules["denoiser"].calls[0][2][1] is None
+
+
+def test_flips_mirror_whole_images():
+    images = torch.zeros(64, 3, *SIZE, dtype=torch.uint8)
+    images[..., 0] = 255
+    _, modules, _, _ = run(flip=True, images=images)
+    x, ids, _ = modules["encoder"].calls[0]
+    column = ids % SIZE[1]
+    bright = x[..., 0] > 0
+    left = (bright & (column == 0)).any(dim=1)
+    right = (bright & (column == SIZE[1] - 1)).any(dim=1)
+    assert not (left & right).any()
+    assert left.sum() > 10
+    assert right.sum() > 10

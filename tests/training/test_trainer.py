@@ -1,0 +1,226 @@
+"""The training loop: exact resume, bad steps, averaged weights, checkpoints."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from infdiff.errors import UserError
+from infdiff.training import checkpoint
+from infdiff.training.ema import Ema
+from infdiff.training.log import Log, read_log
+from infdiff.training.settings import TrainSettings
+from infdiff.training.trainer import Trainer
+
+SETTINGS = TrainSettings(
+    steps=12, batch_size=4, learning_rate=1e-2, log_every=2, checkpoint_every=4, sample_every=100, warmup=3
+)
+DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+
+
+def batches(position):
+    for start in itertools.count(position, 4):
+        yield DATA[torch.arange(start, start + 4) % 64]
+
+
+def objective(modules, batch, generator):
+    noise = torch.randn(batch.shape, generator=generator)
+    return (modules["net"](batch + noise) - batch).square().mean()
+
+
+def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambda step, modules: None):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.Linear(16, 6))
+    return Trainer(
+        modules={"net": net},
+        objective=objective,
+        batches=batches,
+        validation=lambda: [DATA[:8], DATA[8:12]],
+        on_sample=on_sample,
+        settings=settings,
+        folder=folder,
+        device=torch.device("cpu"),
+        seed=seed,
+    )
+
+
+def weights(folder, step=12):
+    groups = ("net", "ema_net", "optimizer")
+    return {g: checkpoint.load_tensors(folder / "checkpoints", step, g) for g in groups}
+
+
+def assert_same(a, b):
+    for group, tensors in a.items():
+        assert tensors.keys() == b[group].keys()
+        for key, value in tensors.items():
+            assert torch.equal(value, b[group][key]), (group, key)
+
+
+def test_resuming_gives_bit_for_bit_the_same_weights(tmp_path):
+    make(tmp_path / "whole").run()
+    for steps in (4, 8, 12):
+        make(tmp_path / "parts", replace(SETTINGS, steps=steps)).run()
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    make(tmp_path / "a").run()
+    make(tmp_path / "b", seed=1).run()
+    assert not torch.equal(weights(tmp_path / "a")["net"]["0.weight"], weights(tmp_path / "b")["net"]["0.weight"])
+
+
+def test_a_step_is_adam_on_the_clipped_gradient(tmp_path):
+    """One step against PyTorch's plain Adam, written out."""
+    settings = replace(SETTINGS, steps=1, warmup=0, clip=0.1)
+
+    def plain(modules, batch, generator):
+        return modules["net"][0](batch).square().mean()
+
+    trainer = make(tmp_path, settings, plain)
+    start = [p.detach().clone() for p in trainer.parameters[:2]]
+    trainer.run()
+    loss = nn.functional.linear(DATA[:4], *(p.requires_grad_() for p in start)).square().mean()
+    gradients = torch.autograd.grad(loss, start)
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    for parameter, old, gradient in zip(trainer.parameters, start, gradients, strict=False):
+        g = gradient * (0.1 / norm)
+        # The first step of Adam moves by lr * g / (|g| + eps).
+        torch.testing.assert_close(parameter, old - 1e-2 * g / (g.abs() + 1e-8), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    def plain(modules, batch, generator):
+        return modules["net"][0](batch).square().mean()
+
+    make(tmp_path / "a", replace(SETTINGS, steps=1, accumulate=2), plain).run()
+    large = replace(SETTINGS, steps=1, batch_size=8)
+    trainer = make(tmp_path / "b", large, plain)
+    trainer.batches = lambda position: iter([DATA[:8]])
+    trainer.run()
+    a, b = weights(tmp_path / "a", 1)["net"], weights(tmp_path / "b", 1)["net"]
+    torch.testing.assert_close(a["0.weight"], b["0.weight"])
+
+
+class Bad:
+    """An objective that is not finite at chosen calls."""
+
+    def __init__(self, calls, kind):
+        self.calls, self.kind, self.count = calls, kind, 0
+
+    def __call__(self, modules, batch, generator):
+        loss = objective(modules, batch, generator)
+        if not modules["net"].training:
+            return loss
+        self.count += 1
+        if self.count - 1 not in self.calls:
+            return loss
+        if self.kind == "gradient":
+            # The loss is finite, its gradient is not: sqrt at 0.
+            zero = modules["net"][0].weight[0, 0] * 0
+            return loss + zero.sqrt()
+        return loss * float(self.kind)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_a_bad_step_changes_nothing_and_is_counted(tmp_path, kind):
+    trainer = make(tmp_path, replace(SETTINGS, steps=5, checkpoint_every=1, keep_checkpoints=9), Bad({2, 3}, kind))
+    trainer.run()
+    before, after = weights(tmp_path, 2), weights(tmp_path, 4)
+    assert_same({"net": before["net"], "optimizer": before["optimizer"]}, after)
+    assert all(v.isfinite().all() for v in after["ema_net"].values())
+    assert not torch.equal(weights(tmp_path, 5)["net"]["0.weight"], after["net"]["0.weight"])
+    assert trainer.skipped == 2
+    assert [r["skipped"] for r in read_log(tmp_path / "log.jsonl") if "skipped" in r] == [0, 2]
+    assert checkpoint.load_state(tmp_path / "checkpoints", 5)["skipped"] == 2
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path):
+    trainer = make(tmp_path, replace(SETTINGS, max_bad_steps=3), Bad({1, 4, 5, 6, 7, 8}, "nan"))
+    with pytest.raises(UserError, match="3 steps in a row") as error:
+        trainer.run()
+    assert "up to step 7" in str(error.value)
+    assert all(p.isfinite().all() for p in trainer.parameters)
+
+
+def test_ema_can_be_used_at_once_and_then_moves_slowly():
+    net = nn.Linear(1, 1)
+    ema = Ema({"net": net}, decay=0.9)
+    for n in range(3):
+        nn.init.constant_(net.weight, float(n + 1))
+        ema.update({"net": net}, n)
+    # Decays 1/10, 2/11, 3/12 from an arbitrary start: 1.4 % of it is left after two updates.
+    expected = ema.modules["net"].weight.item()
+    value = None
+    for n in range(3):
+        d = (1 + n) / (10 + n)
+        value = (n + 1.0) * (1 - d) + d * (value if value is not None else 0.0)
+    assert expected == pytest.approx(value, abs=0.01)
+    ema.update({"net": nn.Linear(1, 1)}, 10_000)
+    assert ema.modules["net"].weight.item() == pytest.approx(0.9 * expected, abs=0.11)
+
+
+def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.2)):
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, {"validation_loss": loss})
+        checkpoint.prune_checkpoints(tmp_path, keep=2)
+    assert checkpoint.checkpoint_steps(tmp_path) == [2, 4, 5]
+    assert checkpoint.best_step(tmp_path) == 2
+
+
+def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.ones(1)}}, {})
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UserError, match=r"No space left.*step 1 is kept"):
+        checkpoint.save_checkpoint(tmp_path, 2, {"a": {"x": torch.ones(1)}}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    make(tmp_path, replace(SETTINGS, steps=4)).run()
+    partial = tmp_path / "checkpoints" / ".partial-00000008"
+    partial.mkdir()
+    (partial / "net.safetensors").write_bytes(b"half")
+    make(tmp_path, replace(SETTINGS, steps=8)).run()
+    assert not partial.exists()
+    assert checkpoint.checkpoint_steps(tmp_path / "checkpoints")[-1] == 8
+
+
+@pytest.mark.parametrize("file", ["net.safetensors", "state.json", "optimizer.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path, file):
+    make(tmp_path, replace(SETTINGS, steps=4)).run()
+    path = tmp_path / "checkpoints" / "00000004" / file
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(UserError, match=r"00000004.*damaged"):
+        make(tmp_path).run()
+
+
+def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": s}) + "\n" for s in (2, 4, 6)) + '{"step": 8, "lo')
+    Log(path, resume_step=4)
+    assert [r["step"] for r in read_log(path)] == [2, 4]
+
+
+def test_learning_rate_warms_up_and_falls():
+    settings = TrainSettings(steps=100, learning_rate=1.0, warmup=10, decay_from=0.5)
+    assert settings.rate(0) == pytest.approx(0.1)
+    assert settings.rate(9) == settings.rate(49) == 1.0
+    assert settings.rate(75) == pytest.approx(0.5)
+    assert settings.rate(99) == pytest.approx(0.02)
+    assert TrainSettings(learning_rate=1.0).rate(10**6) == 1.0
+
+
+def test_pictures_are_made_from_the_averaged_weights(tmp_path):
+    seen = []
+    trainer = make(tmp_path, replace(SETTINGS, sample_every=5), on_sample=lambda s, m: seen.append((s, m)))
+    trainer.run()
+    assert [s for s, _ in seen] == [5, 10, 12]
+    assert seen[0][1]["net"] is trainer.ema.modules["net"]
+    assert (tmp_path / "loss.png").stat().st_size > 1000
