@@ -14,12 +14,12 @@ from torch import Tensor
 
 def gather_rows(features: Tensor, ids: Tensor) -> Tensor:
     """(B, N, C), ids (B, L) without repeats in a row -> (B, L, C). Differentiable in the features."""
-    return _GatherRows.apply(features, ids)  # type: ignore[no-any-return, no-untyped-call]
+    return _GatherRows.apply(features, ids)
 
 
 def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
     """(B, L, C), ids (B, L) without repeats in a row -> (B, N, C), zero elsewhere. Differentiable in the features."""
-    return _ScatterRows.apply(features, ids, n)  # type: ignore[no-any-return, no-untyped-call]
+    return _ScatterRows.apply(features, ids, n)
 
 
 def weighted_rows(features: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+"""Configuration -> objects. The only part of the package that knows the configuration and maps names to classes."""
+
+from infdiff.build.check import check_config, check_sampling, default_batch, grid_size, point_count, training_size
+from infdiff.build.objects import Data, build_data, build_modules, build_objective, build_process
+from infdiff.build.run import RUNS, Run, newest_run, open_for_training
+from infdiff.build.training import build_trainer
+
+__all__ = [
+    "RUNS",
+    "Data",
+    "Run",
+    "build_data",
+    "build_modules",
+    "build_objective",
+    "build_process",
+    "build_trainer",
+    "check_config",
+    "check_sampling",
+    "default_batch",
+    "grid_size",
+    "newest_run",
+    "open_for_training",
+    "point_count",
+    "training_size",
+]

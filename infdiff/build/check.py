@@ -1,0 +1,115 @@
+"""Settings that cannot work are named before anything is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infdiff.config import Config
+from infdiff.data.batches import CACHES
+from infdiff.diffusion.process import TARGETS
+from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.diffusion.schedules import SCHEDULES
+from infdiff.errors import UserError
+from infdiff.grid import Size, parse_size
+from infdiff.ops.sparse_conv import ROUTES
+from infdiff.points import KINDS
+
+
+def check_config(config: Config) -> None:
+    """Raise UserError naming the first setting that cannot work."""
+    size, grid = training_size(config), grid_size(config)
+    point_count(config)
+    choices = {
+        "data.cache": (config.data.cache, CACHES),
+        "model.backend": (config.model.backend, ROUTES),
+        "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
+        "diffusion.target": (config.diffusion.target, TARGETS),
+        "train.points": (config.train.points, KINDS),
+        "sample.sampler": (config.sample.sampler, SAMPLERS),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise UserError(f"{key}: {value!r}: choose one of {', '.join(allowed)}")
+    at_least_one = {
+        "train.steps": config.train.steps,
+        "train.batch_size": config.train.batch_size,
+        "train.accumulate": config.train.accumulate,
+        "train.log_every": config.train.log_every,
+        "train.sample_every": config.train.sample_every,
+        "train.checkpoint_every": config.train.checkpoint_every,
+        "train.keep_checkpoints": config.train.keep_checkpoints,
+        "train.max_bad_steps": config.train.max_bad_steps,
+        "train.validation_images": config.train.validation_images,
+        "diffusion.steps": config.diffusion.steps,
+        "model.channels": config.model.channels,
+        "model.blocks": config.model.blocks,
+        "model.mlp_ratio": config.model.mlp_ratio,
+        "model.condition_dim": config.model.condition_dim,
+        "model.grid.channels": config.model.grid.channels,
+        "model.grid.blocks": config.model.grid.blocks,
+        "sample.steps": config.sample.steps,
+    }
+    for key, value in at_least_one.items():
+        if value < 1:
+            raise UserError(f"{key}: {value}: want at least 1")
+    if config.model.kernel_size < 1 or config.model.kernel_size % 2 == 0:
+        raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number")
+    if config.model.z_dim < 0:
+        raise UserError(f"model.z_dim: {config.model.z_dim}: want 0 (no autoencoder) or more")
+    if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
+        raise UserError("diffusion.sigma must not be negative and diffusion.data_std must be positive")
+    if not 0 <= config.model.grid.dropout < 1:
+        raise UserError(f"model.grid.dropout: {config.model.grid.dropout}: want 0 up to, not including, 1")
+    if not config.model.grid.multipliers or min(config.model.grid.multipliers) < 1:
+        raise UserError("model.grid.multipliers: want at least one level, each at least 1")
+    if config.sample.steps > config.diffusion.steps:
+        raise UserError(f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}")
+    deepest = 2 ** (len(config.model.grid.multipliers) - 1)
+    if min(grid) < deepest:
+        raise UserError(f"model.grid.size: {config.model.grid.size} is too small to halve for every multiplier")
+    if grid[0] > size[0] or grid[1] > size[1]:
+        raise UserError(f"model.grid.size: {config.model.grid.size} is larger than data.size {config.data.size}")
+
+
+def check_sampling(config: Config, options: dict[str, Any]) -> None:
+    """Raise UserError naming the first sampling option that cannot work with this run."""
+    if not 1 <= options["steps"] <= config.diffusion.steps:
+        raise UserError(f"--steps {options['steps']}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
+    if not 0 <= options["eta"] <= 1:
+        raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
+
+
+def default_batch(config: Config, size: Size) -> int:
+    """How many images of a size to sample at once: about 2 GiB of features."""
+    features_held = config.model.blocks + 6
+    image = size[0] * size[1] * config.model.channels * 4 * features_held
+    return max(1, min(64, 2 * 1024**3 // image))
+
+
+def training_size(config: Config) -> Size:
+    """The base resolution (H, W)."""
+    return _size("data.size", config.data.size)
+
+
+def grid_size(config: Config) -> Size:
+    return _size("model.grid.size", config.model.grid.size)
+
+
+def point_count(config: Config) -> int:
+    """Points drawn from each training image. Raises UserError when `train.subsample` leaves none."""
+    size, subsample = training_size(config), config.train.subsample
+    if not subsample >= 1:
+        raise UserError(f"train.subsample: {subsample:g}: want 1 (all pixels) or more")
+    count = round(size[0] * size[1] / subsample)
+    if count < 1:
+        raise UserError(
+            f"train.subsample: {subsample:g} leaves no point of {size[0]}x{size[1]} pixels: want at most {size[0] * size[1]}"
+        )
+    return count
+
+
+def _size(key: str, value: int | str) -> Size:
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error

@@ -1,0 +1,178 @@
+"""A run directory: what training leaves behind, and how it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.build.check import point_count
+from infdiff.build.objects import build_data, build_modules, build_process
+from infdiff.config import Config, config_differences, load_config, save_config
+from infdiff.data.batches import first_batches
+from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.errors import UserError
+from infdiff.grid import Size
+from infdiff.images import to_uint8
+from infdiff.pipelines.generate import encode, generate
+from infdiff.seeding import generator_for
+from infdiff.training import checkpoint
+
+RUNS = Path("runs")
+
+# Settings that may change between two calls of the same run: they do not alter what a step before the end does.
+_MAY_CHANGE = (
+    "name",
+    "train.steps",
+    "train.log_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.max_bad_steps",
+    "train.validation_images",
+    "data.cache",
+    "data.workers",
+    "sample",
+)
+# Enough codes for mean and covariance; encoding more only takes longer.
+_MOST_CODES = 4096
+
+
+def open_for_training(folder: Path, config: Config) -> None:
+    """Make the run directory, or check that it holds a run of the same configuration.
+
+    Raises UserError naming the settings that differ.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        changed = config_differences(load_config(path), config, ignore=_MAY_CHANGE)
+        if changed:
+            raise UserError(f"{folder} holds a run with other settings ({'; '.join(changed)}): choose another --out")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+    try:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        temporary = folder / "config.yaml.partial"
+        save_config(config, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def newest_run() -> Path:
+    """The run under runs/ trained last. Raises UserError when there is none."""
+    runs = [p.parent for p in RUNS.glob("*/config.yaml")]
+    if not runs:
+        raise UserError(f"no run in {RUNS}/: train one with scripts/train.py, or name it with --run")
+    return max(runs, key=lambda p: (p / "config.yaml").stat().st_mtime)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model: the averaged weights of one checkpoint, on a device, ready to use."""
+
+    folder: Path
+    config: Config
+    step: int
+    process: MollifiedDiffusion
+    denoiser: nn.Module
+    encoder: nn.Module | None
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, which: str = "last") -> Run:
+        """`which` is "last", "best" (lowest validation loss) or a step.
+
+        Raises UserError when the directory is missing, holds no checkpoint, or is damaged.
+        """
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder} is not a run directory (no config.yaml): train one with scripts/train.py")
+        config = load_config(folder / "config.yaml")
+        checkpoints = folder / "checkpoints"
+        steps = checkpoint.checkpoint_steps(checkpoints)
+        if not steps:
+            raise UserError(f"{folder} holds no checkpoint yet: let scripts/train.py reach one")
+        step = _choose(checkpoints, steps, which)
+        modules = build_modules(config)
+        for name, module in modules.items():
+            tensors = checkpoint.load_tensors(checkpoints, step, f"ema_{name}")
+            try:
+                module.load_state_dict(tensors)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"{folder}: the weights of step {step} do not fit config.yaml: {reason}") from error
+            module.to(device).eval().requires_grad_(False)
+        return cls(folder, config, step, build_process(config), modules["denoiser"], modules.get("encoder"), device)
+
+    def latents(self) -> LatentGaussian | None:
+        """The Gaussian of the training codes, fitted at first use and kept beside the run; None without an encoder."""
+        if self.encoder is None:
+            return None
+        path = self.folder / f"latents-{self.step:08d}.safetensors"
+        if not path.exists():
+            self._fit_latents().save(path)
+        return LatentGaussian.load(path)
+
+    def describe_latents(self) -> str:
+        """Where sampled codes come from, for people."""
+        gaussian = self.latents()
+        if gaussian is None:
+            return "none (the run has no encoder)"
+        return f"a Gaussian fitted to the codes of {gaussian.count} training images (no latent model is trained)"
+
+    def sample(self, indices: Sequence[int], size: Size, *, seed: int, deblur: bool, **options: Any) -> Tensor:
+        """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`."""
+        gaussian, z = self.latents(), None
+        if gaussian is not None:
+            z = gaussian.sample([generator_for(self.device, seed, "latent", i) for i in indices])
+        images = generate(
+            self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
+        )
+        return to_uint8(self._sharpen(images) if deblur else images).cpu()
+
+    def reconstruct(self, images: Tensor, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
+        """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder."""
+        if self.encoder is None:
+            raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
+        z = self._encode(images.to(self.device))
+        size = (images.shape[2], images.shape[3])
+        indices = range(len(images))
+        out = generate(
+            self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
+        )
+        return to_uint8(self._sharpen(out) if deblur else out).cpu()
+
+    def _sharpen(self, images: Tensor) -> Tensor:
+        return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        assert self.encoder is not None
+        return encode(self.encoder, images, points=point_count(self.config), seed=self.config.seed)
+
+    def _fit_latents(self) -> LatentGaussian:
+        """From training images; mirrored ones too, where training mirrors."""
+        data = build_data(replace(self.config, data=replace(self.config.data, cache="none")), self.device)
+        flips: list[Callable[[Tensor], Tensor]] = [lambda batch: batch]
+        if self.config.data.flip:
+            flips.append(lambda batch: batch.flip(-1))
+        codes = [
+            encode_images(lambda batch, flip=flip: self._encode(flip(batch)), first_batches(data.train, 64, _MOST_CODES, self.device))
+            for flip in flips
+        ]
+        return LatentGaussian.fit(torch.cat(codes))
+
+
+def _choose(checkpoints: Path, steps: list[int], which: str) -> int:
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        best = checkpoint.best_step(checkpoints)
+        return steps[-1] if best is None else best
+    if not which.isdigit() or int(which) not in steps:
+        raise UserError(f"--checkpoint {which}: choose last, best or one of {', '.join(map(str, steps))}")
+    return int(which)
