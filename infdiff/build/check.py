@@ -102,9 +102,8 @@ def point_count(config: Config) -> int:
         raise UserError(f"train.subsample: {subsample:g}: want 1 (all pixels) or more")
     count = round(size[0] * size[1] / subsample)
     if count < 1:
-        raise UserError(
-            f"train.subsample: {subsample:g} leaves no point of {size[0]}x{size[1]} pixels: want at most {size[0] * size[1]}"
-        )
+        most = size[0] * size[1]
+        raise UserError(f"train.subsample: {subsample:g} leaves no point of {most} pixels: want at most {most}")
     return count
 
 

@@ -26,7 +26,7 @@ def build_process(config: Config) -> MollifiedDiffusion:
 
 
 def build_modules(config: Config) -> dict[str, nn.Module]:
-    """{"denoiser": ..., "encoder": ...} with fresh weights that depend on the seed alone; no encoder when z_dim is 0."""
+    """{"denoiser": ..., "encoder": ...} with fresh weights, a function of the seed; no encoder if z_dim is 0."""
     torch.manual_seed(config.seed)
     model, grid = config.model, config.model.grid
     shared = {

@@ -25,7 +25,8 @@ from infdiff.training import checkpoint
 
 RUNS = Path("runs")
 
-# Settings that may change between two calls of the same run: they do not alter what a step before the end does.
+# Settings that may change between two calls of the same run. (Where the learning rate falls towards the end,
+# another number of steps moves the fall.)
 _MAY_CHANGE = (
     "name",
     "train.steps",
@@ -161,7 +162,10 @@ class Run:
         if self.config.data.flip:
             flips.append(lambda batch: batch.flip(-1))
         codes = [
-            encode_images(lambda batch, flip=flip: self._encode(flip(batch)), first_batches(data.train, 64, _MOST_CODES, self.device))
+            encode_images(
+                lambda batch, flip=flip: self._encode(flip(batch)),
+                first_batches(data.train, 64, _MOST_CODES, self.device),
+            )
             for flip in flips
         ]
         return LatentGaussian.fit(torch.cat(codes))

@@ -39,10 +39,11 @@ class MollifiedDiffusion:
         self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
         self.noise_std = mollifier.noise_variance() ** 0.5
         self.alpha_bar = alpha_bar(schedule, steps).float()
+        self._table = self.alpha_bar
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha-bar_t) and sqrt(1 - alpha-bar_t), shaped (B, 1, ...) to multiply `like` (B, ...)."""
-        bar = self.alpha_bar.to(t.device)[t].view(-1, *[1] * (like.dim() - 1))
+        bar = self._alpha_bar_at(t, like)
         return bar.sqrt(), (1 - bar).sqrt()
 
     def state(self, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor) -> Tensor:
@@ -52,8 +53,7 @@ class MollifiedDiffusion:
 
     def posterior(self, x: Tensor, mollified_image: Tensor, t: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 10 between any two times previous < t: the mean, and the factor of T xi (its standard deviation)."""
-        bar = self.alpha_bar.to(t.device)
-        bar_t, bar_s = (bar[i].view(-1, *[1] * (x.dim() - 1)) for i in (t, previous))
+        bar_t, bar_s = self._alpha_bar_at(t, x), self._alpha_bar_at(previous, x)
         beta = 1 - bar_t / bar_s
         mean = (bar_s.sqrt() * beta * mollified_image + (bar_t / bar_s).sqrt() * (1 - bar_s) * x) / (1 - bar_t)
         return mean, (beta * (1 - bar_s) / (1 - bar_t)).sqrt()
@@ -99,6 +99,12 @@ class MollifiedDiffusion:
             return estimate.clamp(-1, 1) if clip else estimate
 
         return denoise
+
+    def _alpha_bar_at(self, t: Tensor, like: Tensor) -> Tensor:
+        if self._table.device != t.device:
+            # Copied once: a copy in every step would hold up the device's queue.
+            self._table = self.alpha_bar.to(t.device)
+        return self._table[t].view(-1, *[1] * (like.dim() - 1))
 
     def _scale(self, x: Tensor, t: Tensor) -> Tensor:
         signal, noise = self.coefficients(t, x)

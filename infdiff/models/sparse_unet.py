@@ -64,7 +64,7 @@ class SparseUNet(nn.Module):
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, in_channels)."""
         condition = self.conditioning(t, z)
-        h = self.lift(x, geometry.coordinates)
+        h = by_rows(self.lift, x, geometry.coordinates)
         skips = []
         for block in self.down:
             h = block(h, geometry, condition)

@@ -72,14 +72,15 @@ def by_rows(function: Callable[..., Tensor], *features: Tensor) -> Tensor:
 
     Same result; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
     """
-    count = features[0].shape[1]
-    if torch.is_grad_enabled() or count <= _ROWS_AT_ONCE:
+    batch, count = features[0].shape[:2]
+    at_once = max(1, _ROWS_AT_ONCE // batch)
+    if torch.is_grad_enabled() or count <= at_once:
         return function(*features)
     out: Tensor | None = None
-    for start in range(0, count, _ROWS_AT_ONCE):
-        piece = function(*(f[:, start : start + _ROWS_AT_ONCE] for f in features))
+    for start in range(0, count, at_once):
+        piece = function(*(f[:, start : start + at_once] for f in features))
         if out is None:
             out = piece.new_empty(piece.shape[0], count, piece.shape[2])
-        out[:, start : start + _ROWS_AT_ONCE] = piece
+        out[:, start : start + at_once] = piece
     assert out is not None
     return out

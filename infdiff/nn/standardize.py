@@ -28,8 +28,9 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self.mean, self.variance
         if self.training and x.shape[0] > 1:
-            mean, variance = x.float().mean(dim=0), x.float().var(dim=0)
-            self._update(mean.detach().to(self.mean), variance.detach().to(self.mean))
+            wide = x.to(self.mean.dtype)
+            mean, variance = wide.mean(dim=0), wide.var(dim=0)
+            self._update(mean.detach(), variance.detach())
         return ((x - mean) / (variance + 1e-6).sqrt()).to(x.dtype)
 
     @torch.no_grad()

@@ -14,29 +14,29 @@ from torch import Tensor
 
 def gather_rows(features: Tensor, ids: Tensor) -> Tensor:
     """(B, N, C), ids (B, L) without repeats in a row -> (B, L, C). Differentiable in the features."""
-    return _GatherRows.apply(features, ids)
+    return _GatherRows.apply(features, ids)  # type: ignore[no-untyped-call]
 
 
 def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
     """(B, L, C), ids (B, L) without repeats in a row -> (B, N, C), zero elsewhere. Differentiable in the features."""
-    return _ScatterRows.apply(features, ids, n)
+    return _ScatterRows.apply(features, ids, n)  # type: ignore[no-untyped-call]
 
 
 def weighted_rows(features: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of rows: out[b, m] = sum_k weight[b, m, k] * features[b, index[b, m, k]].
 
-    features (B, N, C), index (B, M, K) int64, weight (B, M, K) -> (B, M, C) in the features' dtype. Repeated
-    indices are allowed. Differentiable in the features.
+    features (B, N, C), index (B, M, K) int64, weight (B, M, K) float32 or float64 -> (B, M, C) in the features' dtype,
+    summed in the wider of the two. Repeated indices are allowed. Differentiable in the features.
     """
     batch, n, channels = features.shape
     flat = features.reshape(batch * n, channels)
     rows = _flat_ids(index, n)
     out = None
     for k in range(index.shape[2]):
-        term = flat.index_select(0, rows[:, :, k].reshape(-1)) * weight[:, :, k].reshape(-1, 1).to(features.dtype)
+        term = flat.index_select(0, rows[:, :, k].reshape(-1)) * weight[:, :, k].reshape(-1, 1)
         out = term if out is None else out + term
     assert out is not None
-    return out.view(batch, index.shape[1], channels)
+    return out.view(batch, index.shape[1], channels).to(features.dtype)
 
 
 def _flat_ids(ids: Tensor, n: int) -> Tensor:

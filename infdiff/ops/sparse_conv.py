@@ -110,7 +110,9 @@ def sparse_conv2d(
     image = rearrange(rows, "b (h w) c -> b c h w", h=size[0])
     image = tent_conv2d(image, taps, scale)
     rows = rearrange(image, "b c h w -> b (h w) c")
-    return (rows if everywhere else gather_rows(rows, ids)) * inverse.to(rows.dtype)
+    rows = rows if everywhere else gather_rows(rows, ids)
+    # In the inverse's precision: bfloat16 would round the count.
+    return (rows * inverse).to(rows.dtype) if rows.requires_grad else rows.mul_(inverse)
 
 
 def tent_conv2d(image: Tensor, taps: Tensor, scale: tuple[float, float]) -> Tensor:
@@ -131,29 +133,23 @@ def tent_conv2d(image: Tensor, taps: Tensor, scale: tuple[float, float]) -> Tens
 
 
 def _tent_then_dilated(image: Tensor, taps: Tensor, steps: list[int], groups: int) -> Tensor:
-    """kappa on a whole-number scale: tent(n / s) along rows and columns, then the taps s pixels apart."""
-    height, width = image.shape[2:]
-    # The tent filter spreads the image past its border, where the outer taps still read it.
-    image = F.pad(image, (steps[1], steps[1], steps[0], steps[0]))
-    channels = image.shape[1]
-    for axis, step in enumerate(steps):
-        weight = tent_matrix(1, float(step), dtype=image.dtype, device=image.device)
-        shape = (1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1)
-        image = F.conv2d(image, weight.view(shape).expand(channels, -1, -1, -1), padding="same", groups=channels)
-    image = _dilated_conv2d(image, taps, steps, groups)
-    return image[:, :, steps[0] : steps[0] + height, steps[1] : steps[1] + width]
+    """kappa on a whole-number scale: tent(n / s) along rows and columns, then the taps s pixels apart.
 
-
-def _dilated_conv2d(image: Tensor, taps: Tensor, steps: list[int], groups: int) -> Tensor:
-    """Convolution with the taps `steps` pixels apart, as ordinary convolution of each of the s^2 sub-lattices.
-
-    Libraries run an ordinary depthwise convolution of small images far faster than a dilated one of a large image.
+    The dilated convolution runs as an ordinary one of each of the s^2 sub-lattices: libraries do that far faster than a
+    dilated depthwise convolution of one large image.
     """
     height, width = image.shape[2:]
+    batch, channels = image.shape[:2]
+    for axis, step in enumerate(steps):
+        weight = tent_matrix(1, float(step), dtype=image.dtype, device=image.device)
+        shape, padding = [1, 1, 1, 1], [0, 0]
+        shape[2 + axis] = -1
+        # The filter spreads the image up to a step past its border, where the outer taps still read it.
+        padding[axis] = step - 1 + step
+        image = F.conv2d(image, weight.view(shape).expand(channels, -1, -1, -1), padding=padding, groups=channels)
     image = F.pad(image, (0, -width % steps[1], 0, -height % steps[0]))
-    batch = image.shape[0]
     image = rearrange(image, "b c (h p) (w q) -> (b p q) h w c", p=steps[0], q=steps[1]).permute(0, 3, 1, 2)
-    image = F.conv2d(image, taps, padding="same", groups=groups)
+    image = F.conv2d(image, taps, padding="same", groups=groups)[:, :, 1:-1, 1:-1]
     image = rearrange(image, "(b p q) c h w -> b (h p) (w q) c", b=batch, p=steps[0], q=steps[1])
     return image[:, :height, :width].permute(0, 3, 1, 2)
 

@@ -3,7 +3,9 @@
 import io
 import multiprocessing
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import lmdb
@@ -26,6 +28,13 @@ def png(image):
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def png_header(width, height):
+    """The start of a PNG of this size: all that is needed to know it is too large."""
+    fields = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">I", 13) + fields + struct.pack(">I", zlib.crc32(fields))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 1 << 20) + b"IDAT"
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -104,14 +113,17 @@ def test_unreadable_files_are_listed_and_left_out(photos, tmp_path):
     (photos / "empty.png").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(photos / "dot.png")
     Image.new("L", (3000, 3000)).save(photos / "large.png")
+    (photos / "huge.png").write_bytes(png_header(40_000, 40_000))
     result, store = build(photos, tmp_path / "out.lmdb", max_pixels=1_000_000)
     assert len(store) == 12
     reasons = dict(result.left_out)
-    assert set(reasons) == {"cut.jpg", "text.png", "empty.png", "dot.png", "large.png"}
+    assert set(reasons) == {"cut.jpg", "text.png", "empty.png", "dot.png", "large.png", "huge.png"}
     assert "--min-side" in reasons["dot.png"]
     assert "--max-pixels" in reasons["large.png"]
+    assert "40000x40000" in reasons["huge.png"]
     result, store = build(photos, tmp_path / "out.lmdb", max_pixels=10_000_000, min_side=1)
     assert len(store) == 14
+    assert "--max-pixels 200000000" in dict(build(photos, tmp_path / "out.lmdb")[0].left_out)["huge.png"]
 
 
 def only(image, tmp_path, name="x.png", **save):

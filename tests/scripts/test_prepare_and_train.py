@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from infdiff.build import Run
 from infdiff.training import checkpoint
 from tests.conftest import ROOT, TINY, assert_one_line_error, pixels
 
@@ -59,7 +60,7 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_p
     assert pixels(tmp_path / "a" / "00002.png").shape == (12, 20, 3)
     record = json.loads((tmp_path / "a" / "samples.json").read_text())
     assert record["size"] == [12, 20]
-    assert (record["steps"], record["seed"], record["step"], record["sampler"]) == (3, 0, 4, "ddim")
+    assert (record["steps"], record["seed"], record["step"], record["sampler"]) == (3, 0, 4, "ddpm")
     # Image i is the same whatever the number of images and the batch, to the rounding of one grey level.
     script("sample.py", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
     first, again = (pixels(tmp_path / folder / "00000.png") for folder in "ab")
@@ -250,3 +251,22 @@ def test_prepare_names_mistakes_and_changes_nothing(script, photos, tmp_path):
     assert_one_line_error(script("prepare_data.py", photos), "--out")
     assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--max-pixels", "10"), "--max-pixels")
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_run_reconstructs_images(trained):
+    run = Run.load(trained, torch.device("cpu"), "best")
+    images = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    out = run.reconstruct(images, steps=3)
+    assert out.shape == images.shape
+    assert out.dtype == torch.uint8
+    torch.testing.assert_close(run.reconstruct(images[:2], steps=3).int(), out[:2].int(), rtol=0, atol=1)
+
+
+def test_codes_are_fitted_once_and_kept(trained):
+    run = Run.load(trained, torch.device("cpu"))
+    first = run.latents()
+    path = trained / "latents-00000001.safetensors"
+    written = path.stat().st_mtime_ns
+    assert torch.equal(run.latents().factor, first.factor)
+    assert path.stat().st_mtime_ns == written
+    assert first.count == 2 * 120, "the demo's mirrored training images, too"
