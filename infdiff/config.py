@@ -60,6 +60,7 @@ class ModelConfig:
 class DiffusionConfig:
     schedule: str = "cosine"  # cosine, linear or constant
     steps: int = 1000
+    shift: float = 1.0  # of the schedule: factor of signal over noise at every time
     sigma: float = 1.0  # width of the mollifier in training pixels
     target: str = "mollified_noise"  # mollified_noise, v, noise or image
     data_std: float = 0.5  # root mean square of the images' values in [-1, 1]

@@ -56,6 +56,8 @@ def check_config(config: Config) -> None:
         raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number")
     if config.model.z_dim < 0:
         raise UserError(f"model.z_dim: {config.model.z_dim}: want 0 (no autoencoder) or more")
+    if not config.diffusion.shift > 0:
+        raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
     if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
         raise UserError("diffusion.sigma must not be negative and diffusion.data_std must be positive")
     if not 0 <= config.model.grid.dropout < 1:

@@ -22,7 +22,9 @@ from infdiff.training.objective import MollifiedObjective
 def build_process(config: Config) -> MollifiedDiffusion:
     d = config.diffusion
     mollifier = Mollifier(d.sigma, training_size(config))
-    return MollifiedDiffusion(mollifier, schedule=d.schedule, steps=d.steps, target=d.target, data_std=d.data_std)
+    return MollifiedDiffusion(
+        mollifier, schedule=d.schedule, steps=d.steps, shift=d.shift, target=d.target, data_std=d.data_std
+    )
 
 
 def build_modules(config: Config) -> dict[str, nn.Module]:

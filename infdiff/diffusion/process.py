@@ -30,7 +30,14 @@ class MollifiedDiffusion:
     """
 
     def __init__(
-        self, mollifier: Mollifier, *, schedule: str = "cosine", steps: int = 1000, target: str, data_std: float = 0.5
+        self,
+        mollifier: Mollifier,
+        *,
+        schedule: str = "cosine",
+        steps: int = 1000,
+        shift: float = 1.0,
+        target: str,
+        data_std: float = 0.5,
     ) -> None:
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
@@ -38,7 +45,7 @@ class MollifiedDiffusion:
             raise ValueError(f"data_std={data_std}: want a positive standard deviation")
         self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
         self.noise_std = mollifier.noise_variance() ** 0.5
-        self.alpha_bar = alpha_bar(schedule, steps).float()
+        self.alpha_bar = alpha_bar(schedule, steps, shift).float()
         self._table = self.alpha_bar
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,16 +35,21 @@ def constant_alpha_bar(steps: int, beta: float = 0.008) -> Tensor:
 SCHEDULES = {"cosine": cosine_alpha_bar, "linear": linear_alpha_bar, "constant": constant_alpha_bar}
 
 
-def alpha_bar(name: str, steps: int) -> Tensor:
+def alpha_bar(name: str, steps: int, shift: float = 1.0) -> Tensor:
     """(steps + 1,) float64: alpha-bar_t for t = 0 (no noise, exactly 1) to t = steps.
 
-    Raises ValueError for an unknown name or fewer than one step.
+    shift multiplies signal over noise, sqrt(alpha-bar / (1 - alpha-bar)), at every time (Hoogeboom et al. 2023,
+    section 3.1): below 1, more of the times are noisy ones.
+    Raises ValueError for an unknown name, fewer than one step, or a shift that is not positive.
     """
     if name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
     if steps < 1:
         raise ValueError(f"a schedule of {steps} steps: want at least 1")
-    return SCHEDULES[name](steps)
+    if not shift > 0:
+        raise ValueError(f"shift={shift}: want a positive factor of signal over noise")
+    bar = SCHEDULES[name](steps)
+    return shift**2 * bar / (shift**2 * bar + 1 - bar)
 
 
 def sampling_times(schedule_steps: int, steps: int) -> list[int]:

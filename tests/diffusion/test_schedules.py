@@ -47,7 +47,17 @@ def test_sampling_times_run_from_all_noise_to_none(steps):
     assert all(a > b for a, b in itertools.pairwise(times))
 
 
+def test_shift_multiplies_signal_over_noise():
+    plain, shifted = alpha_bar("cosine", 1000), alpha_bar("cosine", 1000, shift=0.2)
+    ratio = (shifted / (1 - shifted) / (plain / (1 - plain)))[1:]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.04))
+    assert shifted[0] == 1
+
+
 def test_what_cannot_be_is_named():
+    with pytest.raises(ValueError, match="shift"):
+        alpha_bar("cosine", 10, shift=0.0)
+
     with pytest.raises(ValueError, match="sigmoid"):
         alpha_bar("sigmoid", 10)
     with pytest.raises(ValueError, match="1001"):
