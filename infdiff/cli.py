@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -49,8 +50,24 @@ def positive(option: str, value: int) -> int:
     return value
 
 
+def reuse_freed_memory() -> None:
+    """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
+
+    Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
+    page, took two thirds of the time of a step at 1024 x 1024. Elsewhere than on glibc this does nothing.
+    """
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_threshold, most)
+    mallopt(trim_threshold, most)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one line and exits with code 2."""
+    reuse_freed_memory()
     try:
         main()
     except UserError as error:

@@ -49,7 +49,7 @@ def alpha_bar(name: str, steps: int, shift: float = 1.0) -> Tensor:
     if not shift > 0:
         raise ValueError(f"shift={shift}: want a positive factor of signal over noise")
     bar = SCHEDULES[name](steps)
-    return shift**2 * bar / (shift**2 * bar + 1 - bar)
+    return shift**2 * bar / (1 - bar + shift**2 * bar)
 
 
 def sampling_times(schedule_steps: int, steps: int) -> list[int]:
