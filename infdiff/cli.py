@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -66,8 +67,9 @@ def reuse_freed_memory() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script: bad input prints one line and exits with code 2."""
+    """Run a script: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143."""
     reuse_freed_memory()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
     except UserError as error:

@@ -71,6 +71,7 @@ class SampleConfig:
     sampler: str = "ddim"  # ddim, ddpm or dpm++
     steps: int = 50
     eta: float = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    truncation: float = 1.0  # of the sampled codes' spread about their mean
     deblur_epsilon: float = 0.1  # noise-to-signal ratio of the Wiener inverse
 
 

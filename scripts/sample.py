@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--eta", type=float, help="noise of ddim, from 0 (default) to 1")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--truncation", type=float, help="of the codes' spread; below 1 more usual images, less variety"
+    )
     parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
     parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
     parser.add_device()
@@ -44,6 +47,7 @@ def main() -> None:
         "sampler": arguments.sampler or defaults.sampler,
         "steps": defaults.steps if arguments.steps is None else arguments.steps,
         "eta": defaults.eta if arguments.eta is None else arguments.eta,
+        "truncation": defaults.truncation if arguments.truncation is None else arguments.truncation,
         "deblur": arguments.deblur,
     }
     count = positive("--n", arguments.n)

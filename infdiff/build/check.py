@@ -56,6 +56,8 @@ def check_config(config: Config) -> None:
         raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number")
     if config.model.z_dim < 0:
         raise UserError(f"model.z_dim: {config.model.z_dim}: want 0 (no autoencoder) or more")
+    if config.train.code_noise < 0:
+        raise UserError(f"train.code_noise: {config.train.code_noise:g}: want 0 (none) or more")
     if not config.diffusion.shift > 0:
         raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
     if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
@@ -77,6 +79,10 @@ def check_sampling(config: Config, options: dict[str, Any]) -> None:
     """Raise UserError naming the first sampling option that cannot work with this run."""
     if not 1 <= options["steps"] <= config.diffusion.steps:
         raise UserError(f"--steps {options['steps']}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
+    if not options["truncation"] >= 0:
+        raise UserError(
+            f"--truncation {options['truncation']:g}: want 0 (the mean code) or more; 1 is the whole spread"
+        )
     if not 0 <= options["eta"] <= 1:
         raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
 

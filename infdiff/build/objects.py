@@ -58,6 +58,7 @@ def build_objective(config: Config) -> MollifiedObjective:
         points=point_count(config),
         kind=config.train.points,
         flip=config.data.flip,
+        code_noise=config.train.code_noise,
     )
 
 

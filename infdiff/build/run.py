@@ -126,11 +126,13 @@ class Run:
             return "none (the run has no encoder)"
         return f"a Gaussian fitted to the codes of {gaussian.count} training images (no latent model is trained)"
 
-    def sample(self, indices: Sequence[int], size: Size, *, seed: int, deblur: bool, **options: Any) -> Tensor:
+    def sample(
+        self, indices: Sequence[int], size: Size, *, seed: int, truncation: float, deblur: bool, **options: Any
+    ) -> Tensor:
         """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`."""
         gaussian, z = self.latents(), None
         if gaussian is not None:
-            z = gaussian.sample([generator_for(self.device, seed, "latent", i) for i in indices])
+            z = gaussian.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
         images = generate(
             self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
         )

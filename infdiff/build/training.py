@@ -28,6 +28,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         seed=config.seed,
         sampler=config.sample.sampler,
         steps=config.sample.steps,
+        truncation=config.sample.truncation,
     )
     return Trainer(
         modules={name: module.to(device) for name, module in build_modules(config).items()},

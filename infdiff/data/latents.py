@@ -34,10 +34,10 @@ class LatentGaussian:
         factor = torch.linalg.qr(centred, mode="r").R if len(codes) > codes.shape[1] else centred
         return cls(mean, factor, len(codes))
 
-    def sample(self, generators: list[torch.Generator]) -> Tensor:
-        """(B, z_dim): row i from generators[i] alone."""
+    def sample(self, generators: list[torch.Generator], truncation: float = 1.0) -> Tensor:
+        """(B, z_dim): row i from generators[i] alone. truncation scales the spread about the mean."""
         noise = torch.cat([torch.randn(1, self.factor.shape[0], device=g.device, generator=g) for g in generators])
-        return self.mean.to(noise) + noise @ self.factor.to(noise)
+        return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".partial")

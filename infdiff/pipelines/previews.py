@@ -41,10 +41,11 @@ class Previews:
         seed: int,
         sampler: str,
         steps: int,
+        truncation: float,
     ) -> None:
         self.process, self.train, self.validation = process, train, validation
         self.size, self.points, self.folder, self.device = size, points, folder, device
-        self.seed, self.sampler, self.steps = seed, sampler, steps
+        self.seed, self.sampler, self.steps, self.truncation = seed, sampler, steps, truncation
 
     def __call__(self, step: int, modules: Mapping[str, nn.Module]) -> None:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
@@ -56,7 +57,7 @@ class Previews:
 
             codes = encode_images(codes_of, first_batches(self.train, 64, _CODES, self.device))
             generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
-            z = LatentGaussian.fit(codes).sample(generators)
+            z = LatentGaussian.fit(codes).sample(generators, self.truncation)
             rows = []
             for images in (self.train, self.validation):
                 originals = next(first_batches(images, _COLUMNS, _COLUMNS, self.device))

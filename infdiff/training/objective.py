@@ -21,8 +21,11 @@ class MollifiedObjective:
     and a generator on their device, which alone decides every draw.
     """
 
-    def __init__(self, process: MollifiedDiffusion, *, size: Size, points: int, kind: str, flip: bool) -> None:
+    def __init__(
+        self, process: MollifiedDiffusion, *, size: Size, points: int, kind: str, flip: bool, code_noise: float = 0.0
+    ) -> None:
         self.process, self.size, self.points, self.kind, self.flip = process, size, points, kind, flip
+        self.code_noise = code_noise
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, batch = self.process, images.shape[0]
@@ -43,12 +46,18 @@ class MollifiedObjective:
         return F.mse_loss(prediction.float(), target)
 
     def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
-        """The code, from a subset of the clean image of its own."""
+        """The code, from a subset of the clean image of its own.
+
+        Noise on it makes codes between those of the training images mean something, too.
+        """
         encoder = modules.get("encoder")
         if encoder is None:
             return None
         ids = self._draw(x0.shape[0], generator)
-        return encoder(gather(x0, ids), encoder.geometry(ids, self.size))
+        z = encoder(gather(x0, ids), encoder.geometry(ids, self.size))
+        if self.code_noise:
+            z = z + self.code_noise * torch.randn(z.shape, device=z.device, generator=generator)
+        return z
 
     def _draw(self, batch: int, generator: torch.Generator) -> Tensor:
         return draw_points(batch, self.points, self.size, generator, self.kind)

@@ -26,3 +26,13 @@ def test_samples_follow_it_and_their_own_generator(tmp_path, generator):
     torch.testing.assert_close(torch.cov(z.mT), gaussian.factor.mT @ gaussian.factor, rtol=0.1, atol=0.05)
     torch.testing.assert_close(loaded.sample([torch.Generator().manual_seed(7)])[0], z[7])
     assert loaded.count == 50
+
+
+def test_truncation_scales_the_spread_about_the_mean(generator):
+    gaussian = LatentGaussian.fit(torch.randn(50, 3, generator=generator) + 2)
+
+    def draw(truncation):
+        return gaussian.sample([torch.Generator().manual_seed(1)], truncation)[0] - gaussian.mean
+
+    assert draw(0.0).abs().max() == 0
+    torch.testing.assert_close(draw(0.5), draw(1.0) / 2)

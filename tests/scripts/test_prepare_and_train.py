@@ -212,6 +212,7 @@ def trained(tmp_path_factory):
         (["--steps", "0"], ["--steps"]),
         (["--steps", "5000"], ["--steps", "1000"]),
         (["--eta", "2"], ["--eta"]),
+        (["--truncation", "-1"], ["--truncation"]),
         (["--sampler", "magic"], ["--sampler"]),
         (["--checkpoint", "77"], ["--checkpoint"]),
         (["--run", "nowhere"], ["nowhere"]),

@@ -26,9 +26,9 @@ class Recorder(nn.Module):
         return torch.full_like(x, self.answer)
 
 
-def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None):
+def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None, **options):
     process = MollifiedDiffusion(Mollifier(1.0, SIZE), target=target, data_std=0.5)
-    objective = MollifiedObjective(process, size=SIZE, points=36, kind="uniform", flip=flip)
+    objective = MollifiedObjective(process, size=SIZE, points=36, kind="uniform", flip=flip, **options)
     modules = {"denoiser": Recorder()} | ({"encoder": Recorder()} if encoder else {})
     if images is None:
         images = torch.randint(0, 256, (5, 3, *SIZE), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
@@ -59,6 +59,14 @@ def test_predicting_zero_costs_the_variance_of_the_mollified_noise():
 def test_without_an_autoencoder_there_is_no_code():
     _, modules, _, _ = run(encoder=False)
     assert modules["denoiser"].calls[0][2][1] is None
+
+
+def test_codes_carry_noise_when_asked():
+    def code(**options):
+        return run(**options)[1]["denoiser"].calls[0][2][1]
+
+    assert code().abs().max() == 0, "the stand-in encoder gives zeros"
+    assert abs(code(code_noise=0.4).std() - 0.4) < 0.05
 
 
 def test_flips_mirror_whole_images():
