@@ -23,7 +23,7 @@ types: $(INSTALLED)
 	$(PY) -m mypy
 
 tests: $(INSTALLED)
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto
 
 # A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.
 $(INSTALLED): pyproject.toml constraints.txt
