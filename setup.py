@@ -1,5 +1,9 @@
-"""Installs from pyproject.toml; kept for tools that call it."""
+"""What pyproject.toml cannot say: the CUDA sources, which lie beside the package, belong inside it in a wheel."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[*find_packages(include=["infdiff*"]), "infdiff.cuda"],
+    package_dir={"infdiff.cuda": "cuda"},
+    package_data={"infdiff.data": ["demo_faces/*"], "infdiff.cuda": ["*.cu", "*.cuh"]},
+)

@@ -50,7 +50,7 @@ class ModelConfig:
     blocks: int = 3  # sparse blocks down, and as many up
     mlp_ratio: int = 2
     depthwise: bool = True  # false: regular convolutions, for the ablation
-    backend: str = "auto"  # auto, lattice or dense: how sparse convolutions are computed
+    backend: str = "auto"  # auto, lattice, torchsparse or dense: how sparse convolutions are computed
     condition_dim: int = 512  # of the vector made from t and z
     z_dim: int = 1024  # latent code; 0: no autoencoder
     grid: GridConfig = field(default_factory=GridConfig)

@@ -13,7 +13,20 @@ import pytest
 import torch
 from PIL import Image
 
+from infdiff.ops import compiled
+from tests.cuda.emulate import Emulator, why_not
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+# Only where kernels run do tests marked gpu; elsewhere they are skipped with the reason.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = compiled.why_closed()
+    if reason is not None:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=f"no CUDA kernels here: {reason}"))
+
 
 # Tests run side by side: one thread each, which also makes sums run in one order.
 torch.set_num_threads(1)
@@ -43,6 +56,26 @@ TINY = [
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    """Kernels compiled for the CPU, shared by all workers of one test run."""
+    if reason := why_not():
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "emulated_kernels"
+    folder.mkdir(exist_ok=True)
+    return Emulator(folder)
+
+
+@pytest.fixture
+def emulated(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """Every operator takes its CUDA kernels, which run on the CPU; `launched` tells which did."""
+    emulator.launched.clear()
+    monkeypatch.setattr(compiled, "launch", emulator.launch)
+    monkeypatch.setattr(compiled, "serves_points", lambda ids: True)
+    return emulator
 
 
 @pytest.fixture

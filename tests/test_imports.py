@@ -24,6 +24,8 @@ ALLOWED = {
     "data": {"errors", "grid", "seeding"},
     "training": {"errors", "grid", "seeding", "images", "points", "diffusion"},
     "pipelines": {"errors", "grid", "seeding", "images", "points", "diffusion", "data"},
+    "eval": {"errors", "grid", "ops", "points"},
+    "doctor": {"cli", "errors", "grid", "ops", "points"},
     "config": {"errors", "training"},
     "build": None,  # anything
     "__init__": set(),

@@ -11,7 +11,9 @@ from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.grid import Size, parse_size
-from infdiff.ops.sparse_conv import ROUTES
+from infdiff.ops import BACKENDS
+from infdiff.ops.kernels import MAX_WINDOW
+from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.points import KINDS
 
 
@@ -21,7 +23,7 @@ def check_config(config: Config) -> None:
     point_count(config)
     choices = {
         "data.cache": (config.data.cache, CACHES),
-        "model.backend": (config.model.backend, ROUTES),
+        "model.backend": (config.model.backend, BACKENDS),
         "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
         "diffusion.target": (config.diffusion.target, TARGETS),
         "train.points": (config.train.points, KINDS),
@@ -52,8 +54,10 @@ def check_config(config: Config) -> None:
     for key, value in at_least_one.items():
         if value < 1:
             raise UserError(f"{key}: {value}: want at least 1")
-    if config.model.kernel_size < 1 or config.model.kernel_size % 2 == 0:
-        raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number")
+    if not 1 <= config.model.kernel_size <= MAX_WINDOW or config.model.kernel_size % 2 == 0:
+        raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number from 1 to {MAX_WINDOW}")
+    if config.model.backend == "torchsparse" and (missing := why_missing()):
+        raise UserError(f"model.backend: {missing}")
     if config.model.z_dim < 0:
         raise UserError(f"model.z_dim: {config.model.z_dim}: want 0 (no autoencoder) or more")
     if config.train.code_noise < 0:

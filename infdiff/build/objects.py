@@ -39,7 +39,7 @@ def build_modules(config: Config) -> dict[str, nn.Module]:
         "blocks": model.blocks,
         "mlp_ratio": model.mlp_ratio,
         "depthwise": model.depthwise,
-        "route": model.backend,
+        "backend": model.backend,
         "z_dim": model.z_dim,
     }
     inner = _grid_arguments(grid, model.channels, max(grid_size(config)))

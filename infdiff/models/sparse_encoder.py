@@ -31,13 +31,15 @@ class SparseEncoder(nn.Module):
         blocks: int = 3,
         mlp_ratio: int = 2,
         depthwise: bool = True,
-        route: str = "auto",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.base, self.grid, self.kernel_size, self.z_dim = base, grid, kernel_size, z_dim
+        self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
         self.lift = PointLift(in_channels, channels)
         self.down = nn.ModuleList(
-            SparseBlock(channels, kernel_size, mlp_ratio=mlp_ratio, condition_dim=0, depthwise=depthwise, route=route)
+            SparseBlock(
+                channels, kernel_size, mlp_ratio=mlp_ratio, condition_dim=0, depthwise=depthwise, backend=backend
+            )
             for _ in range(blocks)
         )
         self.trunk = trunk
@@ -47,7 +49,9 @@ class SparseEncoder(nn.Module):
 
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
         """Precompute what depends on the points alone; pass it to every call with the same points."""
-        return Geometry.of(ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid)
+        return Geometry.of(
+            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid, backend=self.backend
+        )
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
         """x (B, L, in_channels) -> (B, z_dim)."""

@@ -33,10 +33,10 @@ class SparseUNet(nn.Module):
         z_dim: int = 0,
         condition_dim: int = 512,
         depthwise: bool = True,
-        route: str = "auto",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.base, self.grid, self.kernel_size, self.z_dim = base, grid, kernel_size, z_dim
+        self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
         self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim)
         self.lift = PointLift(in_channels, channels)
 
@@ -48,7 +48,7 @@ class SparseUNet(nn.Module):
                 condition_dim=condition_dim,
                 skip=skip,
                 depthwise=depthwise,
-                route=route,
+                backend=backend,
             )
 
         self.down = nn.ModuleList(block(skip=False) for _ in range(blocks))
@@ -59,7 +59,9 @@ class SparseUNet(nn.Module):
 
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
         """Precompute what depends on the points alone; pass it to every call with the same points."""
-        return Geometry.of(ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid)
+        return Geometry.of(
+            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid, backend=self.backend
+        )
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, in_channels)."""
@@ -71,7 +73,7 @@ class SparseUNet(nn.Module):
             skips.append(h)
         grid = ops.points_to_grid(h, geometry.neighbours)
         grid = self.grid_network(grid, condition)
-        h = by_rows(lambda a, b: a + b, h, ops.grid_to_points(grid, geometry.ids, geometry.size))
+        h = by_rows(lambda a, b: a + b, h, ops.grid_to_points(grid, geometry.ids, geometry.size, geometry.index))
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())
         return by_rows(lambda h: self.project(self.norm(h)), h)

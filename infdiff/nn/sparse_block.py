@@ -19,18 +19,24 @@ _ROWS_AT_ONCE = 8192
 class SparseConv(nn.Module):
     """Sparse depthwise (or regular) convolution with bias on features (B, L, C)."""
 
-    def __init__(self, channels: int, kernel_size: int, *, depthwise: bool = True, route: str = "auto") -> None:
+    def __init__(self, channels: int, kernel_size: int, *, depthwise: bool = True, backend: str = "auto") -> None:
         super().__init__()
         inputs = 1 if depthwise else channels
         # Divided by the number of points present: the mean of k^2 terms, scaled back by k^2.
         bound = (inputs * kernel_size**2) ** -0.5
         self.taps = nn.Parameter(torch.empty(channels, inputs, kernel_size, kernel_size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.route = route
+        self.depthwise, self.backend = depthwise, backend
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
-        g = geometry
-        return ops.sparse_conv2d(x, self.taps, g.ids, g.size, g.scale, g.inverse_count, self.route) + self.bias.to(x)
+        g, backend = geometry, self.backend
+        if self.depthwise:
+            out = ops.sparse_depthwise_conv2d(
+                x, self.taps, g.ids, g.size, g.scale, g.neighbour_index, g.inverse_count, backend
+            )
+        else:
+            out = ops.sparse_conv2d(x, self.taps, g.ids, g.size, g.scale, g.inverse_count, backend, g.voxels)
+        return out + self.bias.to(out)
 
 
 class SparseBlock(nn.Module):
@@ -45,11 +51,11 @@ class SparseBlock(nn.Module):
         condition_dim: int,
         skip: bool = False,
         depthwise: bool = True,
-        route: str = "auto",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         self.merge = nn.Linear(2 * channels, channels) if skip else None
-        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, route=route)
+        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, backend=backend)
         self.norm = ModulatedLayerNorm(channels, condition_dim)
         self.widen = nn.Linear(channels, mlp_ratio * channels)
         self.narrow = nn.Linear(mlp_ratio * channels, channels)

@@ -1,26 +1,36 @@
-"""Operators on pixel subsets: the hot path. Knows nothing of diffusion, modules or configuration."""
+"""Operators on pixel subsets: the hot path. Knows nothing of diffusion, modules or configuration.
 
+Each operator comes with `NAME_ref`, its specification: same arguments, plain PyTorch, any device and type.
+"""
+
+from infdiff.ops.backends import BACKENDS
 from infdiff.ops.grid_to_points import grid_to_points, grid_to_points_ref
-from infdiff.ops.kernel import resize_kernel, tent_matrix
-from infdiff.ops.lattice import lattice_index
-from infdiff.ops.points_to_grid import Neighbours, nearest_points, nearest_points_ref, points_to_grid
-from infdiff.ops.rows import gather_rows, scatter_rows, weighted_rows
-from infdiff.ops.sparse_conv import inverse_count, sparse_conv2d, sparse_conv2d_ref
+from infdiff.ops.inverse_count import inverse_count, inverse_count_ref
+from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
+from infdiff.ops.nearest_points import Neighbours, nearest_points, nearest_points_ref
+from infdiff.ops.points_to_grid import points_to_grid, points_to_grid_ref
+from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_ref, tent_matrix
+from infdiff.ops.sparse_conv2d import sparse_conv2d, sparse_conv2d_ref
+from infdiff.ops.sparse_depthwise_conv2d import sparse_depthwise_conv2d, sparse_depthwise_conv2d_ref
 
 __all__ = [
+    "BACKENDS",
     "Neighbours",
-    "gather_rows",
     "grid_to_points",
     "grid_to_points_ref",
     "inverse_count",
+    "inverse_count_ref",
     "lattice_index",
+    "lattice_index_ref",
     "nearest_points",
     "nearest_points_ref",
     "points_to_grid",
+    "points_to_grid_ref",
     "resize_kernel",
-    "scatter_rows",
+    "resize_kernel_ref",
     "sparse_conv2d",
     "sparse_conv2d_ref",
+    "sparse_depthwise_conv2d",
+    "sparse_depthwise_conv2d_ref",
     "tent_matrix",
-    "weighted_rows",
 ]

@@ -1,137 +1,107 @@
-"""Points -> grid: the mean of the 3 nearest points, weighted by inverse squared distance.
-
-Distances are taken on the unit square. The search is exact, breaks ties by the lower id and has static shapes, so
-nothing waits for the host. It uses that points are pixels: the nearest three to a grid centre are among, for each
-row of pixels, the three nearest to the centre's column.
-"""
+"""Points -> grid: the mean of the 3 nearest points, weighted by inverse squared distance."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
-from infdiff.ops.rows import weighted_rows
+from infdiff.ops import compiled, kernels
+from infdiff.ops.nearest_points import Neighbours
+from infdiff.ops.registration import NAMESPACE, autocast, check_same_device
+from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
 
-_NEAREST = 3
-_CANDIDATES_AT_ONCE = 1 << 25
 
-
-class Neighbours(NamedTuple):
-    """For each of the G * K cells of a grid, its nearest points and their weights. Depends on coordinates alone."""
-
-    number: Tensor  # (B, G*K, 3) int64: point numbers, 0 with weight 0 where an image has fewer than 3 points
-    weight: Tensor  # (B, G*K, 3) float32, summing to 1
-    grid: Size
+def points_to_grid_ref(features: Tensor, neighbours: Neighbours) -> Tensor:
+    """The specification of `points_to_grid`, differentiable by PyTorch's own rules."""
+    return _as_image(weighted_rows(features, neighbours.number, neighbours.weight), neighbours)
 
 
 def points_to_grid(features: Tensor, neighbours: Neighbours) -> Tensor:
-    """Features (B, L, C) at points -> (B, C, G, K) on the neighbours' grid. Differentiable in the features."""
-    rows = weighted_rows(features, neighbours.number, neighbours.weight)
+    """Features (B, L, C) at points -> (B, C, G, K) on the neighbours' grid, channels last in memory.
+
+    In the features' type (autocast's, where it is on), summed in float32 or wider. Differentiable in the features; the
+    gradient is the same bits in every run. Raises ValueError naming the argument that does not fit.
+    """
+    (features,) = autocast(features)
+    near = neighbours
+    if features.dim() != 3 or features.shape[:2] != near.ids.shape:
+        raise ValueError(f"features {tuple(features.shape)} do not go with ids {tuple(near.ids.shape)}: want (B, L, C)")
+    check_same_device(features, neighbours=near.number)
+    rows = _points_to_grid(features, near.number, near.weight, near.reach, near.ids, [*near.size], [*near.grid])
+    return _as_image(rows, near)
+
+
+def _as_image(rows: Tensor, neighbours: Neighbours) -> Tensor:
     return rows.unflatten(1, neighbours.grid).permute(0, 3, 1, 2)
 
 
-def nearest_points_ref(ids: Tensor, size: Size, grid: Size) -> Neighbours:
-    """The specification of `nearest_points`: every distance, sorted."""
-    distance = _squared_distance_table(ids, size, grid)
-    order = distance.sort(dim=2, stable=True)
-    count = min(_NEAREST, ids.shape[1])
-    number = _pad(order.indices[:, :, :count], 0)
-    return Neighbours(number, _weights(_pad(order.values[:, :, :count], float("inf"))), grid)
+@torch.library.custom_op(f"{NAMESPACE}::points_to_grid", mutates_args=())
+def _points_to_grid(
+    features: Tensor,
+    number: Tensor,
+    weight: Tensor,
+    reach: Tensor,
+    ids: Tensor,
+    size: Sequence[int],
+    grid: Sequence[int],
+) -> Tensor:
+    if compiled.serves(features):
+        return kernels.points_to_grid(features, number, weight, grid[0] * grid[1])
+    return weighted_rows(features, number, weight)
 
 
-def nearest_points(ids: Tensor, size: Size, grid: Size) -> Neighbours:
-    """The 3 nearest of the points `ids` (B, L) of an image of `size` to each centre of a grid (G, K)."""
-    row_number, row_distance = _nearest_in_rows(ids, size, grid)  # (B, H, K, 3)
-    row_number, row_distance = (t.permute(0, 2, 1, 3).flatten(2) for t in (row_number, row_distance))  # (B, K, H*3)
-    row = torch.arange(size[0], device=ids.device).repeat_interleave(_NEAREST)
-    numbers, distances = [], []
-    at_once = max(1, _CANDIDATES_AT_ONCE // row_distance.numel())
-    for cells in torch.arange(grid[0], device=ids.device).split(at_once):
-        vertical = _offsets(row, cells[:, None], size[0], grid[0]).square()
-        distance = row_distance.unsqueeze(1) + vertical[None, :, None]  # (B, g, K, H*3)
-        place, value = _smallest(distance)
-        candidates = row_number.unsqueeze(1).expand(-1, place.shape[1], -1, -1)
-        numbers.append(candidates.gather(3, place).flatten(1, 2))
-        distances.append(value.flatten(1, 2))
-    nearest = torch.cat(distances, dim=1)
-    number = torch.cat(numbers, dim=1).where(nearest.isfinite(), 0)
-    return Neighbours(number, _weights(nearest), grid)
+@_points_to_grid.register_fake
+def _(
+    features: Tensor,
+    number: Tensor,
+    weight: Tensor,
+    reach: Tensor,
+    ids: Tensor,
+    size: Sequence[int],
+    grid: Sequence[int],
+) -> Tensor:
+    return features.new_empty((features.shape[0], grid[0] * grid[1], features.shape[2]))
 
 
-def _nearest_in_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
-    """For each row of pixels and each column of the grid, the 3 nearest points of that row.
-
-    Returns point numbers, ascending, and squared horizontal distances, each (B, H, K, 3); a missing point has
-    distance infinity.
-    """
-    batch, count = ids.shape
-    height, width = size
-    device = ids.device
-    cells = torch.arange(grid[1], device=device)
-    # The last pixel of a row that lies left of the cell's centre, or on it.
-    last_left = ((2 * cells + 1) * width - grid[1]) // (2 * grid[1])
-    first = torch.arange(height, device=device)[:, None] * width
-    # ids ascend, so the points of one row left of a centre end at a place found by bisection.
-    bound = (first + last_left).flatten().expand(batch, -1).contiguous()
-    place = torch.searchsorted(ids.contiguous(), bound, right=True) - 1
-    steps = torch.arange(-_NEAREST + 1, _NEAREST + 1, device=device)
-    number = place.unsqueeze(-1) + steps  # (B, H*K, 6), ascending
-    present = (number >= 0) & (number < count)
-    number = number.clamp(0, count - 1)
-    column = ids.gather(1, number.flatten(1)).view_as(number) - first.expand(-1, grid[1]).reshape(1, -1, 1)
-    present &= (column >= 0) & (column < width)
-    offset = _offsets(column, cells.repeat(height)[:, None], width, grid[1]) * _aspect(size, grid)
-    distance = offset.square().masked_fill_(~present, float("inf"))
-    chosen, value = _smallest(distance)
-    # Ascending order of id must survive the choice, so that later ties still go to the lower id.
-    chosen, order = chosen.sort(dim=-1)
-    shape = (batch, height, grid[1], _NEAREST)
-    return number.gather(2, chosen).view(shape), value.gather(2, order).view(shape)
+@torch.library.custom_op(f"{NAMESPACE}::points_to_grid_adjoint", mutates_args=())
+def _points_to_grid_adjoint(
+    grad: Tensor,
+    number: Tensor,
+    weight: Tensor,
+    reach: Tensor,
+    ids: Tensor,
+    size: Sequence[int],
+    grid: Sequence[int],
+) -> Tensor:
+    if compiled.serves(grad):
+        sizes = (size[0], size[1]), (grid[0], grid[1])
+        return kernels.points_to_grid_transposed(grad, number, weight, ids, reach, *sizes)
+    return weighted_rows_adjoint(grad, number, weight, ids.shape[1])
 
 
-def _offsets(pixel: Tensor, cell: Tensor, pixels: int, cells: int) -> Tensor:
-    """Pixel centre minus cell centre along one axis, in units of 1 / (2 * pixels * cells): whole numbers in float64.
-
-    Exact, so that points at the same distance compare equal whatever the sizes.
-    """
-    return ((2 * pixel + 1) * cells - (2 * cell + 1) * pixels).to(torch.float64)
-
-
-def _aspect(size: Size, grid: Size) -> float:
-    """What brings the column axis's unit to the row axis's: 1 for square images on square grids."""
-    return (size[0] * grid[0]) / (size[1] * grid[1])
-
-
-def _smallest(distance: Tensor) -> tuple[Tensor, Tensor]:
-    """Places and values of the 3 smallest of the last axis; of equal ones the first. Overwrites `distance`."""
-    places, values = [], []
-    for _ in range(_NEAREST):
-        value, place = distance.min(dim=-1, keepdim=True)
-        places.append(place)
-        values.append(value)
-        distance.scatter_(-1, place, float("inf"))
-    return torch.cat(places, dim=-1), torch.cat(values, dim=-1)
+@_points_to_grid_adjoint.register_fake
+def _(
+    grad: Tensor,
+    number: Tensor,
+    weight: Tensor,
+    reach: Tensor,
+    ids: Tensor,
+    size: Sequence[int],
+    grid: Sequence[int],
+) -> Tensor:
+    return grad.new_empty((*ids.shape, grad.shape[2]))
 
 
-def _weights(squared_distance: Tensor) -> Tensor:
-    """Inverse squared distance, normalised; a point exactly on the centre takes all. Missing points have infinity."""
-    exact = squared_distance == 0
-    inverse = torch.where(exact.any(dim=-1, keepdim=True), exact.to(squared_distance), squared_distance.reciprocal())
-    return (inverse / inverse.sum(dim=-1, keepdim=True)).float()
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, number, weight, reach, ids, ctx.size, ctx.grid = inputs
+    ctx.save_for_backward(number, weight, reach, ids)
 
 
-def _squared_distance_table(ids: Tensor, size: Size, grid: Size) -> Tensor:
-    """(B, G*K, L) squared distances, float64, from every grid centre to every point."""
-    row, column = (t.unsqueeze(1) for t in (ids // size[1], ids % size[1]))
-    down, across = (torch.arange(n, device=ids.device)[:, None] for n in grid)
-    vertical = _offsets(row, down, size[0], grid[0]).square()
-    horizontal = (_offsets(column, across, size[1], grid[1]) * _aspect(size, grid)).square()
-    return (horizontal[:, None] + vertical[:, :, None]).flatten(1, 2)
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _points_to_grid_adjoint(grad, *ctx.saved_tensors, ctx.size, ctx.grid), None, None, None, None, None, None
 
 
-def _pad(values: Tensor, fill: float) -> Tensor:
-    missing = _NEAREST - values.shape[2]
-    return torch.nn.functional.pad(values, (0, missing), value=fill)
+_points_to_grid.register_autograd(_differentiate, setup_context=_remember)

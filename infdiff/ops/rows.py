@@ -1,4 +1,4 @@
-"""Moving rows of features by number. The three primitives under every operator on points.
+"""Moving rows of features by number: what the operators on points are made of in PyTorch.
 
 `gather_rows` and `scatter_rows` are each other's adjoint because a point's number appears once; saying so to
 autograd turns the slow accumulating backward into a copy.
@@ -22,36 +22,54 @@ def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
     return _ScatterRows.apply(features, ids, n)  # type: ignore[no-untyped-call]
 
 
-def weighted_rows(features: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of rows: out[b, m] = sum_k weight[b, m, k] * features[b, index[b, m, k]].
+def weighted_rows(features: Tensor, number: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows: out[b, m] = sum_k weight[b, m, k] * features[b, number[b, m, k]].
 
-    features (B, N, C), index (B, M, K) int64, weight (B, M, K) float32 or float64 -> (B, M, C) in the features' dtype,
-    summed in the wider of the two. Repeated indices are allowed. Differentiable in the features.
+    features (B, N, C), number (B, M, K) whole numbers, weight (B, M, K) -> (B, M, C) in the features' type, summed in
+    the wider of the features' and the weights' type. Numbers may repeat. Differentiable in the features.
     """
     batch, n, channels = features.shape
     flat = features.reshape(batch * n, channels)
-    rows = _flat_ids(index, n)
+    rows = _flat_ids(number, n)
     out = None
-    for k in range(index.shape[2]):
+    for k in range(number.shape[2]):
         term = flat.index_select(0, rows[:, :, k].reshape(-1)) * weight[:, :, k].reshape(-1, 1)
         out = term if out is None else out + term
     assert out is not None
-    return out.view(batch, index.shape[1], channels).to(features.dtype)
+    return out.view(batch, number.shape[1], channels).to(features.dtype)
+
+
+def weighted_rows_adjoint(grad: Tensor, number: Tensor, weight: Tensor, n: int) -> Tensor:
+    """The adjoint of `weighted_rows` in the features: (B, M, C) -> (B, n, C). The same bits in every run."""
+    batch, _, channels = grad.shape
+    dtype = torch.promote_types(grad.dtype, weight.dtype)
+    out = torch.zeros(batch * n, channels, dtype=dtype, device=grad.device)
+    rows = _flat_ids(number, n)
+    for k in range(number.shape[2]):
+        term = (grad * weight[:, :, k, None]).reshape(-1, channels).to(dtype)
+        where = rows[:, :, k].reshape(-1)
+        if out.device.type == "cpu":
+            out.index_add_(0, where, term)
+        else:  # sorts first: adding in any order would differ from run to run
+            out.index_put_((where,), term, accumulate=True)
+    return out.view(batch, n, channels).to(grad.dtype)
 
 
 def _flat_ids(ids: Tensor, n: int) -> Tensor:
-    """Row numbers within each image (B, ...) -> row numbers within the batch laid end to end."""
+    """Row numbers within each image (B, ...) -> int64 row numbers within the batch laid end to end."""
     offset = torch.arange(ids.shape[0], device=ids.device) * n
     return ids + offset.view(-1, *[1] * (ids.dim() - 1))
 
 
-def _take(features: Tensor, ids: Tensor) -> Tensor:
+def take_rows(features: Tensor, ids: Tensor) -> Tensor:
+    """`gather_rows` without a gradient."""
     batch, n, channels = features.shape
     rows = features.reshape(batch * n, channels).index_select(0, _flat_ids(ids, n).reshape(-1))
     return rows.view(batch, ids.shape[1], channels)
 
 
-def _put(features: Tensor, ids: Tensor, n: int) -> Tensor:
+def put_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
+    """`scatter_rows` without a gradient."""
     batch, count, channels = features.shape
     out = features.new_zeros(batch * n, channels)
     out.index_copy_(0, _flat_ids(ids, n).reshape(-1), features.reshape(batch * count, channels))
@@ -63,21 +81,21 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.n = features.shape[1]
-        return _take(features, ids)
+        return take_rows(features, ids)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
-        return _put(grad, ids, ctx.n), None
+        return put_rows(grad, ids, ctx.n), None
 
 
 class _ScatterRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, ids: Tensor, n: int) -> Tensor:
         ctx.save_for_backward(ids)
-        return _put(features, ids, n)
+        return put_rows(features, ids, n)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
-        return _take(grad, ids), None, None
+        return take_rows(grad, ids), None, None

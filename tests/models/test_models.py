@@ -70,7 +70,7 @@ def test_dense_is_the_case_of_all_points():
     ids, x, t, z = inputs(size, 144)
     shared = all_points(2, size)
     results = []
-    for model, points in ((denoiser(route="lattice"), ids.clone()), (denoiser(), ids.clone()), (denoiser(), shared)):
+    for model, points in ((denoiser(backend="lattice"), ids.clone()), (denoiser(), ids.clone()), (denoiser(), shared)):
         results.append(model(x, model.geometry(points, size), t, z))
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(results[2], results[0], rtol=1e-4, atol=1e-5)

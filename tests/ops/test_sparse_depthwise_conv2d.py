@@ -8,6 +8,18 @@ from infdiff import ops
 from infdiff.grid import pixel_coordinates
 from infdiff.points import all_points, draw_points, gather
 
+
+def conv(features, taps, *arguments, **options):
+    """Depthwise or regular, as the taps say."""
+    function = ops.sparse_depthwise_conv2d if taps.shape[1] == 1 else ops.sparse_conv2d
+    return function(features, taps, *arguments, **options)
+
+
+def conv_ref(features, taps, *arguments):
+    function = ops.sparse_depthwise_conv2d_ref if taps.shape[1] == 1 else ops.sparse_conv2d_ref
+    return function(features, taps, *arguments)
+
+
 SCALES = [(1.0, 1.0), (2.0, 2.0), (1.5, 3.0), (0.5, 0.75), (5.0, 5.0), (5.3, 2.0), (16.0, 3.0)]
 
 
@@ -27,15 +39,15 @@ def tent_kernel(distance):
     return max(0.0, 1 - abs(distance))
 
 
-@pytest.mark.parametrize("route", ["lattice", "dense"])
+@pytest.mark.parametrize("backend", ["lattice", "dense"])
 @pytest.mark.parametrize("k", [1, 3, 7, 13])
 @pytest.mark.parametrize("depthwise", [True, False])
-def test_all_pixels_present_is_conv2d_over_the_count(route, k, depthwise, generator):
+def test_all_pixels_present_is_conv2d_over_the_count(backend, k, depthwise, generator):
     image = torch.randn(2, 3, 9, 14, dtype=torch.float64, generator=generator)
     taps = torch.randn(3, 1 if depthwise else 3, k, k, dtype=torch.float64, generator=generator)
     expected = dense_conv(image, taps, 3 if depthwise else 1)
     ids = all_points(2, (9, 14))
-    actual = ops.sparse_conv2d(as_points(image), taps, ids, (9, 14), (1.0, 1.0), route=route)
+    actual = conv(as_points(image), taps, ids, (9, 14), (1.0, 1.0), backend=backend)
     torch.testing.assert_close(actual, as_points(expected), rtol=1e-12, atol=1e-12)
 
 
@@ -49,8 +61,8 @@ def test_routes_agree_with_gradients_at_any_scale(scale, depthwise, size, count,
         torch.randn(2, count, 4, dtype=torch.float64, generator=generator, requires_grad=True),
         torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True),
     ]
-    expected = ops.sparse_conv2d_ref(*inputs, ids, size, scale)
-    actual = ops.sparse_conv2d(*inputs, ids, size, scale, route="dense")
+    expected = conv_ref(*inputs, ids, size, scale)
+    actual = conv(*inputs, ids, size, scale, backend="dense")
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
     weights = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
     want = torch.autograd.grad((expected * weights).sum(), inputs)
@@ -77,7 +89,7 @@ def test_reference_is_the_formula_written_out(generator):
                     kappa += taps[0, 0, i, j].item() * tent
             total += kappa * features[0, other, 0].item()
             count += chi
-        actual = ops.sparse_conv2d_ref(features, taps, ids, size, scale)[0, number, 0].item()
+        actual = conv_ref(features, taps, ids, size, scale)[0, number, 0].item()
         assert actual == pytest.approx(k * k * total / count, abs=1e-12)
 
 
@@ -88,7 +100,7 @@ def test_sparse_is_masked_dense(generator):
     taps = torch.randn(3, 1, 7, 7, dtype=torch.float64, generator=generator)
     convolved = F.conv2d(image * mask, taps, padding=3, groups=3)
     expected = 49 * convolved / F.conv2d(mask, torch.ones(1, 1, 7, 7, dtype=torch.float64), padding=3).clamp(min=1)
-    actual = ops.sparse_conv2d_ref(gather(image, ids), taps, ids, (12, 15), (1.0, 1.0))
+    actual = conv_ref(gather(image, ids), taps, ids, (12, 15), (1.0, 1.0))
     torch.testing.assert_close(actual, gather(expected, ids), rtol=1e-12, atol=1e-12)
 
 
@@ -96,7 +108,7 @@ def test_sparse_is_masked_dense(generator):
 def test_a_constant_goes_to_the_same_constant_at_every_resolution(factor, generator):
     taps = torch.randn(2, 1, 7, 7, dtype=torch.float64, generator=generator)
     size = (16 * factor, 16 * factor)
-    out = ops.sparse_conv2d_ref(
+    out = conv_ref(
         torch.ones(1, size[0] ** 2, 2, dtype=torch.float64), taps, all_points(1, size), size, (factor, factor)
     )
     inner = out.view(*size, 2)[4 * factor : -4 * factor, 4 * factor : -4 * factor]
@@ -111,7 +123,7 @@ def test_a_smooth_function_goes_to_the_same_function_at_every_resolution(generat
         ids = all_points(1, size)
         place = pixel_coordinates(ids, size, torch.float64)
         smooth = (torch.sin(3 * place[..., :1] + 1) + torch.cos(2 * place[..., 1:])) / 2
-        out = ops.sparse_conv2d(smooth, taps, ids, size, (factor, factor)).view(1, 1, *size)
+        out = conv(smooth, taps, ids, size, (factor, factor)).view(1, 1, *size)
         # Read both at the coarse pixels' centres; the border's window is cut differently.
         return F.interpolate(out, (24, 24), mode="bilinear", align_corners=False)[..., 4:-4, 4:-4]
 
@@ -126,27 +138,27 @@ def test_outputs_follow_the_points_order_bit_for_bit(generator):
     features = torch.randn(1, 40, 3, generator=generator)
     taps = torch.randn(3, 1, 5, 5, generator=generator)
     order = torch.randperm(40, generator=generator)
-    straight = ops.sparse_conv2d_ref(features, taps, ids, (10, 10), (1.0, 1.0))
-    shuffled = ops.sparse_conv2d_ref(features[:, order], taps, ids[:, order], (10, 10), (1.0, 1.0))
+    straight = conv_ref(features, taps, ids, (10, 10), (1.0, 1.0))
+    shuffled = conv_ref(features[:, order], taps, ids[:, order], (10, 10), (1.0, 1.0))
     assert torch.equal(shuffled, straight[:, order])
 
 
-@pytest.mark.parametrize("route", ["lattice", "dense"])
-def test_gradients_are_right(route, generator):
+@pytest.mark.parametrize("backend", ["lattice", "dense"])
+def test_gradients_are_right(backend, generator):
     ids = draw_points(2, 7, (4, 5), generator)
     features = torch.randn(2, 7, 2, dtype=torch.float64, generator=generator, requires_grad=True)
     taps = torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
 
     def function(features, taps):
-        return ops.sparse_conv2d(features, taps, ids, (4, 5), (1.5, 2.0), route=route)
+        return conv(features, taps, ids, (4, 5), (1.5, 2.0), backend=backend)
 
     assert torch.autograd.gradcheck(function, (features, taps))
 
 
 def test_a_lonely_point_keeps_its_own_value(generator):
     taps = torch.randn(1, 1, 7, 7, generator=generator)
-    for route in ("lattice", "dense"):
-        out = ops.sparse_conv2d(torch.full((1, 1, 1), 2.0), taps, torch.tensor([[7]]), (5, 5), (1.0, 1.0), route=route)
+    for backend in ("lattice", "dense"):
+        out = conv(torch.full((1, 1, 1), 2.0), taps, torch.tensor([[7]]), (5, 5), (1.0, 1.0), backend=backend)
         torch.testing.assert_close(out.flatten(), 49 * 2 * taps[0, 0, 3, 3].view(1))
 
 
@@ -174,4 +186,4 @@ def test_resized_kernels_interpolate_the_taps(scale, generator):
 def test_arguments_that_do_not_fit_are_named(shape, taps, message):
     ids = torch.arange(4).view(1, 4)
     with pytest.raises(ValueError, match=message):
-        ops.sparse_conv2d(torch.zeros(shape), torch.zeros(taps), ids, (2, 2), (1.0, 1.0))
+        conv(torch.zeros(shape), torch.zeros(taps), ids, (2, 2), (1.0, 1.0))

@@ -1,0 +1,134 @@
+// Points -> grid and grid -> points, and their transposes without atomics. Grids are rows (B, G * K, C).
+#include "features.cuh"
+
+// out[cell] = sum of the 3 weighted rows. number, weight (B or 1, G * K, 3).
+extern "C" __global__ void __launch_bounds__(THREADS)
+    points_to_grid(const feature* in, const int* number, const float* weight, feature* out, int count, int cells,
+                   int64 neighbour_stride) {
+    int lane = threadIdx.x % LANES;
+    int cell = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
+    if (cell >= cells) return;
+    int64 image = blockIdx.y;
+    number += image * neighbour_stride + (int64)cell * 3;
+    weight += image * neighbour_stride + (int64)cell * 3;
+    in += image * count * CHANNELS;
+    Row sum;
+    sum.clear();
+    for (int i = 0; i < 3; ++i) sum.add(in + (int64)number[i] * CHANNELS, weight[i], lane);
+    sum.put(out + (image * cells + cell) * CHANNELS, 1.0f, lane);
+}
+
+// The transpose: a point looks through the cells around its own, as far as `reach` (B or 1, L) says, for those that use
+// it, in ascending order.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const int64* ids,
+                              const int* reach, feature* out, int count, int height, int width, int grid_height,
+                              int grid_width, int64 neighbour_stride, int ids_stride, int reach_stride) {
+    __shared__ List lists[ROWS_PER_BLOCK];
+    int lane = threadIdx.x % LANES;
+    int image = blockIdx.y;
+    int point = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
+    bool alive = point < count;
+    int id = alive ? (int)ids[(int64)image * ids_stride + point] : 0;
+    int far = alive ? reach[(int64)image * reach_stride + point] : 0;
+    int gy = id / width * grid_height / height, gx = id % width * grid_width / width;
+    int top = gy - far < 0 ? 0 : gy - far, left = gx - far < 0 ? 0 : gx - far;
+    int bottom = gy + far >= grid_height ? grid_height - 1 : gy + far;
+    int right = gx + far >= grid_width ? grid_width - 1 : gx + far;
+    int across = right - left + 1;
+    int candidates = alive ? (bottom - top + 1) * across : 0;
+    number += (int64)image * neighbour_stride;
+    weight += (int64)image * neighbour_stride;
+    grad += (int64)image * grid_height * grid_width * CHANNELS;
+    List& list = lists[threadIdx.x / LANES];
+    Row sum;
+    sum.clear();
+    // A warp's rows go round together: as often as the row with the most candidates needs.
+    for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
+        int length = 0;
+        for (int round = 0; round < List::LENGTH; round += LANES) {
+            int candidate = first + round + lane;
+            int use = -1;
+            if (candidate < candidates) {
+                int cell = (top + candidate / across) * grid_width + left + candidate % across;
+                for (int i = 0; i < 3; ++i)
+                    // A weight of zero may also be that of a missing point.
+                    if (number[cell * 3 + i] == point && weight[cell * 3 + i] != 0.0f) use = cell * 3 + i;
+            }
+            length = list.append(length, lane, use, 0);
+        }
+        __syncwarp();
+        for (int i = 0; i < length; ++i) {
+            int use = list.number[i];
+            sum.add(grad + (int64)(use / 3) * CHANNELS, weight[use], lane);
+        }
+        __syncwarp();
+    }
+    if (alive) sum.put(out + ((int64)image * count + point) * CHANNELS, 1.0f, lane);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    grid_to_points(const feature* grid, const int64* ids, feature* out, int count, int height, int width,
+                   int grid_height, int grid_width, int ids_stride) {
+    int lane = threadIdx.x % LANES;
+    int point = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
+    if (point >= count) return;
+    int64 image = blockIdx.y;
+    int id = (int)ids[image * ids_stride + point];
+    Place y = place_on(id / width, height, grid_height), x = place_on(id % width, width, grid_width);
+    grid += image * grid_height * grid_width * CHANNELS;
+    const feature* upper = grid + (int64)y.first * grid_width * CHANNELS;
+    const feature* lower = grid + (int64)y.second * grid_width * CHANNELS;
+    Row sum;
+    sum.clear();
+    sum.add(upper + (int64)x.first * CHANNELS, (1.0f - y.fraction) * (1.0f - x.fraction), lane);
+    sum.add(upper + (int64)x.second * CHANNELS, (1.0f - y.fraction) * x.fraction, lane);
+    sum.add(lower + (int64)x.first * CHANNELS, y.fraction * (1.0f - x.fraction), lane);
+    sum.add(lower + (int64)x.second * CHANNELS, y.fraction * x.fraction, lane);
+    sum.put(out + (image * count + point) * CHANNELS, 1.0f, lane);
+}
+
+// The transpose: a cell looks through the pixels between its neighbours' centres for points, in ascending order.
+// `index` (B or 1, H, W) as in sparse_conv.cu, null when every pixel is a point.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    grid_to_points_transposed(const feature* grad, const int* index, feature* out, int count, int height, int width,
+                              int grid_height, int grid_width, int64 index_stride) {
+    __shared__ List lists[ROWS_PER_BLOCK];
+    int lane = threadIdx.x % LANES;
+    int image = blockIdx.y;
+    int cell = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
+    bool alive = cell < grid_height * grid_width;
+    int gy = alive ? cell / grid_width : 0, gx = alive ? cell % grid_width : 0;
+    int top, bottom, left, right;
+    pixels_of(gy, height, grid_height, &top, &bottom);
+    pixels_of(gx, width, grid_width, &left, &right);
+    int across = right - left + 1;
+    int candidates = alive && bottom >= top && across > 0 ? (bottom - top + 1) * across : 0;
+    const int* here = index == nullptr ? nullptr : index + image * index_stride;
+    grad += (int64)image * count * CHANNELS;
+    List& list = lists[threadIdx.x / LANES];
+    Row sum;
+    sum.clear();
+    for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
+        int length = 0;
+        for (int round = 0; round < List::LENGTH; round += LANES) {
+            int candidate = first + round + lane;
+            int point = -1, pixel = 0;
+            if (candidate < candidates) {
+                int row = top + candidate / across, column = left + candidate % across;
+                point = point_at(here, row, column, height, width);
+                pixel = row * width + column;
+            }
+            length = list.append(length, lane, point, pixel);
+        }
+        __syncwarp();
+        for (int i = 0; i < length; ++i) {
+            int pixel = list.tag[i];
+            float weight = share(place_on(pixel / width, height, grid_height), gy) *
+                           share(place_on(pixel % width, width, grid_width), gx);
+            sum.add(grad + (int64)list.number[i] * CHANNELS, weight, lane);
+        }
+        __syncwarp();
+    }
+    if (alive) sum.put(out + ((int64)image * grid_height * grid_width + cell) * CHANNELS, 1.0f, lane);
+}

@@ -1,0 +1,22 @@
+// k^2 over the sum of chi at the points present: what normalises a sparse convolution (infinity-Diff Eq. 16).
+//
+// chi at an offset is rows[i] * columns[j]. index (B, H, W) is the lattice index. Sums run in double, in the order of the
+// offsets: whole numbers at the base resolution.
+#include "lattice.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    inverse_count(const int64* ids, const int* index, const double* rows, const double* columns, double* inverse,
+                  int count, int height, int width, int window_height, int window_width, int ids_stride, int taps) {
+    int point = blockIdx.x * blockDim.x + threadIdx.x;
+    if (point >= count) return;
+    int image = blockIdx.y;
+    int id = (int)ids[(int64)image * ids_stride + point];
+    index += (int64)image * height * width;
+    double total = 0.0;
+    for (int i = 0; i < window_height; ++i)
+        for (int j = 0; j < window_width; ++j) {
+            int row = id / width + i - window_height / 2, column = id % width + j - window_width / 2;
+            if (point_at(index, row, column, height, width) >= 0) total += rows[i] * columns[j];
+        }
+    inverse[(int64)image * count + point] = taps / total;
+}

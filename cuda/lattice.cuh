@@ -1,0 +1,54 @@
+// The index arithmetic that the kernels share: points on the pixel lattice, and pixels on an axis of grid cells.
+//
+// Plain CUDA C++ without a header, so that NVRTC compiles it alone. Places on an axis are fractions of whole numbers, which
+// fit an int while pixels * cells of an axis stay under 2^29.
+#pragma once
+
+typedef long long int64;
+#define ALL_LANES 0xffffffffu
+constexpr int THREADS = 128;
+
+// The point at (row, column) of an image, -1 where there is none. `index` is the image of point numbers, or null when
+// every pixel is a point and its number is its id.
+__device__ inline int point_at(const int* index, int row, int column, int height, int width) {
+    if (row < 0 || row >= height || column < 0 || column >= width) return -1;
+    int pixel = row * width + column;
+    return index == nullptr ? pixel : index[pixel];
+}
+
+// Where a pixel lies on a grid axis, in cells between the outermost centres, and between which two it lies.
+struct Place {
+    int first, second;
+    float fraction;
+};
+
+__device__ inline Place place_on(int pixel, int pixels, int cells) {
+    // ((pixel + 1/2) / pixels) * cells - 1/2 as a fraction of whole numbers, clamped to [0, cells - 1].
+    int numerator = (2 * pixel + 1) * cells - pixels, denominator = 2 * pixels;
+    int last = (cells - 1) * denominator;
+    if (numerator < 0) numerator = 0;
+    if (numerator > last) numerator = last;
+    Place place;
+    place.first = numerator / denominator;
+    place.second = place.first + 1 < cells ? place.first + 1 : place.first;
+    place.fraction = (float)(numerator - place.first * denominator) / (float)denominator;
+    return place;
+}
+
+// The first pixel of an axis whose place is beyond cell `cell` - 1, and the last one before `cell` + 1.
+__device__ inline void pixels_of(int cell, int pixels, int cells, int* first, int* last) {
+    // (2 i + 1) cells - pixels > 2 pixels (cell - 1), and the mirror image of it.
+    int low = pixels * (2 * cell - 1) - cells;
+    int high = pixels * (2 * cell + 3) - cells;
+    int from = low < 0 ? 0 : low / (2 * cells) + 1;
+    int to = high <= 0 ? -1 : (high - 1) / (2 * cells);
+    *first = cell == 0 ? 0 : from;
+    *last = cell == cells - 1 || to >= pixels ? pixels - 1 : to;
+}
+
+__device__ inline float share(const Place& place, int cell) {
+    float weight = 0.0f;
+    if (place.first == cell) weight += 1.0f - place.fraction;
+    if (place.second == cell) weight += place.fraction;
+    return weight;
+}

@@ -1,0 +1,49 @@
+"""Which way an operator takes, and why: by device, type and the measured density of points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from infdiff.grid import Size
+from infdiff.ops import compiled, kernels
+from infdiff.ops.dense_conv2d import Scale, window_of
+
+BACKENDS = ("auto", "lattice", "torchsparse", "dense")
+
+# Measured on 2 CPU cores, 64 channels, 7 x 7, forward and backward: visiting the window of one point costs about as
+# much as masked dense convolution does for this many pixels.
+DENSE_ABOVE_DENSITY = 1 / 32
+
+
+class Route(NamedTuple):
+    """The way that a convolution takes.
+
+    name: "kernels" (CUDA, through the lattice index or a neighbour table), "dense kernels" (CUDA, on whole images),
+    "lattice" (PyTorch, tap by tap through the lattice index) or "dense" (PyTorch, masked dense convolution).
+    """
+
+    name: str
+    why: str
+
+
+def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, backend: str) -> Route:
+    """The route for features (B, L, C) of an image of `size`; `backend` is one of BACKENDS."""
+    pixels = size[0] * size[1]
+    density = features.shape[1] / pixels
+    if compiled.serves(features):
+        if density == 1:
+            return Route("dense kernels", "every pixel is a point")
+        if backend == "dense":
+            return Route("dense kernels", "asked for")
+        if max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
+            return Route("kernels", "the points' features are on a CUDA device")
+        return Route("dense kernels", f"the enlarged kernel is wider than {kernels.MAX_WINDOW} pixels")
+    if backend in ("lattice", "torchsparse"):
+        return Route("lattice", "asked for")
+    if backend == "dense":
+        return Route("dense", "asked for")
+    if density >= DENSE_ABOVE_DENSITY:
+        return Route("dense", f"{density:.2g} of the pixels are points, {DENSE_ABOVE_DENSITY:.2g} or more")
+    return Route("lattice", f"{density:.2g} of the pixels are points, fewer than {DENSE_ABOVE_DENSITY:.2g}")

@@ -1,0 +1,148 @@
+"""CUDA sources -> machine code for one architecture, through NVRTC, kept on disk. Knows nothing of torch.
+
+The code is kept under `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`, in a file whose name
+is a hash of all it depends on. Several processes may compile the same kernel at once: files appear whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# In a wheel the sources lie inside the package, in a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parent.parent
+SOURCES = _PACKAGE / "cuda" if (_PACKAGE / "cuda").is_dir() else _PACKAGE.parent / "cuda"
+
+_DIGEST_BYTES = 32
+_PARAMETER_KINDS = ("int64", "int", "float", "double")
+
+
+class CompileError(RuntimeError):
+    """NVRTC cannot be had, or refused a source."""
+
+
+@cache
+def read_source(name: str) -> str:
+    """The text of cuda/NAME with the headers it includes put in, each once."""
+    return _inlined((SOURCES / name).read_text(), set())
+
+
+def _inlined(text: str, seen: set[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
+        header = match[1]
+        if header in seen:
+            return ""
+        seen.add(header)
+        return _inlined((SOURCES / header).read_text(), seen)
+
+    return re.sub(r'^#include "([^"]+)"$', replace, text.replace("#pragma once", ""), flags=re.MULTILINE)
+
+
+@cache
+def parameters(source: str, entry: str) -> tuple[str, ...]:
+    """The kinds of a kernel's parameters in order: "pointer", "int", "int64", "float" or "double"."""
+    match = re.search(rf"\b__global__\b[^;{{}}]*?\b{entry}\(([^)]*)\)\s*{{", read_source(source))
+    if match is None:
+        raise KeyError(f"no kernel {entry} in {source}")
+    kinds = []
+    for declaration in match[1].split(","):
+        words = declaration.replace("*", " * ").split()
+        kind = "pointer" if "*" in words else words[0]
+        if kind != "pointer" and kind not in _PARAMETER_KINDS:
+            raise KeyError(f"parameter {declaration.strip()!r} of {entry} in {source} is of no known kind")
+        kinds.append(kind)
+    return tuple(kinds)
+
+
+def compiler_versions() -> str:
+    """Versions of what turns a source into machine code; raises CompileError saying what to install."""
+    try:
+        core = version("cuda-core")
+    except PackageNotFoundError:
+        raise CompileError("the package cuda-core is not installed: pip install 'infdiff[cuda]'") from None
+    try:
+        from cuda.bindings import nvrtc
+
+        error, major, minor = nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError, OSError) as problem:
+        raise CompileError(f"NVRTC cannot be loaded ({_first_line(problem)}): pip install 'infdiff[cuda]'") from None
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise CompileError(f"NVRTC does not answer: {error.name}")
+    return f"cuda-core {core}, NVRTC {major}.{minor}"
+
+
+def cache_folder() -> Path:
+    """Where machine code is kept."""
+    if own := os.environ.get("INFDIFF_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "infdiff"
+
+
+def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
+    """cuda/SOURCE compiled for an architecture such as "sm_90", from the disk if it is there.
+
+    A file that does not hold what was written is compiled anew and replaced; a folder that cannot be written to is
+    passed over. Raises CompileError with NVRTC's first complaint.
+    """
+    text = read_source(source)
+    settings = sorted(defines.items())
+    key = hashlib.sha256(repr((text, settings, architecture, compiler_versions())).encode()).hexdigest()
+    place = cache_folder() / f"{key}.cubin"
+    code = _read(place)
+    if code is None:
+        code = _compile(text, source, settings, architecture)
+        _write(place, code)
+    return code
+
+
+def _compile(text: str, name: str, settings: list[tuple[str, int]], architecture: str) -> bytes:
+    from cuda.core import Program, ProgramOptions
+
+    options = ProgramOptions(
+        name=name, arch=architecture, std="c++17", define_macro=[(key, str(value)) for key, value in settings]
+    )
+    try:
+        return bytes(Program(text, "c++", options).compile("cubin").code)
+    except Exception as problem:  # each release of cuda-core has its own classes
+        raise CompileError(f"NVRTC refused {name} for {architecture}: {_complaint(problem)}") from problem
+
+
+def _complaint(problem: Exception) -> str:
+    """The compiler's first line with "error" in it, else the first line at all."""
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else type(problem).__name__)
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
+
+
+def _read(place: Path) -> bytes | None:
+    try:
+        content = place.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
+def _write(place: Path, code: bytes) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=place.parent, suffix=".partial")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(name, place)
+    except OSError:
+        Path(name).unlink(missing_ok=True)

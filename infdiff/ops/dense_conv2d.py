@@ -1,0 +1,222 @@
+"""The sum over the kernel's window on whole images: every pixel present, no index, zero outside.
+
+sum_y kappa(y - c) v(y) has four forms, which agree. At scale s and k x k taps, multiply-adds a pixel and channel:
+- direct: kappa at every pixel offset, about ((k + 1) s)^2;
+- whole: on whole-number scales kappa is a tent filter along rows and columns, then the taps s pixels apart, 4 s + k^2;
+- tents: on any scale, for each row of taps, kappa along the row, then that row's tent along the column, 2 k s (k + 2);
+- fourier: on any scale, a product of spectra, whatever s is. Depthwise taps only.
+
+Images are (B, H, W, C), channels last, as features at points are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from infdiff.grid import Size
+from infdiff.ops import kernels
+from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
+
+FORMS = ("direct", "whole", "tents", "fourier")
+
+Scale = tuple[float, float]
+
+# Above this many taps an enlarged kernel is applied in another form.
+_MAX_DIRECT_TAPS = 225
+# Pixels of spectra in memory at once.
+_SPECTRUM_PIXELS = 1 << 24
+
+
+def window_of(kernel_size: int, scale: Scale) -> Size:
+    """(Kh, Kw): the pixel offsets at which the kernel is not zero."""
+    return 2 * kernel_reach(kernel_size, scale[0]) + 1, 2 * kernel_reach(kernel_size, scale[1]) + 1
+
+
+def choose_form(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
+    """The cheapest form for taps (C, 1, k, k) or (O, C, k, k); `compiled`: for our kernels, which have no Fourier."""
+    window = window_of(taps.shape[-1], scale)
+    if window[0] * window[1] <= _MAX_DIRECT_TAPS:
+        return "direct"
+    if all(float(s).is_integer() for s in scale):
+        return "whole"
+    return "fourier" if taps.shape[1] == 1 and not compiled else "tents"
+
+
+def dense_conv2d(image: Tensor, taps: Tensor, scale: Scale, form: str | None = None) -> Tensor:
+    """image (B, H, W, C), taps (C, 1, k, k) or (O, C, k, k) at the base resolution -> (B, H, W, C or O), in PyTorch.
+
+    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. Differentiable.
+    """
+    form = form or choose_form(taps, scale)
+    image = image.permute(0, 3, 1, 2)
+    apply = {"direct": _direct, "whole": _whole, "tents": _tents, "fourier": _fourier}[form]
+    return apply(image, taps, scale).permute(0, 2, 3, 1)
+
+
+def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Scale) -> Tensor:
+    """What `dense_conv2d` passes back to depthwise taps: images (B, H, W, C) -> (C, 1, k, k)."""
+    image, grad = image.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2)
+    window = window_of(kernel_size, scale)
+    reach = window[0] // 2, window[1] // 2
+    channels = image.shape[1]
+    if window[0] * window[1] <= _MAX_DIRECT_TAPS:
+        shape = (channels, 1, *window)
+        kappa = conv2d_weight(image, shape, grad, padding=reach, groups=channels)
+    else:
+        kappa = _correlation(image, grad, reach)
+    return kappa if tuple(scale) == (1.0, 1.0) else resize_kernel_adjoint(kappa, kernel_size, *map(float, scale))
+
+
+def dense_conv2d_kernels(image: Tensor, taps: Tensor, scale: Scale, form: str | None = None) -> Tensor:
+    """`dense_conv2d` for depthwise taps on images that our kernels take; no Fourier form, no gradient."""
+    form = form or choose_form(taps, scale, compiled=True)
+    taps = taps[:, 0]
+    if form == "direct":
+        return kernels.dense_conv(image, resize_kernel(taps.float(), scale))
+    # Sums of many pixels on the way: in float32, and rounded once.
+    wide = image.float()
+    apply = {"whole": _whole_kernels, "tents": _tents_kernels}[form]
+    return apply(wide, taps.float(), scale).to(image.dtype)
+
+
+def _groups(image: Tensor, taps: Tensor) -> int:
+    return image.shape[1] if taps.shape[1] == 1 else 1
+
+
+def _direct(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    return F.conv2d(image, resize_kernel(taps, scale), padding="same", groups=_groups(image, taps))
+
+
+def _whole(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    """tent(n / s) along rows and columns, then the taps s pixels apart.
+
+    The dilated convolution runs as an ordinary one of each of the s^2 sub-lattices: libraries do that far faster than a
+    dilated depthwise convolution of one large image.
+    """
+    height, width = image.shape[2:]
+    batch, channels = image.shape[:2]
+    steps = [round(s) for s in scale]
+    for axis, step in enumerate(steps):
+        weight = tent_matrix(1, float(step), dtype=image.dtype, device=image.device)
+        shape, padding = [1, 1, 1, 1], [0, 0]
+        shape[2 + axis] = -1
+        # The filter spreads the image up to a step past its border, where the outer taps still read it.
+        padding[axis] = step - 1 + step
+        image = F.conv2d(image, weight.view(shape).expand(channels, -1, -1, -1), padding=padding, groups=channels)
+    image = F.pad(image, (0, -width % steps[1], 0, -height % steps[0]))
+    image = rearrange(image, "b c (h p) (w q) -> (b p q) h w c", p=steps[0], q=steps[1]).permute(0, 3, 1, 2)
+    image = F.conv2d(image, taps, padding="same", groups=_groups(image, taps))[:, :, 1:-1, 1:-1]
+    image = rearrange(image, "(b p q) c h w -> b (h p) (w q) c", b=batch, p=steps[0], q=steps[1])
+    return image[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _tents(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    """For each row i of taps, kappa along the row, then tent(n / s - i') along the column."""
+    tents, across = _tents_and_rows(taps, scale)
+    total: Tensor | None = None
+    for i in range(taps.shape[-2]):
+        term = F.conv2d(image, across[:, :, i : i + 1], padding="same", groups=_groups(image, taps))
+        down = tents[:, i].view(1, 1, -1, 1).expand(term.shape[1], -1, -1, -1)
+        term = F.conv2d(term, down, padding="same", groups=term.shape[1])
+        total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+def _fourier(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    """A product of spectra, on an image padded so far that what wraps around meets only zeros."""
+    if taps.shape[1] != 1:
+        raise ValueError("the Fourier form is for depthwise taps (C, 1, k, k)")
+    kappa = resize_kernel(taps[:, 0].to(_fft_dtype(taps)), scale)
+    reach = kappa.shape[1] // 2, kappa.shape[2] // 2
+    size = _padded(image.shape[2:], reach)
+    pieces = []
+    for channels in _few_channels(image.shape[1], image.shape[0], size):
+        # A convolution's kernel is the correlation's turned around; its centre belongs at the origin.
+        spread = _spread(kappa[channels].flip(1, 2), size)
+        spectrum = torch.fft.rfft2(image[:, channels].to(kappa.dtype), s=size)
+        spectrum = spectrum * torch.fft.rfft2(spread.roll((-reach[0], -reach[1]), (1, 2)))
+        pieces.append(torch.fft.irfft2(spectrum, s=size)[:, :, : image.shape[2], : image.shape[3]].to(image.dtype))
+    return torch.cat(pieces, dim=1)
+
+
+def _correlation(image: Tensor, grad: Tensor, reach: Size) -> Tensor:
+    """(C, 1, Kh, Kw): sum over batch and pixels c of grad(c) image(c + n), for offsets n up to `reach`."""
+    size = _padded(image.shape[2:], reach)
+    dtype = _fft_dtype(image)
+    rows, columns = (torch.arange(-r, r + 1, device=image.device) % n for r, n in zip(reach, size, strict=True))
+    pieces = []
+    for channels in _few_channels(image.shape[1], image.shape[0], size):
+        spectrum = torch.fft.rfft2(image[:, channels].to(dtype), s=size)
+        spectrum = spectrum * torch.fft.rfft2(grad[:, channels].to(dtype), s=size).conj()
+        pieces.append(torch.fft.irfft2(spectrum.sum(dim=0), s=size)[:, rows][:, :, columns])
+    return torch.cat(pieces).unsqueeze(1).to(image.dtype)
+
+
+def _fft_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _padded(size: torch.Size, reach: Size) -> Size:
+    """The next sizes that FFTs are fast at, from size + reach on; a kernel's offsets fit, too."""
+    height, width = (_fast_length(max(n + r, 2 * r + 1)) for n, r in zip(size, reach, strict=True))
+    return height, width
+
+
+def _fast_length(n: int) -> int:
+    """The smallest number from n on without a prime factor above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+def _few_channels(channels: int, batch: int, size: Size) -> list[slice]:
+    """The channels in pieces whose spectra fit in little memory."""
+    at_once = max(1, _SPECTRUM_PIXELS // (batch * size[0] * size[1]))
+    return [slice(start, min(start + at_once, channels)) for start in range(0, channels, at_once)]
+
+
+def _spread(kappa: Tensor, size: Size) -> Tensor:
+    return F.pad(kappa, (0, size[1] - kappa.shape[2], 0, size[0] - kappa.shape[1]))
+
+
+def _whole_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    height, width = image.shape[1:3]
+    steps = round(scale[0]), round(scale[1])
+    # How far the tents spread the image past its border, where the outer taps still read it.
+    past = steps[0] - 1, steps[1] - 1
+    tents = [tent_matrix(1, float(s), dtype=torch.float32, device=image.device).view(-1) for s in steps]
+    image = kernels.dense_filter(image, tents[0][:, None], pad=(2 * past[0], 0), size=(height + 2 * past[0], width))
+    size = (image.shape[1], width + 2 * past[1])
+    image = kernels.dense_filter(image, tents[1][None], pad=(0, 2 * past[1]), size=size)
+    half = taps.shape[-1] // 2
+    pad = half * steps[0] - past[0], half * steps[1] - past[1]
+    return kernels.dense_conv(image, taps, step=steps, pad=pad, size=(height, width))
+
+
+def _tents_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+    height, width = image.shape[1:3]
+    tents, across = _tents_and_rows(taps, scale)
+    total: Tensor | None = None
+    for i in range(taps.shape[-2]):
+        term = kernels.dense_conv(image, across[:, i : i + 1])
+        pad = (tents.shape[0] // 2, 0)
+        total = kernels.dense_filter(term, tents[:, i, None], pad=pad, size=(height, width), out=total)
+    assert total is not None
+    return total
+
+
+def _tents_and_rows(taps: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
+    """(Kh, k): every row's tent along the column; (..., k, Kw): kappa along each row of taps."""
+    down = tent_matrix(taps.shape[-2], scale[0], dtype=taps.dtype, device=taps.device)
+    across = tent_matrix(taps.shape[-1], scale[1], dtype=taps.dtype, device=taps.device)
+    return down, taps @ across.mT

@@ -1,0 +1,100 @@
+"""What normalises a sparse convolution: the number of taps over the sum of chi at the points present (Eq. 16)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from infdiff.grid import Size
+from infdiff.ops import compiled, kernels
+from infdiff.ops.registration import NAMESPACE, check_ids, check_order, same_points
+from infdiff.ops.resize_kernel import tent_matrix
+
+
+def inverse_count_ref(
+    ids: Tensor,
+    size: Size,
+    kernel_size: int,
+    scale: tuple[float, float],
+    index: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The specification of `inverse_count`: the filtered mask of the points, read at the points."""
+    rows, columns = _chi(kernel_size, scale, ids.device)
+    mask = torch.zeros(ids.shape[0], size[0] * size[1], dtype=torch.float64, device=ids.device)
+    image = mask.scatter_(1, ids, 1.0).view(-1, 1, *size)
+    image = F.conv2d(image, rows.view(1, 1, -1, 1), padding="same")
+    image = F.conv2d(image, columns.view(1, 1, 1, -1), padding="same")
+    return (kernel_size**2 / image.flatten(1).gather(1, ids).unsqueeze(-1)).to(dtype)
+
+
+def inverse_count(
+    ids: Tensor,
+    size: Size,
+    kernel_size: int,
+    scale: tuple[float, float],
+    index: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """k^2 / sum chi at every point: (B, L, 1). Rows of ids that share memory share the result's.
+
+    index: the result of `lattice_index`, if it is there. Depends on the coordinates alone, so one result serves every
+    block with this kernel size. Raises ValueError when the ids do not ascend, repeat or leave the image.
+    """
+    check_ids(ids, size)
+    distinct = same_points(ids)
+    shared = None if index is None else index[: distinct.shape[0]]
+    scales = (float(s) for s in scale)
+    result: Tensor = _inverse_count(distinct, shared, *size, kernel_size, *scales)
+    return result.to(dtype).expand(ids.shape[0], -1, -1)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::inverse_count", mutates_args=())
+def _inverse_count(
+    ids: Tensor,
+    index: Tensor | None,
+    height: int,
+    width: int,
+    kernel_size: int,
+    scale_rows: float,
+    scale_columns: float,
+) -> Tensor:
+    size, scale = (height, width), (scale_rows, scale_columns)
+    check_order(ids, size)
+    if ids.shape[1] == height * width:
+        return _of_all_pixels(size, kernel_size, scale, ids)
+    rows, columns = _chi(kernel_size, scale, ids.device)
+    if compiled.serves_points(ids) and max(len(rows), len(columns)) <= kernels.MAX_WINDOW:
+        index = kernels.lattice_index(ids, size) if index is None else index
+        return kernels.inverse_count(ids, index, rows, columns, kernel_size**2, size).unsqueeze(-1)
+    return inverse_count_ref(ids, size, kernel_size, scale, dtype=torch.float64)
+
+
+@_inverse_count.register_fake
+def _(
+    ids: Tensor,
+    index: Tensor | None,
+    height: int,
+    width: int,
+    kernel_size: int,
+    scale_rows: float,
+    scale_columns: float,
+) -> Tensor:
+    return ids.new_empty((*ids.shape, 1), dtype=torch.float64)
+
+
+def _of_all_pixels(size: Size, kernel_size: int, scale: tuple[float, float], ids: Tensor) -> Tensor:
+    """Every pixel is a point: the count is a product of one number for each row and one for each column."""
+    high, wide = (
+        F.conv1d(
+            torch.ones(1, 1, n, dtype=torch.float64, device=ids.device), weights.view(1, 1, -1), padding="same"
+        ).view(-1)
+        for n, weights in zip(size, _chi(kernel_size, scale, ids.device), strict=True)
+    )
+    return (kernel_size**2 / (high[:, None] * wide)).view(1, -1, 1).repeat(ids.shape[0], 1, 1)
+
+
+def _chi(kernel_size: int, scale: tuple[float, float], device: torch.device) -> list[Tensor]:
+    """chi along rows and columns: the tents of all taps, added."""
+    return [tent_matrix(kernel_size, s, device=device).sum(dim=1) for s in scale]

@@ -1,0 +1,192 @@
+"""The 3 points nearest to each centre of a grid, and their weights: where points -> grid reads.
+
+Distances are taken on the unit square. The search is exact, breaks ties by the lower id and has static shapes, so
+nothing waits for the host. It uses that points are pixels: the nearest three to a grid centre are among, for each
+row of pixels, the three nearest to the centre's column. The CUDA kernel looks through growing windows of the lattice
+index instead.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from infdiff.grid import Size
+from infdiff.ops import compiled, kernels
+from infdiff.ops.registration import NAMESPACE, check_ids, check_order, same_points
+
+NEAREST = 3
+_CANDIDATES_AT_ONCE = 1 << 25
+
+
+class Neighbours(NamedTuple):
+    """For each of the G * K cells of a grid, its nearest points and their weights. Depends on coordinates alone."""
+
+    number: Tensor  # (B, G*K, 3) int32: point numbers, 0 with weight 0 where an image has fewer than 3 points
+    weight: Tensor  # (B, G*K, 3) float32, summing to 1
+    reach: Tensor  # (B, L) int32: cells between a point's own cell and the farthest one that uses it, along either axis
+    ids: Tensor  # (B, L)
+    size: Size
+    grid: Size
+
+
+def nearest_points_ref(ids: Tensor, size: Size, grid: Size, index: Tensor | None = None) -> Neighbours:
+    """The specification of `nearest_points`: every distance, sorted."""
+    distance = _squared_distance_table(ids, size, grid)
+    order = distance.sort(dim=2, stable=True)
+    missing = max(0, NEAREST - ids.shape[1])
+    number = F.pad(order.indices[:, :, :NEAREST], (0, missing))
+    weight = _weights(F.pad(order.values[:, :, :NEAREST], (0, missing), value=float("inf")))
+    return Neighbours(number.int(), weight, _reach(number, weight, ids, size, grid), ids, size, grid)
+
+
+def nearest_points(ids: Tensor, size: Size, grid: Size, index: Tensor | None = None) -> Neighbours:
+    """The 3 nearest of the points `ids` (B, L) of an image of `size` to each centre of a grid (G, K).
+
+    index: the result of `lattice_index`, if it is there. Rows of ids that share memory share the result's. Raises
+    ValueError when the ids do not ascend, repeat or leave the image.
+    """
+    check_ids(ids, size)
+    distinct = same_points(ids)
+    shared = None if index is None else index[: distinct.shape[0]]
+    found: tuple[Tensor, ...] = _nearest_points(distinct, shared, *size, *grid)
+    number, weight, reach = (t.expand(ids.shape[0], *t.shape[1:]) for t in found)
+    return Neighbours(number, weight, reach, ids, size, grid)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::nearest_points", mutates_args=())
+def _nearest_points(
+    ids: Tensor, index: Tensor | None, height: int, width: int, grid_height: int, grid_width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    size, grid = (height, width), (grid_height, grid_width)
+    check_order(ids, size)
+    if compiled.serves_points(ids):
+        if index is None and ids.shape[1] < height * width:
+            index = kernels.lattice_index(ids, size)
+        return kernels.nearest_points(ids, index, size, grid)
+    number, weight = _search(ids, size, grid)
+    return number.int(), weight, _reach(number, weight, ids, size, grid)
+
+
+@_nearest_points.register_fake
+def _(
+    ids: Tensor, index: Tensor | None, height: int, width: int, grid_height: int, grid_width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (ids.shape[0], grid_height * grid_width, NEAREST)
+    return (
+        ids.new_empty(shape, dtype=torch.int32),
+        ids.new_empty(shape, dtype=torch.float32),
+        ids.new_empty(ids.shape, dtype=torch.int32),
+    )
+
+
+def own_cells(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
+    """The (row, column) of the grid cell that holds each point."""
+    row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
+    return tuple(
+        torch.div(place * cells, pixels, rounding_mode="floor")
+        for place, cells, pixels in zip((row, column), grid, size, strict=True)
+    )  # type: ignore[return-value]
+
+
+def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
+    """As in Neighbours, from the numbers (B, G*K, 3) and weights found."""
+    flat = number.flatten(1).long()
+    cell = torch.arange(grid[0] * grid[1], device=ids.device).repeat_interleave(NEAREST)
+    row, column = own_cells(ids, size, grid)
+    down = (row.gather(1, flat) - cell // grid[1]).abs()
+    across = (column.gather(1, flat) - cell % grid[1]).abs()
+    away = torch.maximum(down, across).where(weight.flatten(1) > 0, 0)
+    return torch.zeros_like(ids).scatter_reduce_(1, flat, away, "amax").int()
+
+
+def _search(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
+    """Numbers (B, G*K, 3) int64 and weights."""
+    row_number, row_distance = _nearest_in_rows(ids, size, grid)  # (B, H, K, 3)
+    row_number, row_distance = (t.permute(0, 2, 1, 3).flatten(2) for t in (row_number, row_distance))  # (B, K, H*3)
+    row = torch.arange(size[0], device=ids.device).repeat_interleave(NEAREST)
+    numbers, distances = [], []
+    at_once = max(1, _CANDIDATES_AT_ONCE // row_distance.numel())
+    for cells in torch.arange(grid[0], device=ids.device).split(at_once):
+        vertical = _offsets(row, cells[:, None], size[0], grid[0]).square()
+        distance = row_distance.unsqueeze(1) + vertical[None, :, None]  # (B, g, K, H*3)
+        place, value = _smallest(distance)
+        candidates = row_number.unsqueeze(1).expand(-1, place.shape[1], -1, -1)
+        numbers.append(candidates.gather(3, place).flatten(1, 2))
+        distances.append(value.flatten(1, 2))
+    nearest = torch.cat(distances, dim=1)
+    return torch.cat(numbers, dim=1).where(nearest.isfinite(), 0), _weights(nearest)
+
+
+def _nearest_in_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
+    """For each row of pixels and each column of the grid, the 3 nearest points of that row.
+
+    Returns point numbers, ascending, and squared horizontal distances, each (B, H, K, 3); a missing point has
+    distance infinity.
+    """
+    batch, count = ids.shape
+    height, width = size
+    device = ids.device
+    cells = torch.arange(grid[1], device=device)
+    # The last pixel of a row that lies left of the cell's centre, or on it.
+    last_left = ((2 * cells + 1) * width - grid[1]) // (2 * grid[1])
+    first = torch.arange(height, device=device)[:, None] * width
+    # ids ascend, so the points of one row left of a centre end at a place found by bisection.
+    bound = (first + last_left).flatten().expand(batch, -1).contiguous()
+    place = torch.searchsorted(ids.contiguous(), bound, right=True) - 1
+    steps = torch.arange(-NEAREST + 1, NEAREST + 1, device=device)
+    number = place.unsqueeze(-1) + steps  # (B, H*K, 6), ascending
+    present = (number >= 0) & (number < count)
+    number = number.clamp(0, count - 1)
+    column = ids.gather(1, number.flatten(1)).view_as(number) - first.expand(-1, grid[1]).reshape(1, -1, 1)
+    present &= (column >= 0) & (column < width)
+    offset = _offsets(column, cells.repeat(height)[:, None], width, grid[1]) * _aspect(size, grid)
+    distance = offset.square().masked_fill_(~present, float("inf"))
+    chosen, value = _smallest(distance)
+    # Ascending order of id must survive the choice, so that later ties still go to the lower id.
+    chosen, order = chosen.sort(dim=-1)
+    shape = (batch, height, grid[1], NEAREST)
+    return number.gather(2, chosen).view(shape), value.gather(2, order).view(shape)
+
+
+def _offsets(pixel: Tensor, cell: Tensor, pixels: int, cells: int) -> Tensor:
+    """Pixel centre minus cell centre along one axis, in units of 1 / (2 * pixels * cells): whole numbers in float64.
+
+    Exact, so that points at the same distance compare equal whatever the sizes.
+    """
+    return ((2 * pixel + 1) * cells - (2 * cell + 1) * pixels).to(torch.float64)
+
+
+def _aspect(size: Size, grid: Size) -> float:
+    """What brings the column axis's unit to the row axis's: 1 for square images on square grids."""
+    return (size[0] * grid[0]) / (size[1] * grid[1])
+
+
+def _smallest(distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and values of the 3 smallest of the last axis; of equal ones the first. Overwrites `distance`."""
+    places, values = [], []
+    for _ in range(NEAREST):
+        value, place = distance.min(dim=-1, keepdim=True)
+        places.append(place)
+        values.append(value)
+        distance.scatter_(-1, place, float("inf"))
+    return torch.cat(places, dim=-1), torch.cat(values, dim=-1)
+
+
+def _weights(squared_distance: Tensor) -> Tensor:
+    """Inverse squared distance, normalised; a point exactly on the centre takes all. Missing points have infinity."""
+    exact = squared_distance == 0
+    inverse = torch.where(exact.any(dim=-1, keepdim=True), exact.to(squared_distance), squared_distance.reciprocal())
+    return (inverse / inverse.sum(dim=-1, keepdim=True)).float()
+
+
+def _squared_distance_table(ids: Tensor, size: Size, grid: Size) -> Tensor:
+    """(B, G*K, L) squared distances, float64, from every grid centre to every point."""
+    row, column = (t.unsqueeze(1) for t in (ids // size[1], ids % size[1]))
+    down, across = (torch.arange(n, device=ids.device)[:, None] for n in grid)
+    vertical = _offsets(row, down, size[0], grid[0]).square()
+    horizontal = (_offsets(column, across, size[1], grid[1]) * _aspect(size, grid)).square()
+    return (horizontal[:, None] + vertical[:, :, None]).flatten(1, 2)

@@ -1,0 +1,95 @@
+"""TorchSparse 2.1 as a backend: its kernel map serves our depthwise kernel, its own convolution the regular taps.
+
+TorchSparse works on voxels: a pixel (row, column) of image b is the voxel (b, 0, row, column), a k x k window a
+(1, k, k) one. It numbers a window's places with the row running fastest, where taps have the column running fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infdiff.grid import Size
+
+# The commit that this was written against.
+COMMIT = "385f5ce"
+
+
+def why_missing() -> str | None:
+    """One sentence that says why TorchSparse cannot be used, or None when it can."""
+    try:
+        import_module("torchsparse.backend")
+        version("torchsparse")
+    except (ImportError, PackageNotFoundError) as problem:
+        return f"TorchSparse is not installed ({problem}): pip install 'infdiff[torchsparse]', with nvcc at hand"
+    if not torch.cuda.is_available():
+        return "TorchSparse needs a CUDA device, and PyTorch sees none"
+    return None
+
+
+@dataclass(frozen=True)
+class Points:
+    """A set of points as TorchSparse sees it. Reuse one for all calls with the same points: it keeps its maps there."""
+
+    coordinates: Tensor  # (B * L, 4) int32: image, 0, row, column
+    caches: Any
+
+    @classmethod
+    def of(cls, ids: Tensor, size: Size) -> Points:
+        """For points `ids` (B, L) of an image of `size`. Raises RuntimeError where TorchSparse is missing."""
+        batch, count = ids.shape
+        image = torch.arange(batch, device=ids.device)[:, None].expand(-1, count)
+        row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
+        coordinates = torch.stack([image, torch.zeros_like(ids), row, column], dim=-1).flatten(0, 1).int()
+        return cls(coordinates, _sparse_tensor(coordinates[:, :1].float(), coordinates)._caches)
+
+
+def neighbour_table(points: Points, kernel_size: int) -> Tensor:
+    """(B * L, k * k) int32: for each point and each tap the neighbour's row in the flattened features, or -1."""
+    n, k = points.coordinates.shape[0], kernel_size
+    if k == 1:
+        return torch.arange(n, dtype=torch.int32, device=points.coordinates.device)[:, None]
+    functional = _import("torchsparse.nn.functional")
+    maps = functional.build_kernel_map(
+        points.coordinates,
+        n,
+        (1, k, k),
+        stride=1,
+        mode="hashmap_on_the_fly",
+        dataflow=functional.Dataflow.ImplicitGEMM,
+    )
+    # The map is longer than n, for its own kernels' sake.
+    table: Tensor = maps["out_in_map"][:n].view(n, k, k).transpose(1, 2).reshape(n, k * k)
+    return table.contiguous()
+
+
+def conv2d(features: Tensor, taps: Tensor, points: Points) -> Tensor:
+    """Regular submanifold convolution by TorchSparse: (B, L, C), taps (O, C, k, k) -> (B, L, O), not normalised."""
+    outputs, inputs, k, _ = taps.shape
+    if k == 1:
+        return features @ taps[:, :, 0, 0].mT
+    # It knows no bfloat16.
+    dtype = torch.float32 if features.dtype == torch.bfloat16 else features.dtype
+    voxels = _sparse_tensor(features.flatten(0, 1).to(dtype), points.coordinates)
+    voxels._caches = points.caches
+    weight = taps.permute(3, 2, 1, 0).reshape(k * k, inputs, outputs).to(dtype)
+    # training: with the maps of the backward pass, which are made with the forward ones or never.
+    result = _import("torchsparse.nn.functional").conv3d(voxels, weight, kernel_size=(1, k, k), training=True)
+    rows: Tensor = result.feats
+    return rows.view(*features.shape[:2], outputs).to(features.dtype)
+
+
+def _sparse_tensor(features: Tensor, coordinates: Tensor) -> Any:
+    return _import("torchsparse").SparseTensor(features, coordinates)
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as problem:
+        raise RuntimeError(f"backend 'torchsparse': {why_missing() or problem}") from problem

@@ -1,0 +1,71 @@
+"""Runs the CUDA kernels on the CPU: compiles a source of cuda/ with g++ and tests/cuda/emulator.h.
+
+`launch` has the signature of `infdiff.ops.compiled.launch` and takes tensors in CPU memory, so that the kernels and the
+host's side of them run as they are, without a GPU. Slow: for tests at small sizes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from infdiff.ops.compiled import THREADS, c_values
+from infdiff.ops.compiler import parameters, read_source
+
+EMULATOR = Path(__file__).resolve().parent / "emulator.h"
+
+_C_NAMES = {"pointer": "void*", "int": "int", "int64": "long long", "float": "float", "double": "double"}
+
+
+def why_not() -> str | None:
+    return None if shutil.which("g++") else "g++ is not installed"
+
+
+class Emulator:
+    """Compiled kernels, kept in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.launched: set[str] = set()
+        self._library = cache(self._build)
+
+    def launch(self, source, entry, defines, grid, arguments):
+        self.launched.add(entry)
+        kinds = parameters(source, entry)
+        library = self._library(source, tuple(sorted(defines.items())))
+        values = [
+            ctypes.c_void_p(v) if k == "pointer" else v for k, v in zip(kinds, c_values(kinds, arguments), strict=True)
+        ]
+        assert all(size > 0 for size in grid)
+        getattr(library, f"launch_{entry}")(*grid, *values)
+
+    def _build(self, source, defines):
+        text = read_source(source)
+        entries = re.findall(
+            r'extern "C" __global__[^;{}]*?(\w+)\(([^)]*)\)\s*{', text.replace("__launch_bounds__(THREADS)", "")
+        )
+        wrappers = []
+        for entry, declarations in entries:
+            names = [d.split()[-1].lstrip("*") for d in declarations.split(",")]
+            wrappers.append(
+                f'extern "C" void launch_{entry}(unsigned gx, unsigned gy, unsigned gz, {declarations}) {{ '
+                f"emulate({{gx, gy, gz}}, {{{THREADS}, 1, 1}}, [=] {{ {entry}({', '.join(names)}); }}); }}"
+            )
+        program = "\n".join([f'#include "{EMULATOR}"', *(f"#define {k} {v}" for k, v in defines), text, *wrappers])
+        name = hashlib.sha256((program + EMULATOR.read_text()).encode()).hexdigest()[:20]
+        place = self.folder / f"{name}.so"
+        if not place.exists():
+            file = self.folder / f"{name}.{os.getpid()}.cpp"
+            file.write_text(program)
+            partial = self.folder / f"{name}.{os.getpid()}.so"
+            command = ["g++", "-std=c++17", "-O1", "-w", "-ffp-contract=off", "-shared", "-fPIC", file, "-o", partial]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+            partial.rename(place)
+        return ctypes.CDLL(str(place))

@@ -1,0 +1,296 @@
+"""The CUDA kernels against the float64 references: outputs and every gradient.
+
+Without a GPU they run on the CPU (tests/cuda/emulator.h), through the same operators and the same launches; with one,
+the same tests run there, too.
+"""
+
+import pytest
+import torch
+
+from infdiff import ops
+from infdiff.points import all_points, draw_points
+
+CHANNELS = [1, 3, 8, 64, 65]
+KERNELS = [1, 3, 7, 13, 29]
+TYPES = [torch.float32, torch.float16, torch.bfloat16]
+# Relative to the largest value: a rounding of the type itself, for sums in float32.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+# Every channel number with every kernel size in float32; every one of each in the other types.
+CASES = [(torch.float32, c, k) for c in CHANNELS for k in KERNELS]
+CASES += [(t, c, 7) for t in TYPES[1:] for c in CHANNELS] + [(t, 8, k) for t in TYPES[1:] for k in KERNELS if k != 7]
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Where the kernels run."""
+    if request.param == "emulated":
+        request.getfixturevalue("emulated")
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def some_points(count, size, batch=2):
+    """count may be "all"."""
+    pixels = size[0] * size[1]
+    if count == "all":
+        return all_points(batch, size)
+    return draw_points(batch, min(count, pixels), size, torch.Generator().manual_seed(count))
+
+
+def random(*shape, dtype, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def assert_near(actual, expected, dtype):
+    assert actual.isfinite().all()
+    scale = expected.abs().max().clamp(min=1e-6)
+    assert (actual.double().cpu() - expected).abs().max() <= TOLERANCE[dtype] * scale
+
+
+def compare(function, reference, inputs, dtype, device):
+    """Result and gradients of an operator in `dtype` against its reference in float64, from the same rounded inputs."""
+    low = [x.to(device).requires_grad_() for x in inputs]
+    high = [x.double().requires_grad_() for x in inputs]
+    actual, expected = function(*low), reference(*high)
+    assert actual.dtype == dtype
+    assert_near(actual, expected, dtype)
+    grad = random(*expected.shape, dtype=dtype, seed=1)
+    got = torch.autograd.grad(actual, low, grad.to(device).view_as(actual))
+    want = torch.autograd.grad(expected, high, grad.double())
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == dtype
+        assert_near(a, b, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "channels", "k"), CASES)
+@pytest.mark.parametrize("count", [1, 2, 129, "all"])
+def test_depthwise_convolution(dtype, channels, k, count, device):
+    size = (9, 17) if device.type == "cpu" else (67, 45)
+    ids = some_points(count, size)
+    inputs = [random(2, ids.shape[1], channels, dtype=dtype), random(channels, 1, k, k, dtype=dtype, seed=2)]
+    compare(
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size),
+        inputs,
+        dtype,
+        device,
+    )
+
+
+@pytest.mark.parametrize(("size", "count"), [((1, 1), 1), ((5, 300), 129), ((257, 129), 129), ((257, 129), 8000)])
+@pytest.mark.parametrize("channels", [3, 64])
+def test_depthwise_convolution_on_images_of_odd_shape(size, count, channels, device):
+    ids = some_points(count, size, batch=1)
+    inputs = [
+        random(1, ids.shape[1], channels, dtype=torch.float32),
+        random(channels, 1, 7, 7, dtype=torch.float32, seed=2),
+    ]
+    compare(
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size),
+        inputs,
+        torch.float32,
+        device,
+    )
+
+
+@pytest.mark.parametrize("scale", [(2.0, 2.0), (1.5, 3.0), (0.5, 0.75), (5.3, 2.0), (4.0, 6.0)])
+@pytest.mark.parametrize("count", [40, "all"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_depthwise_convolution_at_any_scale(scale, count, dtype, device):
+    size = (12, 14)
+    ids = some_points(count, size)
+    inputs = [random(2, ids.shape[1], 8, dtype=dtype), random(8, 1, 5, 5, dtype=dtype, seed=2)]
+    compare(
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size, scale),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size, scale),
+        inputs,
+        dtype,
+        device,
+    )
+
+
+@pytest.mark.parametrize("count", [60, "all"])
+def test_a_kernel_wider_than_the_limit_goes_to_whole_images(count, device):
+    size, scale = (16, 16), (20.0, 20.0)
+    ids = some_points(count, size)
+    inputs = [random(2, ids.shape[1], 8, dtype=torch.float32), random(8, 1, 7, 7, dtype=torch.float32, seed=2)]
+    compare(
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size, scale),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size, scale),
+        inputs,
+        torch.float32,
+        device,
+    )
+
+
+@pytest.mark.parametrize("channels", [*CHANNELS, 264])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("size", "grid", "count"),
+    [
+        ((9, 17), (4, 8), 60),
+        ((12, 12), (12, 12), 30),
+        ((6, 6), (3, 4), 2),
+        ((7, 5), (9, 8), "all"),
+        ((1, 1), (2, 2), 1),
+    ],
+)
+def test_points_to_grid_and_back(channels, dtype, size, grid, count, device):
+    ids = some_points(count, size)
+    here = ids.to(device)
+    near, expected = ops.nearest_points(here, size, grid), ops.nearest_points_ref(ids, size, grid)
+    compare(
+        lambda f: ops.points_to_grid(f, near),
+        lambda f: ops.points_to_grid_ref(f, expected),
+        [random(2, ids.shape[1], channels, dtype=dtype)],
+        dtype,
+        device,
+    )
+    compare(
+        lambda g: ops.grid_to_points(g, here, size),
+        lambda g: ops.grid_to_points_ref(g, ids, size),
+        [random(2, channels, *grid, dtype=dtype)],
+        dtype,
+        device,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "count"),
+    [
+        ((64, 64), (32, 32), 1024),
+        ((48, 80), (16, 24), 500),
+        ((5, 300), (4, 9), 100),
+        ((257, 129), (16, 24), 129),
+        ((9, 9), (3, 3), "all"),
+        ((8, 8), (4, 4), "all"),
+        ((7, 5), (3, 4), 2),
+        ((6, 6), (4, 4), 1),
+        ((1, 1), (2, 2), 1),
+        ((4, 4), (9, 7), 5),
+    ],
+)
+def test_nearest_points_are_the_same_with_ties_and_few_points(size, grid, count, device):
+    ids = some_points(count, size, batch=3)
+    fast = ops.nearest_points(ids.to(device), size, grid)
+    slow = ops.nearest_points_ref(ids, size, grid)
+    assert torch.equal(fast.number.cpu(), slow.number)
+    assert torch.equal(fast.reach.cpu(), slow.reach)
+    torch.testing.assert_close(fast.weight.cpu(), slow.weight, rtol=1e-6, atol=0)
+
+
+def test_nearest_points_of_a_cluster_far_from_most_cells(device):
+    ids = (torch.arange(20).view(4, 5) + 64 * torch.arange(4)[:, None]).flatten().unique().view(1, -1)
+    fast, slow = ops.nearest_points(ids.to(device), (64, 64), (16, 16)), ops.nearest_points_ref(ids, (64, 64), (16, 16))
+    assert torch.equal(fast.number.cpu(), slow.number)
+    features = [random(1, ids.shape[1], 8, dtype=torch.float32)]
+    compare(
+        lambda f: ops.points_to_grid(f, fast),
+        lambda f: ops.points_to_grid_ref(f, slow),
+        features,
+        torch.float32,
+        device,
+    )
+
+
+@pytest.mark.parametrize(("size", "count"), [((1, 1), 1), ((5, 300), 200), ((33, 20), 1), ((12, 9), 107), ((12, 9), 1)])
+def test_index_and_count(size, count, device):
+    ids = some_points(count, size, batch=3)
+    assert torch.equal(ops.lattice_index(ids.to(device), size).cpu(), ops.lattice_index_ref(ids, size))
+    for k, scale in ((7, (1.0, 1.0)), (5, (1.5, 3.0)), (1, (0.5, 2.0))):
+        actual = ops.inverse_count(ids.to(device), size, k, scale, dtype=torch.float64)
+        expected = ops.inverse_count_ref(ids, size, k, scale, dtype=torch.float64)
+        torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_images_that_share_their_points(device):
+    size, grid = (9, 14), (4, 5)
+    ids = some_points(40, size, batch=1).to(device)
+    shared, repeated = ids.expand(3, -1), ids.repeat(3, 1)
+    features, taps = (
+        random(3, 40, 8, dtype=torch.float32).to(device),
+        random(8, 1, 7, 7, dtype=torch.float32).to(device),
+    )
+    one, many = (
+        (
+            ops.sparse_depthwise_conv2d(features, taps, points, size),
+            ops.points_to_grid(features, ops.nearest_points(points, size, grid)),
+            ops.lattice_index(points, size),
+        )
+        for points in (shared, repeated)
+    )
+    for a, b in zip(one, many, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_features_that_are_not_contiguous_or_aligned(device):
+    size = (9, 14)
+    ids = some_points(40, size).to(device)
+    wide = random(2, 40, 24, dtype=torch.float32).to(device)
+    taps = random(8, 1, 7, 7, dtype=torch.float32).to(device)
+    for features in (wide[:, :, 8:16], wide[:, :, ::3], wide.flatten()[1 : 1 + 2 * 40 * 8].view(2, 40, 8)):
+        expected = ops.sparse_depthwise_conv2d_ref(features.contiguous(), taps, ids, size)
+        torch.testing.assert_close(
+            ops.sparse_depthwise_conv2d(features, taps, ids, size), expected, rtol=1e-5, atol=1e-4
+        )
+
+
+def test_outputs_follow_the_points_shift(device):
+    # Points moved by (1, 2) within a larger image: the same values come out, where no border interferes.
+    ids = some_points(40, (9, 14))
+    row, column = ids // 14, ids % 14
+    features, taps = (
+        random(2, 40, 8, dtype=torch.float32).to(device),
+        random(8, 1, 3, 3, dtype=torch.float32).to(device),
+    )
+    here = ((row + 3) * 20 + column + 3).to(device)
+    there = ((row + 4) * 20 + column + 5).to(device)
+    a, b = (ops.sparse_depthwise_conv2d(features, taps, points, (16, 20)) for points in (here, there))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_five_runs_give_the_same_bits(dtype, device):
+    size, grid = (33, 20), (8, 8)
+    ids = some_points(300, size).to(device)
+
+    def run():
+        features = random(2, 300, 64, dtype=dtype).to(device).requires_grad_()
+        taps = random(64, 1, 7, 7, dtype=dtype, seed=3).to(device).requires_grad_()
+        mixed = ops.sparse_depthwise_conv2d(features, taps, ids, size)
+        image = ops.points_to_grid(mixed, ops.nearest_points(ids, size, grid))
+        out = ops.grid_to_points(image, ids, size)
+        return out, *torch.autograd.grad(out.float().square().sum(), (features, taps))
+
+    first = run()
+    for _ in range(4):
+        for a, b in zip(run(), first, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_every_kernel_was_run(emulated):
+    size, grid = (9, 14), (4, 5)
+    taps = random(8, 1, 7, 7, dtype=torch.float32).requires_grad_()
+    for count, scale in ((40, (1.0, 1.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0))):
+        ids = some_points(count, size)
+        features = random(2, ids.shape[1], 8, dtype=torch.float32).requires_grad_()
+        mixed = ops.sparse_depthwise_conv2d(features, taps, ids, size, scale)
+        image = ops.points_to_grid(mixed, ops.nearest_points(ids, size, grid))
+        ops.grid_to_points(image, ids, size).sum().backward()
+    sources = (
+        "lattice_index inverse_count nearest_points sparse_conv sparse_conv_transposed sparse_conv_taps sum_chunks"
+    )
+    sources += " dense_conv dense_filter points_to_grid points_to_grid_transposed grid_to_points"
+    assert emulated.launched == {*sources.split(), "grid_to_points_transposed"}
+
+
+def test_float64_goes_to_the_reference(emulated):
+    ids = some_points(40, (9, 14))
+    taps = random(8, 1, 3, 3, dtype=torch.float64)
+    inverse = ops.inverse_count_ref(ids, (9, 14), 3, (1.0, 1.0), dtype=torch.float64)
+    features = random(2, 40, 8, dtype=torch.float64)
+    out = ops.sparse_depthwise_conv2d(features, taps, ids, (9, 14), inverse=inverse)
+    assert out.dtype == torch.float64
+    assert "sparse_conv" not in emulated.launched
