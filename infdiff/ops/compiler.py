@@ -106,9 +106,8 @@ def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> 
 def _compile(text: str, name: str, settings: list[tuple[str, int]], architecture: str) -> bytes:
     from cuda.core import Program, ProgramOptions
 
-    options = ProgramOptions(
-        name=name, arch=architecture, std="c++17", define_macro=[(key, str(value)) for key, value in settings]
-    )
+    macros = [(key, str(value)) for key, value in settings]
+    options = ProgramOptions(name=name, arch=architecture, std="c++17", define_macro=macros or None)
     try:
         return bytes(Program(text, "c++", options).compile("cubin").code)
     except Exception as problem:  # each release of cuda-core has its own classes

@@ -12,7 +12,7 @@ from torch import Tensor
 from infdiff.grid import Size, pixel_coordinates, to_cell_units
 from infdiff.ops import compiled, kernels
 from infdiff.ops.lattice_index import lattice_index
-from infdiff.ops.registration import NAMESPACE, autocast, check_ids, check_same_device
+from infdiff.ops.registration import autocast, check_ids, check_same_device, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
 
 
@@ -41,7 +41,7 @@ def grid_to_points(grid: Tensor, ids: Tensor, size: Size, index: Tensor | None =
     return result
 
 
-@torch.library.custom_op(f"{NAMESPACE}::grid_to_points", mutates_args=())
+@operator("grid_to_points")
 def _grid_to_points(
     rows: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]
 ) -> Tensor:
@@ -61,7 +61,7 @@ def _(rows: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid
     return rows.new_empty((*ids.shape, rows.shape[2]))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::grid_to_points_adjoint", mutates_args=())
+@operator("grid_to_points_adjoint")
 def _grid_to_points_adjoint(
     grad: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]
 ) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from infdiff.grid import Size
 from infdiff.ops import compiled, kernels
-from infdiff.ops.registration import NAMESPACE, check_ids, check_order, same_points
+from infdiff.ops.registration import check_ids, check_order, operator, same_points
 from infdiff.ops.resize_kernel import tent_matrix
 
 
@@ -50,7 +50,7 @@ def inverse_count(
     return result.to(dtype).expand(ids.shape[0], -1, -1)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::inverse_count", mutates_args=())
+@operator("inverse_count")
 def _inverse_count(
     ids: Tensor,
     index: Tensor | None,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from infdiff.grid import Size
 from infdiff.ops import compiled, kernels
-from infdiff.ops.registration import NAMESPACE, check_ids, check_order, same_points
+from infdiff.ops.registration import check_ids, check_order, operator, same_points
 
 
 def lattice_index_ref(ids: Tensor, size: Size) -> Tensor:
@@ -28,7 +28,7 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     return index.expand(ids.shape[0], -1, -1)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::lattice_index", mutates_args=())
+@operator("lattice_index")
 def _lattice_index(ids: Tensor, height: int, width: int) -> Tensor:
     check_order(ids, (height, width))
     if compiled.serves_points(ids):

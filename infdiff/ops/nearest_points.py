@@ -16,7 +16,7 @@ from torch import Tensor
 
 from infdiff.grid import Size
 from infdiff.ops import compiled, kernels
-from infdiff.ops.registration import NAMESPACE, check_ids, check_order, same_points
+from infdiff.ops.registration import check_ids, check_order, operator, same_points
 
 NEAREST = 3
 _CANDIDATES_AT_ONCE = 1 << 25
@@ -57,7 +57,7 @@ def nearest_points(ids: Tensor, size: Size, grid: Size, index: Tensor | None = N
     return Neighbours(number, weight, reach, ids, size, grid)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::nearest_points", mutates_args=())
+@operator("nearest_points")
 def _nearest_points(
     ids: Tensor, index: Tensor | None, height: int, width: int, grid_height: int, grid_width: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from infdiff.ops import compiled, kernels
 from infdiff.ops.nearest_points import Neighbours
-from infdiff.ops.registration import NAMESPACE, autocast, check_same_device
+from infdiff.ops.registration import autocast, check_same_device, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
 
 
@@ -38,7 +37,7 @@ def _as_image(rows: Tensor, neighbours: Neighbours) -> Tensor:
     return rows.unflatten(1, neighbours.grid).permute(0, 3, 1, 2)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::points_to_grid", mutates_args=())
+@operator("points_to_grid")
 def _points_to_grid(
     features: Tensor,
     number: Tensor,
@@ -66,7 +65,7 @@ def _(
     return features.new_empty((features.shape[0], grid[0] * grid[1], features.shape[2]))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::points_to_grid_adjoint", mutates_args=())
+@operator("points_to_grid_adjoint")
 def _points_to_grid_adjoint(
     grad: Tensor,
     number: Tensor,

@@ -6,12 +6,41 @@ treats it as one of its own: traced whole by `torch.compile`, differentiated by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
 from infdiff.grid import Size
 
-NAMESPACE = "infdiff"
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def operator(name: str) -> Callable[[Callable[_Arguments, _Result]], CustomOpDef]:
+    """Register a function as the operator infdiff::NAME; its annotations are the schema.
+
+    It runs with autocast off: it was given tensors of the types it has to work in.
+    """
+
+    def register(function: Callable[_Arguments, _Result]) -> CustomOpDef:
+        @wraps(function)
+        def without_autocast(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+            device = next(a.device.type for a in arguments if isinstance(a, Tensor))
+            if not torch.is_autocast_enabled(device):
+                return function(*arguments, **named)
+            with torch.autocast(device, enabled=False):
+                return function(*arguments, **named)
+
+        schema = torch.library.infer_schema(function, mutates_args=())
+        return torch.library.custom_op(f"infdiff::{name}", without_autocast, mutates_args=(), schema=schema)
+
+    return register
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

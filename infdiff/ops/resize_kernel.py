@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.ops.registration import NAMESPACE
+from infdiff.ops.registration import operator
 
 
 def kernel_reach(kernel_size: int, scale: float) -> int:
@@ -50,7 +50,7 @@ def resize_kernel(taps: Tensor, scale: tuple[float, float]) -> Tensor:
     return result
 
 
-@torch.library.custom_op(f"{NAMESPACE}::resize_kernel", mutates_args=())
+@operator("resize_kernel")
 def _resize_kernel(taps: Tensor, scale_rows: float, scale_columns: float) -> Tensor:
     return resize_kernel_ref(taps, (scale_rows, scale_columns))
 
@@ -61,7 +61,7 @@ def _(taps: Tensor, scale_rows: float, scale_columns: float) -> Tensor:
     return taps.new_empty((*taps.shape[:-2], *window))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::resize_kernel_adjoint", mutates_args=())
+@operator("resize_kernel_adjoint")
 def resize_kernel_adjoint(kappa: Tensor, kernel_size: int, scale_rows: float, scale_columns: float) -> Tensor:
     """The adjoint of `resize_kernel`: (..., Kh, Kw) -> (..., k, k)."""
     rows, columns = (

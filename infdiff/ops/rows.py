@@ -1,12 +1,6 @@
-"""Moving rows of features by number: what the operators on points are made of in PyTorch.
-
-`gather_rows` and `scatter_rows` are each other's adjoint because a point's number appears once; saying so to
-autograd turns the slow accumulating backward into a copy.
-"""
+"""Moving rows of features by number: what the operators on points are made of in PyTorch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +8,17 @@ from torch import Tensor
 
 def gather_rows(features: Tensor, ids: Tensor) -> Tensor:
     """(B, N, C), ids (B, L) without repeats in a row -> (B, L, C). Differentiable in the features."""
-    return _GatherRows.apply(features, ids)  # type: ignore[no-untyped-call]
+    batch, n, channels = features.shape
+    rows = features.reshape(batch * n, channels).index_select(0, _flat_ids(ids, n).reshape(-1))
+    return rows.view(batch, ids.shape[1], channels)
 
 
 def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
-    """(B, L, C), ids (B, L) without repeats in a row -> (B, N, C), zero elsewhere. Differentiable in the features."""
-    return _ScatterRows.apply(features, ids, n)  # type: ignore[no-untyped-call]
+    """(B, L, C), ids (B, L) without repeats in a row -> (B, n, C), zero elsewhere. Differentiable in the features."""
+    batch, count, channels = features.shape
+    rows = features.reshape(batch * count, channels)
+    out = features.new_zeros(batch * n, channels).index_copy(0, _flat_ids(ids, n).reshape(-1), rows)
+    return out.view(batch, n, channels)
 
 
 def weighted_rows(features: Tensor, number: Tensor, weight: Tensor) -> Tensor:
@@ -59,43 +58,3 @@ def _flat_ids(ids: Tensor, n: int) -> Tensor:
     """Row numbers within each image (B, ...) -> int64 row numbers within the batch laid end to end."""
     offset = torch.arange(ids.shape[0], device=ids.device) * n
     return ids + offset.view(-1, *[1] * (ids.dim() - 1))
-
-
-def take_rows(features: Tensor, ids: Tensor) -> Tensor:
-    """`gather_rows` without a gradient."""
-    batch, n, channels = features.shape
-    rows = features.reshape(batch * n, channels).index_select(0, _flat_ids(ids, n).reshape(-1))
-    return rows.view(batch, ids.shape[1], channels)
-
-
-def put_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
-    """`scatter_rows` without a gradient."""
-    batch, count, channels = features.shape
-    out = features.new_zeros(batch * n, channels)
-    out.index_copy_(0, _flat_ids(ids, n).reshape(-1), features.reshape(batch * count, channels))
-    return out.view(batch, n, channels)
-
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
-        ctx.n = features.shape[1]
-        return take_rows(features, ids)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (ids,) = ctx.saved_tensors
-        return put_rows(grad, ids, ctx.n), None
-
-
-class _ScatterRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, ids: Tensor, n: int) -> Tensor:
-        ctx.save_for_backward(ids)
-        return put_rows(features, ids, n)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (ids,) = ctx.saved_tensors
-        return take_rows(grad, ids), None, None

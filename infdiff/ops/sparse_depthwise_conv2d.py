@@ -30,9 +30,9 @@ from infdiff.ops.dense_conv2d import (
 )
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
-from infdiff.ops.registration import NAMESPACE, autocast, check_ids, check_same_device
+from infdiff.ops.registration import autocast, check_ids, check_same_device, operator
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint, resize_kernel_ref
-from infdiff.ops.rows import put_rows, take_rows
+from infdiff.ops.rows import gather_rows, scatter_rows
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
 
 
@@ -111,7 +111,7 @@ def check_arguments(features: Tensor, taps: Tensor, ids: Tensor, size: Size, sca
         raise ValueError(f"backend {backend!r}: choose one of {', '.join(BACKENDS)}")
 
 
-@torch.library.custom_op(f"{NAMESPACE}::sparse_depthwise_conv2d", mutates_args=())
+@operator("sparse_depthwise_conv2d")
 def _forward(
     features: Tensor,
     taps: Tensor,
@@ -140,7 +140,7 @@ def _(
     return torch.empty_like(features, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::sparse_depthwise_conv2d_backward", mutates_args=())
+@operator("sparse_depthwise_conv2d_backward")
 def _backward(
     grad: Tensor,
     features: Tensor,
@@ -272,9 +272,9 @@ class _Points:
 
     def _image(self, features: Tensor) -> Tensor:
         """(B, H, W, C), zero where there is no point."""
-        rows = features if self.everywhere else put_rows(features, self.ids, self.size[0] * self.size[1])
+        rows = features if self.everywhere else scatter_rows(features, self.ids, self.size[0] * self.size[1])
         return rows.unflatten(1, self.size)
 
     def _read(self, image: Tensor) -> Tensor:
         rows = image.reshape(image.shape[0], -1, image.shape[3])
-        return rows if self.everywhere else take_rows(rows, self.ids)
+        return rows if self.everywhere else gather_rows(rows, self.ids)

@@ -57,7 +57,12 @@ class Emulator:
                 f'extern "C" void launch_{entry}(unsigned gx, unsigned gy, unsigned gz, {declarations}) {{ '
                 f"emulate({{gx, gy, gz}}, {{{THREADS}, 1, 1}}, [=] {{ {entry}({', '.join(names)}); }}); }}"
             )
-        program = "\n".join([f'#include "{EMULATOR}"', *(f"#define {k} {v}" for k, v in defines), text, *wrappers])
+        text = "\n".join([*(f"#define {key} {value}" for key, value in defines), text, *wrappers])
+        return self.build(text)
+
+    def build(self, text):
+        """A library of C++ text that comes after the emulator's header."""
+        program = f'#include "{EMULATOR}"\n{text}'
         name = hashlib.sha256((program + EMULATOR.read_text()).encode()).hexdigest()[:20]
         place = self.folder / f"{name}.so"
         if not place.exists():

@@ -1,0 +1,43 @@
+"""Every kernel compiles for the architectures that people have, in every type, without a GPU."""
+
+import pytest
+
+from infdiff.ops import compiler
+
+ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
+FEATURES = [{"SCALAR": s, "CHANNELS": c} for s, c in ((0, 64), (1, 64), (2, 64), (2, 65), (0, 3), (2, 1024))]
+SEVEN = {"WINDOW_HEIGHT": 7, "WINDOW_WIDTH": 7}
+SETTINGS = [
+    ("lattice_index.cu", {}),
+    ("inverse_count.cu", {}),
+    ("nearest_points.cu", {}),
+    *[("interpolation.cu", f) for f in FEATURES],
+    *[("sparse_conv.cu", f | SEVEN | {"NEIGHBOURS": n}) for f in FEATURES for n in (0, 1)],
+    *[("sparse_conv.cu", FEATURES[2] | {"WINDOW_HEIGHT": w, "WINDOW_WIDTH": 63, "NEIGHBOURS": 0}) for w in (1, 63)],
+    *[("dense_conv.cu", f | SEVEN) for f in FEATURES],
+    *[("dense_conv.cu", FEATURES[0] | {"WINDOW_HEIGHT": h, "WINDOW_WIDTH": w}) for h, w in ((1, 127), (127, 1))],
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path))
+
+
+def test_no_source_is_forgotten():
+    assert {name for name, _ in SETTINGS} == {p.name for p in compiler.SOURCES.glob("*.cu")}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("source", "defines"), SETTINGS, ids=lambda value: str(value))
+def test_kernels_compile(source, defines, architecture):
+    code = compiler.machine_code(source, defines, architecture)
+    assert code[:4] == b"\x7fELF"
+
+
+def test_a_broken_source_is_refused_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken.cu").write_text('extern "C" __global__ void broken(int* x) { x[0] = wrong; }')
+    monkeypatch.setattr(compiler, "SOURCES", tmp_path)
+    with pytest.raises(compiler.CompileError, match=r"broken.cu for sm_90: .*wrong") as error:
+        compiler.machine_code("broken.cu", {}, "sm_90")
+    assert "\n" not in str(error.value)

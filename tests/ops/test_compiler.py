@@ -1,0 +1,109 @@
+"""The disk cache of compiled kernels: shared by processes, checked when read, passed over where it cannot be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infdiff.ops import compiler
+
+SOURCE, ARCHITECTURE = "lattice_index.cu", "sm_90"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """What was compiled, not read."""
+    done = []
+    compile_one = compiler._compile
+
+    def note(text, name, settings, architecture):
+        done.append((name, settings, architecture))
+        return compile_one(text, name, settings, architecture)
+
+    monkeypatch.setattr(compiler, "_compile", note)
+    return done
+
+
+def test_code_is_compiled_once(folder, compilations):
+    first = compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert compiler.machine_code(SOURCE, {}, ARCHITECTURE) == first
+    assert len(compilations) == 1
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_the_file_depends_on_all_that_the_code_does(folder, compilations, monkeypatch):
+    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    compiler.machine_code(SOURCE, {"UNUSED": 1}, ARCHITECTURE)
+    compiler.machine_code(SOURCE, {}, "sm_80")
+    monkeypatch.setattr(compiler, "compiler_versions", lambda: "other versions")
+    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    monkeypatch.setattr(
+        compiler, "read_source", lambda name: "// changed\n" + (compiler.SOURCES / "lattice.cuh").read_text()
+    )
+    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert len(compilations) == len(list(folder.iterdir())) == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"x" * 5000])
+def test_a_corrupted_file_is_replaced(folder, compilations, damage):
+    code = compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    (file,) = folder.iterdir()
+    intact = file.read_bytes()
+    for content in (damage, intact[:-1], intact[:40] + bytes([intact[40] ^ 1]) + intact[41:]):
+        file.write_bytes(content)
+        assert compiler.machine_code(SOURCE, {}, ARCHITECTURE) == code
+        assert file.read_bytes() == intact
+    assert len(compilations) == 4
+
+
+def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, monkeypatch):
+    # A file stands where the folder should be: no user, root included, can write there.
+    (tmp_path / "occupied").write_text("")
+    monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "occupied"))
+    assert compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
+
+
+def test_processes_may_compile_the_same_at_once(folder):
+    program = (
+        "import hashlib; from infdiff.ops.compiler import machine_code;"
+        f"print(hashlib.sha256(machine_code({SOURCE!r}, {{}}, {ARCHITECTURE!r})).hexdigest())"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    results = {process.communicate(timeout=120)[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(results) == 1
+    assert [p.suffix for p in folder.iterdir()] == [".cubin"]
+
+
+def test_where_the_cache_lies(monkeypatch):
+    monkeypatch.delenv("INFDIFF_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert compiler.cache_folder() == Path("/somewhere/infdiff")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert compiler.cache_folder() == Path.home() / ".cache" / "infdiff"
+
+
+def test_parameters_are_read_from_the_source():
+    kinds = compiler.parameters("nearest_points.cu", "nearest_points")
+    assert kinds == ("pointer",) * 5 + ("int",) * 6 + ("double",)
+    with pytest.raises(KeyError, match="no kernel nothing"):
+        compiler.parameters("nearest_points.cu", "nothing")
+
+
+def test_without_its_packages_the_compiler_says_what_to_install():
+    program = (
+        "import sys; sys.modules['cuda'] = None; sys.modules['cuda.bindings'] = None\n"
+        "from infdiff.ops.compiler import CompileError, compiler_versions\n"
+        "try: compiler_versions()\n"
+        "except CompileError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "pip install 'infdiff[cuda]'" in result.stdout

@@ -1,0 +1,110 @@
+"""What only a GPU can show: CUDA graphs, other streams and devices, no wait for the host, checks on the device."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from infdiff import ops
+from infdiff.points import draw_points
+
+pytestmark = pytest.mark.gpu
+SIZE, GRID = (64, 64), (32, 32)
+
+
+def inputs(device="cuda"):
+    ids = draw_points(2, 1024, SIZE, torch.Generator(device).manual_seed(0))
+    generator = torch.Generator(device).manual_seed(1)
+    features = torch.randn(2, 1024, 64, device=device, generator=generator, requires_grad=True)
+    taps = torch.randn(64, 1, 7, 7, device=device, generator=generator, requires_grad=True)
+    return features, taps, ids
+
+
+def step(features, taps, ids):
+    """Every operator, forward and backward."""
+    index = ops.lattice_index(ids, SIZE)
+    inverse = ops.inverse_count(ids, SIZE, 7, (1.0, 1.0), index)
+    mixed = ops.sparse_depthwise_conv2d(features, taps, ids, SIZE, (1.0, 1.0), index, inverse)
+    image = ops.points_to_grid(mixed, ops.nearest_points(ids, SIZE, GRID, index))
+    out = ops.grid_to_points(image, ids, SIZE, index)
+    return torch.autograd.grad(out.square().sum(), (features, taps))
+
+
+def test_in_a_cuda_graph():
+    arguments = inputs()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        expected = [g.clone() for g in step(*arguments)]
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step(*arguments)
+    for _ in range(2):
+        graph.replay()
+    torch.cuda.synchronize()
+    for a, b in zip(results, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_on_another_stream():
+    arguments = inputs()
+    expected = step(*arguments)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        results = step(*arguments)
+    side.synchronize()
+    for a, b in zip(results, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_on_a_device_that_is_not_the_current_one():
+    expected = step(*inputs("cuda:0"))
+    results = step(*(t.detach().to("cuda:1").requires_grad_(t.is_floating_point()) for t in inputs("cuda:0")))
+    for a, b in zip(results, expected, strict=True):
+        assert a.device.index == 1
+        assert torch.equal(a.cpu(), b.cpu())
+
+
+def test_nothing_waits_for_the_host():
+    arguments = inputs()
+    step(*arguments)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(*arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    features, taps, ids = inputs()
+    with torch.autocast("cuda", dtype=dtype):
+        assert ops.sparse_depthwise_conv2d(features, taps, ids, SIZE).dtype == dtype
+
+
+def test_float64_goes_to_the_reference():
+    features, taps, ids = inputs()
+    out = ops.sparse_depthwise_conv2d(features.double(), taps.double(), ids, SIZE)
+    expected = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), ids, SIZE)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_compiled_by_inductor():
+    arguments = inputs()
+    compiled = torch.compile(ops.sparse_depthwise_conv2d, fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments, SIZE), ops.sparse_depthwise_conv2d(*arguments, SIZE))
+
+
+def test_bad_ids_are_reported_by_the_device():
+    # In a process of its own: a failed check ends the CUDA context.
+    program = (
+        "import torch; from infdiff import ops\n"
+        "ops.lattice_index(torch.tensor([[3, 1]], device='cuda'), (2, 2)); torch.cuda.synchronize()"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert result.returncode != 0
+    assert "ids must ascend" in result.stderr + result.stdout

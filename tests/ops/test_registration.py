@@ -1,0 +1,105 @@
+"""Operators as PyTorch sees them: opcheck, torch.compile without a break, autocast."""
+
+import pytest
+import torch
+
+from infdiff import ops
+from infdiff.points import all_points, draw_points
+
+SIZE, GRID = (8, 9), (4, 5)
+
+
+def arguments(count, dtype=torch.float32):
+    """ids, index, inverse, neighbours of a few points."""
+    ids = all_points(2, SIZE) if count == "all" else draw_points(2, count, SIZE, torch.Generator().manual_seed(0))
+    index = ops.lattice_index(ids, SIZE)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return ids, index, ops.inverse_count(ids, SIZE, 3, (1.0, 1.0), dtype=wide), ops.nearest_points(ids, SIZE, GRID)
+
+
+def samples(count):
+    """(operator, arguments) of every operator that is registered."""
+    ids, index, inverse, near = arguments(count)
+    features = torch.randn(2, ids.shape[1], 4, requires_grad=True)
+    taps = torch.randn(4, 1, 3, 3, requires_grad=True)
+    rows, numbers = torch.randn(2, 20, 4, requires_grad=True), near[:4]
+    conv = (ids, index, inverse, [*SIZE], [1.0, 1.0], "auto")
+    grad = torch.randn(2, ids.shape[1], 4)
+    sizes = ([*SIZE], [*GRID])
+    return {
+        "lattice_index": (ids, *SIZE),
+        "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0),
+        "nearest_points": (ids, index, *SIZE, *GRID),
+        "resize_kernel": (taps, 1.5, 2.0),
+        "resize_kernel_adjoint": (torch.randn(4, 1, 5, 7), 3, 1.5, 2.0),
+        "sparse_depthwise_conv2d": (features, taps, *conv),
+        "sparse_depthwise_conv2d_backward": (grad, features.detach(), taps.detach(), *conv, True, True),
+        "points_to_grid": (features, *numbers, *sizes),
+        "points_to_grid_adjoint": (torch.randn(2, 20, 4), *numbers, *sizes),
+        "grid_to_points": (rows, ids, index, *sizes),
+        "grid_to_points_adjoint": (grad, ids, index, *sizes),
+    }
+
+
+NAMES = sorted(samples(10))
+
+
+def test_every_operator_is_checked():
+    registered = {
+        name.split("::")[1].split(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("infdiff::")
+    }
+    assert registered == set(NAMES)
+
+
+@pytest.mark.parametrize("count", [10, "all"])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(name, count):
+    torch.library.opcheck(getattr(torch.ops.infdiff, name).default, samples(count)[name])
+
+
+def through_everything(features, taps, regular, ids):
+    index = ops.lattice_index(ids, SIZE)
+    inverse = ops.inverse_count(ids, SIZE, 3, (2.0, 1.5), index)
+    mixed = ops.sparse_depthwise_conv2d(features, taps, ids, SIZE, (2.0, 1.5), index, inverse)
+    mixed = ops.sparse_conv2d(mixed, regular, ids, SIZE)
+    near = ops.nearest_points(ids, SIZE, GRID, index)
+    image = ops.points_to_grid(mixed, near)
+    kernel = ops.resize_kernel(taps, (1.5, 2.0)).sum()
+    return ops.grid_to_points(image, ids, SIZE, index) * kernel
+
+
+@pytest.mark.parametrize("count", [20, "all"])
+def test_compiled_whole_without_a_break(count):
+    ids, *_ = arguments(count)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in ((2, ids.shape[1], 4), (4, 1, 3, 3), (4, 4, 3, 3))]
+    eager = through_everything(*inputs, ids)
+    compiled = torch.compile(through_everything, fullgraph=True, backend="aot_eager")(*inputs, ids)
+    torch.testing.assert_close(compiled, eager)
+    wanted = torch.autograd.grad(eager.square().sum(), inputs)
+    for a, b in zip(torch.autograd.grad(compiled.square().sum(), inputs), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    ids, _, _, near = arguments(20)
+    features, taps = torch.randn(2, 20, 4, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
+    grid = torch.randn(2, 4, *GRID)
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = [
+            ops.sparse_depthwise_conv2d(features, taps, ids, SIZE),
+            ops.sparse_conv2d(features, torch.randn(5, 4, 3, 3), ids, SIZE),
+            ops.points_to_grid(features, near),
+            ops.grid_to_points(grid, ids, SIZE),
+        ]
+        assert ops.resize_kernel(taps, (2.0, 2.0)).dtype == torch.float32
+        assert ops.sparse_depthwise_conv2d(features.double(), taps.double(), ids, SIZE).dtype == torch.float64
+    assert [out.dtype for out in outputs] == [dtype] * 4
+    # Sums are in float32: rounding the inputs and the result is all that autocast changes.
+    reference = ops.sparse_depthwise_conv2d_ref(features.to(dtype).double(), taps.to(dtype).double(), ids, SIZE)
+    error = (outputs[0].double() - reference).abs().max() / reference.abs().max()
+    assert error < {torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
+    grads = torch.autograd.grad(outputs[0].float().sum(), (features, taps))
+    assert [g.dtype for g in grads] == [torch.float32] * 2
