@@ -12,8 +12,8 @@ from infdiff.ops.dense_conv2d import Scale, window_of
 
 BACKENDS = ("auto", "lattice", "torchsparse", "dense")
 
-# Measured on 2 CPU cores, 64 channels, 7 x 7, forward and backward: visiting the window of one point costs about as
-# much as masked dense convolution does for this many pixels.
+# Measured on 2 CPU cores, 64 channels, forward and backward: visiting the windows of the points costs about as much as
+# masked dense convolution where one pixel in 64 (7 x 7 and 13 x 13 taps) to one in 24 (3 x 3) is a point.
 DENSE_ABOVE_DENSITY = 1 / 32
 
 

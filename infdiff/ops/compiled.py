@@ -44,6 +44,8 @@ def why_closed() -> str | None:
 def _what_is_missing() -> str | None:
     if not torch.cuda.is_available():
         return "PyTorch sees no CUDA device"
+    if torch.version.cuda is None:
+        return "PyTorch was built for other devices than NVIDIA's"
     capability = torch.cuda.get_device_capability()
     if capability < _OLDEST_CAPABILITY:
         return f"the device is of compute capability {capability[0]}.{capability[1]}, older than 8.0"

@@ -61,7 +61,8 @@ def _inverse_count(
     scale_columns: float,
 ) -> Tensor:
     size, scale = (height, width), (scale_rows, scale_columns)
-    check_order(ids, size)
+    if index is None:  # else it was checked when the index was made
+        check_order(ids, size)
     if ids.shape[1] == height * width:
         return _of_all_pixels(size, kernel_size, scale, ids)
     rows, columns = _chi(kernel_size, scale, ids.device)

@@ -85,7 +85,7 @@ def sparse_conv(
     defines = _features(features) | _window(kappa, index)
     ids, ids_stride = _images(ids)
     index, index_stride = _index(index)
-    inverse, inverse_stride = _images(inverse)
+    inverse, inverse_stride = _images(inverse.float())
     out = torch.empty_like(features)
     weights = kappa.flatten(1).mT.to(features.dtype).contiguous()
     arguments = (features, weights, ids, index, inverse, out, count, *size, ids_stride, index_stride, inverse_stride)
@@ -105,7 +105,7 @@ def sparse_conv_taps(
     defines = _features(features) | _window(kappa, index)
     ids, ids_stride = _images(ids)
     index, index_stride = _index(index)
-    inverse, inverse_stride = _images(inverse)
+    inverse, inverse_stride = _images(inverse.float())
     chunk_length = max(64, _ceil(batch * count, _CHUNKS))
     chunks = _ceil(batch * count, chunk_length)
     partial = torch.empty((chunks, prod(window), channels), dtype=torch.float32, device=features.device)
@@ -138,7 +138,7 @@ def dense_conv(
     """Depthwise convolution of whole images (B, H, W, C) with taps (C, k, l), `step` pixels apart, zero outside.
 
     pad: how far the first tap lies above and left of a result, by default half the window. size: of the result, by
-    default the image's. before, after: factors (H*W) float32 at each pixel, before and after. turned: taps turned by
+    default the image's. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
     180 degrees.
     """
     image = _aligned(image)
@@ -147,7 +147,7 @@ def dense_conv(
     pad = pad or (taps.shape[1] // 2 * step[0], taps.shape[2] // 2 * step[1])
     out = torch.empty((batch, height, width, channels), dtype=image.dtype, device=image.device)
     weights = taps.flatten(1).mT.to(image.dtype).contiguous()
-    factors = (None if f is None else f.contiguous() for f in (before, after))
+    factors = (None if f is None else f.float().contiguous() for f in (before, after))
     sizes = (in_height, in_width, height, width)
     arguments = (image, weights, *factors, out, *sizes, *step, *pad, int(turned))
     runs = _ceil(width, _RUN * step[1]) * step[1]
@@ -175,7 +175,7 @@ def points_to_grid(features: Tensor, number: Tensor, weight: Tensor, cells: int)
     features = _aligned(features)
     batch, count, channels = features.shape
     number, stride = _images(number)
-    weight, _ = _images(weight)
+    weight, _ = _images(weight.float())
     out = torch.empty((batch, cells, channels), dtype=features.dtype, device=features.device)
     grid = (_ceil(cells, compiled.THREADS // _lanes(channels)), batch, 1)
     arguments = (features, number, weight, out, count, cells, stride)
@@ -191,7 +191,7 @@ def points_to_grid_transposed(
     batch, _, channels = grad.shape
     count = ids.shape[1]
     number, stride = _images(number)
-    weight, _ = _images(weight)
+    weight, _ = _images(weight.float())
     ids, ids_stride = _images(ids)
     reach, reach_stride = _images(reach)
     out = torch.empty((batch, count, channels), dtype=grad.dtype, device=grad.device)

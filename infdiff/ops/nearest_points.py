@@ -62,7 +62,8 @@ def _nearest_points(
     ids: Tensor, index: Tensor | None, height: int, width: int, grid_height: int, grid_width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     size, grid = (height, width), (grid_height, grid_width)
-    check_order(ids, size)
+    if index is None:  # else it was checked when the index was made
+        check_order(ids, size)
     if compiled.serves_points(ids):
         if index is None and ids.shape[1] < height * width:
             index = kernels.lattice_index(ids, size)

@@ -17,7 +17,7 @@ def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
     """(B, L, C), ids (B, L) without repeats in a row -> (B, n, C), zero elsewhere. Differentiable in the features."""
     batch, count, channels = features.shape
     rows = features.reshape(batch * count, channels)
-    out = features.new_zeros(batch * n, channels).index_copy(0, _flat_ids(ids, n).reshape(-1), rows)
+    out = features.new_zeros(batch * n, channels).index_copy_(0, _flat_ids(ids, n).reshape(-1), rows)
     return out.view(batch, n, channels)
 
 

@@ -31,6 +31,11 @@ def conv(*, features=None, taps=None, ids=IDS, size=SIZE, scale=(1.0, 1.0), **op
         ({"ids": torch.zeros(2, 0, dtype=torch.int64)}, "ids hold 0 points"),
         ({"ids": torch.zeros(2, 21, dtype=torch.int64)}, "ids hold 21 points of an image of 4x5"),
         ({"scale": (1.0, 0.0)}, "scale"),
+        (
+            {"index": torch.zeros(2, 4, 5)},
+            r"index \(2, 4, 5\) torch.float32: want \(2, 4, 5\) or \(8, 9\) of torch.int32",
+        ),
+        ({"index": torch.zeros(2, 5, 4, dtype=torch.int32)}, r"index \(2, 5, 4\)"),
         ({"backend": "magic"}, "backend 'magic': choose one of auto, lattice, torchsparse, dense"),
         ({"taps": torch.zeros(3, 1, 3, 3, device="meta")}, "taps is on meta, the features are on cpu"),
     ],

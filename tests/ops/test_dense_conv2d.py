@@ -72,8 +72,9 @@ def test_the_cheapest_form():
     depthwise, regular = torch.zeros(4, 1, 7, 7), torch.zeros(4, 4, 7, 7)
     assert choose_form(depthwise, (1.0, 1.0)) == choose_form(depthwise, (1.5, 1.5)) == "direct"
     assert choose_form(depthwise, (4.0, 8.0)) == "whole"
-    assert choose_form(depthwise, (4.0, 8.5)) == "fourier"
+    assert choose_form(depthwise, (4.0, 8.5)) == choose_form(depthwise, (64.0, 64.0)) == "fourier"
     assert choose_form(regular, (4.0, 8.5)) == choose_form(depthwise, (4.0, 8.5), compiled=True) == "tents"
+    assert choose_form(depthwise, (64.0, 64.0), compiled=True) == "whole"
 
 
 def test_the_fourier_form_refuses_regular_taps():
