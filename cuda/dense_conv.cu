@@ -6,6 +6,8 @@
 constexpr int WINDOW = WINDOW_HEIGHT * WINDOW_WIDTH;
 // Results along a row that one thread computes together: they share the pixels they read.
 constexpr int RUN = 4;
+// Pixels of a line that are visited in straight code, where taps and results keep their registers.
+constexpr int UNROLLED = WINDOW_WIDTH <= 7 ? WINDOW_WIDTH + RUN - 1 : 1;
 
 // out(y, x) = scale(y, x) sum_ij taps[i, j] in(y + i step_y - pad_y, x + j step_x - pad_x). `scale` may be null.
 // With `in_scale` the input is multiplied by it first, pixel by pixel. `turned` turns the window by 180 degrees,
@@ -38,7 +40,7 @@ __device__ inline void convolve(const feature* in, const void* taps, const float
         if (row < 0 || row >= in_height) continue;
         const feature* line = in + (int64)row * in_width * CHANNELS + c;
         // Pixel number `at` of this line meets result r through tap at - r.
-#pragma unroll(WINDOW_WIDTH <= 7 ? WINDOW_WIDTH + RUN - 1 : 1)
+#pragma unroll UNROLLED
         for (int at = 0; at < WINDOW_WIDTH + RUN - 1; ++at) {
             int column = x0 + at * step_x - pad_x;
             if (column < 0 || column >= in_width) continue;

@@ -40,10 +40,9 @@ __device__ inline void pixels_of(int cell, int pixels, int cells, int* first, in
     // (2 i + 1) cells - pixels > 2 pixels (cell - 1), and the mirror image of it.
     int low = pixels * (2 * cell - 1) - cells;
     int high = pixels * (2 * cell + 3) - cells;
-    int from = low < 0 ? 0 : low / (2 * cells) + 1;
     int to = high <= 0 ? -1 : (high - 1) / (2 * cells);
-    *first = cell == 0 ? 0 : from;
-    *last = cell == cells - 1 || to >= pixels ? pixels - 1 : to;
+    *first = low < 0 ? 0 : low / (2 * cells) + 1;
+    *last = to >= pixels ? pixels - 1 : to;
 }
 
 __device__ inline float share(const Place& place, int cell) {

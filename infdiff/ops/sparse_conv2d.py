@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infdiff.grid import Size
 from infdiff.ops import torchsparse_backend
-from infdiff.ops.backends import DENSE_ABOVE_DENSITY
+from infdiff.ops.backends import choose_regular_route
 from infdiff.ops.dense_conv2d import Scale, dense_conv2d
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index_ref
@@ -68,10 +68,11 @@ def sparse_conv2d(
         inverse = inverse_count(ids, size, taps.shape[-1], scale, dtype=wide)
     pixels = size[0] * size[1]
     taps = taps.to(features.dtype)
-    if backend == "torchsparse" and tuple(scale) == (1.0, 1.0):
+    route = choose_regular_route(ids.shape[1], size, scale, backend).name
+    if route == "torchsparse":
         points = points or torchsparse_backend.Points.of(ids, size)
         total = torchsparse_backend.conv2d(features, taps, points)
-    elif backend == "lattice" or (backend == "auto" and ids.shape[1] < DENSE_ABOVE_DENSITY * pixels):
+    elif route == "lattice":
         return sparse_conv2d_ref(features, taps, ids, size, scale)
     elif ids.shape[1] == pixels:
         total = dense_conv2d(features.unflatten(1, size), taps, scale).flatten(1, 2)

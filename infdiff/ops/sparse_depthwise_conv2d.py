@@ -86,7 +86,7 @@ def sparse_depthwise_conv2d(
     if taps.shape[0] != features.shape[2] or taps.shape[1] != 1:
         raise ValueError(f"taps {tuple(taps.shape)} do not go with {features.shape[2]} channels: want (C, 1, k, k)")
     check_same_device(features, taps=taps, ids=ids, index=index, inverse=inverse)
-    _check_index(index, ids, size, taps.shape[-1])
+    _check_shared(index, inverse, ids, size, taps.shape[-1], scale)
     scales = [float(s) for s in scale]
     if inverse is None:
         wide = torch.float64 if features.dtype == torch.float64 else torch.float32
@@ -112,11 +112,18 @@ def check_arguments(features: Tensor, taps: Tensor, ids: Tensor, size: Size, sca
         raise ValueError(f"backend {backend!r}: choose one of {', '.join(BACKENDS)}")
 
 
-def _check_index(index: Tensor | None, ids: Tensor, size: Size, kernel_size: int) -> None:
-    """Raise ValueError unless it is None, a lattice index or a neighbour table."""
+def _check_shared(
+    index: Tensor | None, inverse: Tensor | None, ids: Tensor, size: Size, kernel_size: int, scale: Scale
+) -> None:
+    """Raise ValueError unless index and inverse are of these points: kernels would read past the end of others."""
     images, table = (ids.shape[0], *size), (ids.numel(), kernel_size**2)
     if index is not None and (index.dtype != torch.int32 or index.shape not in (images, table)):
         raise ValueError(f"index {tuple(index.shape)} {index.dtype}: want {images} or {table} of torch.int32")
+    if index is not None and index.dim() == 2 and tuple(scale) != (1.0, 1.0):
+        raise ValueError(f"index is a neighbour table, which knows no scale but (1, 1): scale is {tuple(scale)}")
+    rows = [(n, ids.shape[1], 1) for n in (1, ids.shape[0])]
+    if inverse is not None and inverse.shape not in rows:
+        raise ValueError(f"inverse {tuple(inverse.shape)}: want {rows[-1]}")
 
 
 @operator("sparse_depthwise_conv2d")

@@ -36,6 +36,8 @@ def conv(*, features=None, taps=None, ids=IDS, size=SIZE, scale=(1.0, 1.0), **op
             r"index \(2, 4, 5\) torch.float32: want \(2, 4, 5\) or \(8, 9\) of torch.int32",
         ),
         ({"index": torch.zeros(2, 5, 4, dtype=torch.int32)}, r"index \(2, 5, 4\)"),
+        ({"index": torch.zeros(8, 9, dtype=torch.int32), "scale": (2.0, 1.0)}, "neighbour table, which knows no scale"),
+        ({"inverse": torch.zeros(2, 5, 1)}, r"inverse \(2, 5, 1\): want \(2, 4, 1\)"),
         ({"backend": "magic"}, "backend 'magic': choose one of auto, lattice, torchsparse, dense"),
         ({"taps": torch.zeros(3, 1, 3, 3, device="meta")}, "taps is on meta, the features are on cpu"),
     ],

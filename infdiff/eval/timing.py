@@ -1,0 +1,153 @@
+"""How long a call takes, each pass of each case, and a copy within the device's memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from infdiff.eval.operators import Case, backends_of, prepare
+
+_WARM_UP = 3
+# A call is not repeated for longer than this many seconds, but at least twice.
+_LIMIT = 0.5
+_FEWEST = 2
+# The device waits this many times as long as the host needs to queue all calls, and no longer than this many seconds.
+_HEAD_START = 1.5
+_LONGEST_WAIT = 0.25
+_CYCLES_A_SECOND = 2_000_000_000
+_COPY_BYTES = 1 << 29
+_COPIES = 20
+
+
+class Timing(NamedTuple):
+    """Of one call, in milliseconds. spread: between the first and the third quartile."""
+
+    median: float
+    minimum: float
+    spread: float
+    repeats: int
+
+
+class Row(NamedTuple):
+    """One pass of a case on a backend. route: the way that the operator took; bytes: the fewest that must be moved."""
+
+    case: Case
+    backend: str
+    route: str
+    direction: str  # "forward" or "forward+backward"
+    timing: Timing
+    bytes: int
+
+
+class LeftOut(NamedTuple):
+    """Something that was not timed."""
+
+    case: Case
+    backend: str
+    why: str
+
+
+def split(cases: Sequence[Case], device: torch.device) -> tuple[list[tuple[Case, str]], list[LeftOut]]:
+    """Cases with each of their backends: those that can run on the device, and those that cannot."""
+    pairs = [(case, backend, why) for case in cases for backend, why in backends_of(case, device).items()]
+    runnable = [(case, backend) for case, backend, why in pairs if why is None]
+    return runnable, [LeftOut(case, backend, why) for case, backend, why in pairs if why is not None]
+
+
+def time_cases(
+    pairs: Sequence[tuple[Case, str]],
+    device: torch.device,
+    seed: int,
+    repeat: int,
+    on_case: Callable[[], object] = lambda: None,
+) -> tuple[list[Row], list[LeftOut]]:
+    """Every pass of every case, and the cases that the device's memory is too small for. `on_case`: after each one."""
+    rows, left_out = [], []
+    for case, backend in pairs:
+        try:
+            subject, route = prepare(case, backend, device, seed)
+            for direction, (call, count) in subject.passes().items():
+                rows.append(Row(case, backend, route, direction, measure(call, device, repeat), count))
+        except torch.OutOfMemoryError:
+            left_out.append(LeftOut(case, backend, "the device's memory is too small"))
+        on_case()
+    return rows, left_out
+
+
+def trace(pairs: Sequence[tuple[Case, str]], device: torch.device, seed: int, path: Path) -> None:
+    """Write a Chrome trace of each pass of each case, run once after a first time."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as profiler:
+        for case, backend in pairs:
+            with suppress(torch.OutOfMemoryError):
+                subject, _ = prepare(case, backend, device, seed)
+                for direction, (call, _) in subject.passes().items():
+                    call()
+                    with record_function(f"{case.operator}, {backend}, {direction}"):
+                        call()
+    # The suffix stays: it says whether the trace is to be compressed.
+    partial = path.with_name(f".partial-{path.name}")
+    profiler.export_chrome_trace(str(partial))
+    partial.replace(path)
+
+
+def measure(call: Callable[[], object], device: torch.device, repeat: int) -> Timing:
+    """Call it a few times unmeasured, then up to `repeat` times, fewer when that would take long.
+
+    On CUDA the time is the device's, between events. All calls are queued before the first begins, so that the
+    device never waits for Python. A call that itself waits for the device is timed with its waiting.
+    """
+    for _ in range(_WARM_UP):
+        started = _now(device)
+        call()
+        queued = time.perf_counter() - started
+        taken = max(_now(device) - started, 1e-9)
+        if taken > _LIMIT:
+            break
+    count = max(_FEWEST, min(repeat, int(_LIMIT / taken)))
+    times = _on_cuda(call, count, queued) if device.type == "cuda" else _on_host(call, count)
+    quartiles = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(statistics.median(times), min(times), quartiles[2] - quartiles[0], count)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a second, read and written together, of a copy within the device's memory."""
+    source = torch.zeros(_COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    timing = measure(lambda: target.copy_(source), device, _COPIES)
+    return 2 * _COPY_BYTES / (timing.median / 1000)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _on_host(call: Callable[[], object], count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1000)
+    return times
+
+
+def _on_cuda(call: Callable[[], object], count: int, queued: float) -> list[float]:
+    """queued: seconds that the host needs to queue one call."""
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
+    torch.cuda._sleep(int(min(_HEAD_START * count * queued, _LONGEST_WAIT) * _CYCLES_A_SECOND))
+    for before, after in marks:
+        before.record()
+        call()
+        after.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in marks]
