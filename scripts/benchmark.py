@@ -20,7 +20,7 @@ from infdiff.eval import operators, table, timing
 
 OPS = """Time every operator with every backend that runs here, forward and with backward.
 
-  python scripts/benchmark.py ops                                   # the whole sweep, under two minutes on a CPU
+  python scripts/benchmark.py ops                                   # the whole sweep, three minutes on two CPU cores
   python scripts/benchmark.py ops --quick --device cpu
   python scripts/benchmark.py ops --only sparse_depthwise_conv2d --repeat 50 --json conv.json
   python scripts/benchmark.py ops --quick --profile trace.json      # to be opened in ui.perfetto.dev

@@ -59,19 +59,21 @@ class Plan(NamedTuple):
     channels: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
     dtypes: tuple[str, ...]
-    enlarged: int  # side of the image for scales other than 1
+    base: int  # pixels along a side at scale 1, for enlarged kernels on all pixels of larger images
+    enlarged_channels: int
     scales: tuple[float, ...]
 
 
 _BFLOAT16_FIRST = ("bfloat16", "float32", "float16")
-_SCALES = (2.0, 4.0, 3.9, 8.0, 15.6, 16.0)
+# Whole and other scales in turn, up to 64 pixels to 4096: what an enlarged image costs a point should not jump.
+_SCALES = (2.0, 2.5, 4.0, 4.5, 8.0, 7.5, 16.0, 15.5, 32.0, 31.5, 64.0, 62.5)
 PLANS = {
-    "cpu": Plan(4, (64, 128), (4, 1, 16, 64), (32, 64), (7, 3, 13), ("float32",), 128, _SCALES),
-    "cuda": Plan(32, (256,), (4, 1, 16), (64, 8, 65, 128), (7, 3, 13, 29), _BFLOAT16_FIRST, 1024, _SCALES),
+    "cpu": Plan(4, (64, 128), (4, 1, 16, 64), (32, 64), (7, 3, 13), ("float32",), 64, 8, _SCALES),
+    "cuda": Plan(32, (256,), (4, 1, 16), (64, 8, 65, 128), (7, 3, 13, 29), _BFLOAT16_FIRST, 64, 64, _SCALES),
 }
 QUICK_PLANS = {
-    "cpu": Plan(2, (64,), (4,), (32,), (7,), ("float32",), 64, (3.9,)),
-    "cuda": Plan(32, (256,), (4,), (64,), (7,), ("bfloat16",), 256, (3.9,)),
+    "cpu": Plan(2, (64,), (4,), (32,), (7,), ("float32",), 32, 8, (2.0, 4.5)),
+    "cuda": Plan(32, (256,), (4,), (64,), (7,), ("bfloat16",), 64, 64, (2.0, 4.5)),
 }
 
 
@@ -79,8 +81,9 @@ def cases_of(plan: Plan, only: str | None = None) -> list[Case]:
     """All cases of a plan, or those of one operator, each once."""
     found = [case for side in plan.sides for case in _at_scale_one(plan, side)]
     taps = Case("resize_kernel", 1, 1, 1, plan.channels[0], plan.kernel_sizes[0], dtype="float32")
-    whole = replace(taps, operator=CONVOLUTIONS[0], side=plan.enlarged, dtype=plan.dtypes[0])
-    found += [replace(case, scale=scale) for scale in plan.scales for case in (taps, whole)]
+    whole = replace(taps, operator=CONVOLUTIONS[0], channels=plan.enlarged_channels, dtype=plan.dtypes[0])
+    for scale in plan.scales:
+        found += [replace(taps, scale=scale), replace(whole, scale=scale, side=round(scale * plan.base))]
     return [
         case for name in OPERATORS for case in dict.fromkeys(found) if case.operator == name and only in (None, name)
     ]

@@ -15,6 +15,8 @@ BACKENDS = ("auto", "lattice", "torchsparse", "dense")
 # Measured on 2 CPU cores, forward and backward: visiting the windows of the points costs about as much as masked dense
 # convolution where between one pixel in 24 (64 channels, 3 x 3 taps) and one in 200 (32 channels, 7 x 7) is a point.
 DENSE_ABOVE_DENSITY = 1 / 64
+# The same for regular taps, 32 channels, 3 x 3 and 7 x 7.
+REGULAR_DENSE_ABOVE_DENSITY = 1 / 12
 
 
 class Route(NamedTuple):
@@ -40,7 +42,7 @@ def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, b
         if max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
             return Route("kernels", "the points' features are on a CUDA device")
         return Route("dense kernels", f"the enlarged kernel is wider than {kernels.MAX_WINDOW} pixels")
-    return _plain_route(density, "lattice" if backend == "torchsparse" else backend)
+    return _plain_route(density, DENSE_ABOVE_DENSITY, "lattice" if backend == "torchsparse" else backend)
 
 
 def choose_regular_route(points: int, size: Size, scale: Scale, backend: str) -> Route:
@@ -48,12 +50,12 @@ def choose_regular_route(points: int, size: Size, scale: Scale, backend: str) ->
     if backend == "torchsparse" and tuple(scale) == (1.0, 1.0):
         return Route("torchsparse", "asked for")
     density = points / (size[0] * size[1])
-    return _plain_route(density, "dense" if backend == "torchsparse" else backend)
+    return _plain_route(density, REGULAR_DENSE_ABOVE_DENSITY, "dense" if backend == "torchsparse" else backend)
 
 
-def _plain_route(density: float, backend: str) -> Route:
+def _plain_route(density: float, least: float, backend: str) -> Route:
     if backend != "auto":
         return Route(backend, "asked for")
-    if density >= DENSE_ABOVE_DENSITY:
-        return Route("dense", f"{density:.2g} of the pixels are points, {DENSE_ABOVE_DENSITY:.2g} or more")
-    return Route("lattice", f"{density:.2g} of the pixels are points, fewer than {DENSE_ABOVE_DENSITY:.2g}")
+    if density >= least:
+        return Route("dense", f"{density:.2g} of the pixels are points, {least:.2g} or more")
+    return Route("lattice", f"{density:.2g} of the pixels are points, fewer than {least:.2g}")

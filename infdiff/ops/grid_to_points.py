@@ -53,7 +53,8 @@ def _grid_to_points(
         # A clone where interpolation changes nothing: an operator's result must be new.
         image = F.interpolate(image, whole, mode="bilinear", align_corners=False) if whole != cells else image.clone()
         return image.permute(0, 2, 3, 1).flatten(1, 2)
-    return weighted_rows(rows, *_corners(ids, whole, cells))
+    number, weight = _corners(ids, whole, cells)
+    return weighted_rows(rows, number, weight.to(torch.promote_types(rows.dtype, torch.float32)))
 
 
 @_grid_to_points.register_fake
@@ -70,7 +71,9 @@ def _grid_to_points_adjoint(
     if compiled.serves(grad):
         index = None if everywhere else lattice_index(ids, whole) if index is None else index
         return kernels.grid_to_points_transposed(grad, index, whole, cells)
-    return weighted_rows_adjoint(grad, *_corners(ids, whole, cells), cells[0] * cells[1])
+    number, weight = _corners(ids, whole, cells)
+    weight = weight.to(torch.promote_types(grad.dtype, torch.float32))
+    return weighted_rows_adjoint(grad, number, weight, cells[0] * cells[1])
 
 
 @_grid_to_points_adjoint.register_fake

@@ -20,6 +20,9 @@ from infdiff.ops.registration import check_ids, check_order, operator, same_poin
 
 NEAREST = 3
 _CANDIDATES_AT_ONCE = 1 << 25
+# Rows of pixels above and below a cell's centre that are looked at first. At a density of 1/4 they hold the three
+# nearest points of practically every cell.
+_ROWS_AROUND = 4
 
 
 class Neighbours(NamedTuple):
@@ -107,19 +110,55 @@ def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) 
 def _search(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
     """Numbers (B, G*K, 3) int64 and weights."""
     row_number, row_distance = _nearest_in_rows(ids, size, grid)  # (B, H, K, 3)
-    row_number, row_distance = (t.permute(0, 2, 1, 3).flatten(2) for t in (row_number, row_distance))  # (B, K, H*3)
-    row = torch.arange(size[0], device=ids.device).repeat_interleave(NEAREST)
+    every_row = torch.arange(size[0], device=ids.device).expand(grid[0], -1)
+    if ids.device.type != "cpu" or size[0] <= 2 * _ROWS_AROUND + 1:
+        number, distance = _nearest_in(every_row, row_number, row_distance, size, grid)
+        return number, _weights(distance)
+    # Near rows first. Where a farther row could still hold a nearer point, or as near a one, all rows are searched.
+    # That takes a look at the results: a device would be waited for.
+    centre = (2 * torch.arange(grid[0]) + 1) * size[0] // (2 * grid[0])
+    rows = centre[:, None] + torch.arange(-_ROWS_AROUND, _ROWS_AROUND + 1)
+    number, distance = _nearest_in(rows, row_number, row_distance, size, grid)
+    beyond = torch.stack([rows[:, 0] - 1, rows[:, -1] + 1], dim=1)
+    vertical = _offsets(beyond, torch.arange(grid[0])[:, None], size[0], grid[0]).square()
+    vertical = vertical.masked_fill((beyond < 0) | (beyond >= size[0]), float("inf")).amin(dim=1)  # (G,)
+    open_rows = (distance.view(-1, *grid, NEAREST)[..., -1] >= vertical[:, None]).any(dim=2).any(dim=0).nonzero()[:, 0]
+    if len(open_rows):
+        found = _nearest_in(every_row, row_number, row_distance, size, grid, open_rows)
+        for near, whole in zip((number, distance), found, strict=True):
+            near.view(-1, *grid, NEAREST)[:, open_rows] = whole.view(-1, len(open_rows), grid[1], NEAREST)
+    return number, _weights(distance)
+
+
+def _nearest_in(
+    rows: Tensor,
+    row_number: Tensor,
+    row_distance: Tensor,
+    size: Size,
+    grid: Size,
+    grid_rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Numbers and squared distances (B, g*K, 3) of the nearest points for rows of the grid, by default all G.
+
+    rows (G, R): the rows of pixels to look at for each row of the grid; outside the image means nothing.
+    row_number, row_distance (B, H, K, 3): as `_nearest_in_rows` found them.
+    """
     numbers, distances = [], []
-    at_once = max(1, _CANDIDATES_AT_ONCE // row_distance.numel())
-    for cells in torch.arange(grid[0], device=ids.device).split(at_once):
-        vertical = _offsets(row, cells[:, None], size[0], grid[0]).square()
-        distance = row_distance.unsqueeze(1) + vertical[None, :, None]  # (B, g, K, H*3)
-        place, value = _smallest(distance)
-        candidates = row_number.unsqueeze(1).expand(-1, place.shape[1], -1, -1)
-        numbers.append(candidates.gather(3, place).flatten(1, 2))
+    grid_rows = torch.arange(grid[0], device=rows.device) if grid_rows is None else grid_rows
+    at_once = max(1, _CANDIDATES_AT_ONCE // (row_distance[:, 0].numel() * rows.shape[1]))
+    for some in grid_rows.split(at_once):
+        wanted = rows[some]  # (g, R)
+        inside = (wanted >= 0) & (wanted < size[0])
+        vertical = _offsets(wanted, some[:, None], size[0], grid[0]).square().masked_fill(~inside, float("inf"))
+        wanted = wanted.clamp(0, size[0] - 1)
+        candidate_distance = row_distance[:, wanted] + vertical[:, :, None, None]  # (B, g, R, K, 3)
+        candidate_distance = candidate_distance.transpose(2, 3).flatten(3)  # (B, g, K, R*3), ascending numbers
+        place, value = _smallest(candidate_distance)
+        candidate_number = row_number[:, wanted].transpose(2, 3).flatten(3)
+        numbers.append(candidate_number.gather(3, place).flatten(1, 2))
         distances.append(value.flatten(1, 2))
-    nearest = torch.cat(distances, dim=1)
-    return torch.cat(numbers, dim=1).where(nearest.isfinite(), 0), _weights(nearest)
+    distance = torch.cat(distances, dim=1)
+    return torch.cat(numbers, dim=1).where(distance.isfinite(), 0), distance
 
 
 def _nearest_in_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
