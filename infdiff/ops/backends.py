@@ -56,6 +56,8 @@ def choose_regular_route(points: int, size: Size, scale: Scale, backend: str) ->
 def _plain_route(density: float, least: float, backend: str) -> Route:
     if backend != "auto":
         return Route(backend, "asked for")
+    # Rounded, not formatted: torch.compile, which traces this, knows no format of numbers.
+    part, bound = round(density, 4), round(least, 4)
     if density >= least:
-        return Route("dense", f"{density:.2g} of the pixels are points, {least:.2g} or more")
-    return Route("lattice", f"{density:.2g} of the pixels are points, fewer than {least:.2g}")
+        return Route("dense", f"{part} of the pixels are points, {bound} or more")
+    return Route("lattice", f"{part} of the pixels are points, fewer than {bound}")

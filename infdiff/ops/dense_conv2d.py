@@ -62,9 +62,12 @@ def dense_conv2d(image: Tensor, taps: Tensor, scale: Scale, form: str | None = N
     scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. Differentiable.
     """
     form = form or choose_form(taps, scale)
-    image = image.permute(0, 3, 1, 2)
     apply = {"direct": _direct, "whole": _whole, "tents": _tents, "fourier": _fourier}[form]
-    return apply(image, taps, scale).permute(0, 2, 3, 1)
+    # Forms with sums of many pixels on the way take them in float32, and round once.
+    dtype = image.dtype if form == "direct" else torch.promote_types(image.dtype, torch.float32)
+    taps = taps.to(torch.promote_types(taps.dtype, torch.float32))
+    result = apply(image.to(dtype).permute(0, 3, 1, 2), taps, scale)
+    return result.permute(0, 2, 3, 1).to(image.dtype)
 
 
 def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Scale) -> Tensor:
@@ -98,7 +101,8 @@ def _groups(image: Tensor, taps: Tensor) -> int:
 
 
 def _direct(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
-    return F.conv2d(image, resize_kernel(taps, scale), padding="same", groups=_groups(image, taps))
+    kappa = resize_kernel(taps, scale).to(image.dtype)
+    return F.conv2d(image, kappa, padding="same", groups=_groups(image, taps))
 
 
 def _whole(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
@@ -144,19 +148,20 @@ def _fourier(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     """
     if taps.shape[1] != 1:
         raise ValueError("the Fourier form is for depthwise taps (C, 1, k, k)")
-    dtype = torch.promote_types(image.dtype, torch.float32)
     window = window_of(taps.shape[-1], scale)
     size = _padded(image.shape[2:], (window[0] // 2, window[1] // 2))
     down, across = (
-        torch.fft.fft(_around_zero(tent_matrix(taps.shape[-1], s, dtype=dtype, device=image.device), n), dim=0).conj()
+        torch.fft.fft(
+            _around_zero(tent_matrix(taps.shape[-1], s, dtype=image.dtype, device=image.device), n), dim=0
+        ).conj()
         for s, n in zip(scale, size, strict=True)
     )
     across = across[: size[1] // 2 + 1]
     pieces = []
     for channels in _few_channels(image.shape[1], image.shape[0], size):
         kernel = down @ (taps[channels, 0].to(down.dtype) @ across.mT)
-        spectrum = torch.fft.rfft2(image[:, channels].to(dtype), s=size).mul_(kernel)
-        pieces.append(torch.fft.irfft2(spectrum, s=size)[:, :, : image.shape[2], : image.shape[3]].to(image.dtype))
+        spectrum = torch.fft.rfft2(image[:, channels], s=size).mul_(kernel)
+        pieces.append(torch.fft.irfft2(spectrum, s=size)[:, :, : image.shape[2], : image.shape[3]])
     return torch.cat(pieces, dim=1)
 
 

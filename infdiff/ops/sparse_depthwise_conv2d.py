@@ -56,7 +56,7 @@ def sparse_depthwise_conv2d_ref(
     total = tap_by_tap(features, kappa, ids, index, size)
     present = features.new_ones(*ids.shape, 1)
     count = tap_by_tap(present, chi.unsqueeze(0), ids, index, size)
-    return taps.shape[-1] ** 2 * total / count
+    return (taps.shape[-1] ** 2 * total / count).to(features.dtype)
 
 
 def sparse_depthwise_conv2d(
@@ -137,7 +137,7 @@ def _forward(
     scale: Sequence[float],
     backend: str,
 ) -> Tensor:
-    points = _Points(features, ids, index, inverse, size, scale, backend)
+    points = _Points(ids, index, inverse, size, scale, backend)
     return points.convolve(features, taps, adjoint=False)
 
 
@@ -170,7 +170,7 @@ def _backward(
     to_taps: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients to features and taps; an empty tensor for the one that nobody asked for."""
-    points = _Points(features, ids, index, inverse, size, scale, backend)
+    points = _Points(ids, index, inverse, size, scale, backend)
     return (
         points.convolve(grad, taps, adjoint=True) if to_features else features.new_empty(0),
         points.taps_gradient(features, grad, taps.shape[-1]).to(taps.dtype) if to_taps else taps.new_empty(0),
@@ -217,7 +217,6 @@ class _Points:
 
     def __init__(
         self,
-        features: Tensor,
         ids: Tensor,
         index: Tensor | None,
         inverse: Tensor,
@@ -246,16 +245,17 @@ class _Points:
             before, after = (self.inverse[0], None) if adjoint else (None, self.inverse[0])
             image = features.unflatten(1, self.size)
             return kernels.dense_conv(image, kappa, before=before, after=after, turned=adjoint).flatten(1, 2)
-        taps = taps.to(features.dtype)
+        dtype = features.dtype
+        taps = taps.to(torch.promote_types(dtype, torch.float32))
         if adjoint:
-            features, taps = (features * self.inverse).to(features.dtype), taps.flip(-1, -2)
+            features, taps = (features * self.inverse).to(dtype), taps.flip(-1, -2)
         if route == "lattice":
             total = tap_by_tap(features, resize_kernel(taps[:, 0], self.scale), self.ids, self._lattice(), self.size)
         else:
             convolve = dense_conv2d_kernels if route == "dense kernels" else dense_conv2d
             total = self._read(convolve(self._image(features), taps, self.scale))
         # The product is taken in the normaliser's precision: bfloat16 would round the count.
-        return total if adjoint else total.mul_(self.inverse)
+        return (total if adjoint else total.mul_(self.inverse)).to(dtype)
 
     def taps_gradient(self, features: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
         """(C, 1, k, k), in float32 or wider."""

@@ -11,8 +11,12 @@ from infdiff.grid import Size
 
 
 def tap_by_tap(features: Tensor, kappa: Tensor, ids: Tensor, index: Tensor, size: Size) -> Tensor:
-    """sum_n kappa(n) v(c + n) at every point c, offset after offset; kappa (C or 1, Kh, Kw)."""
-    total = torch.zeros_like(features)
+    """sum_n kappa(n) v(c + n) at every point c, offset after offset; kappa (C or 1, Kh, Kw).
+
+    Returns (B, L, C) in float32 or wider.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    total, kappa = torch.zeros_like(features, dtype=dtype), kappa.to(dtype)
     for offset, present, value in window_rows(features, ids, index, size, (kappa.shape[1], kappa.shape[2])):
         total = total + value * present * kappa[:, *offset]
     return total

@@ -1,5 +1,7 @@
 """Operators as PyTorch sees them: opcheck, torch.compile without a break, autocast."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -44,6 +46,11 @@ def samples(count):
 NAMES = sorted(samples(10))
 
 
+@pytest.mark.parametrize("name", [name for name in ops.__all__ if f"{name}_ref" in ops.__all__])
+def test_an_operator_and_its_specification_share_their_signature(name):
+    assert inspect.signature(getattr(ops, name)) == inspect.signature(getattr(ops, f"{name}_ref"))
+
+
 def test_every_operator_is_checked():
     registered = {
         name.split("::")[1].split(".")[0]
@@ -80,6 +87,19 @@ def test_compiled_whole_without_a_break(count):
     wanted = torch.autograd.grad(eager.square().sum(), inputs)
     for a, b in zip(torch.autograd.grad(compiled.square().sum(), inputs), wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (4.0, 4.0), (4.5, 4.5)])
+@pytest.mark.parametrize("backend", ["lattice", "dense"])
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_half_types_are_rounded_once(dtype, rounding, backend, scale):
+    ids = all_points(1, (16, 16))
+    features, taps = torch.rand(1, 256, 4).to(dtype), torch.rand(4, 1, 7, 7).to(dtype)
+    out = ops.sparse_depthwise_conv2d(features, taps, ids, (16, 16), scale, backend=backend)
+    exact = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), ids, (16, 16), scale)
+    # All terms are positive, so sums lose nothing: the result is as exact as its type, but for the product with the
+    # normaliser and taps that are resized.
+    assert ((out - exact) / exact).abs().max() < 2 * rounding
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
