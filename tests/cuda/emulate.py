@@ -20,7 +20,8 @@ from infdiff.ops.compiler import parameters, read_source
 
 EMULATOR = Path(__file__).resolve().parent / "emulator.h"
 
-_C_NAMES = {"pointer": "void*", "int": "int", "int64": "long long", "float": "float", "double": "double"}
+# No unique symbols: the loader would give all libraries the shared memory of the first one, whatever its size.
+_FLAGS = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-fno-gnu-unique", "-shared", "-fPIC"]
 
 
 def why_not() -> str | None:
@@ -69,8 +70,7 @@ class Emulator:
             file = self.folder / f"{name}.{os.getpid()}.cpp"
             file.write_text(program)
             partial = self.folder / f"{name}.{os.getpid()}.so"
-            command = ["g++", "-std=c++17", "-O1", "-w", "-ffp-contract=off", "-shared", "-fPIC", file, "-o", partial]
-            result = subprocess.run(command, capture_output=True, text=True)
+            result = subprocess.run(["g++", *_FLAGS, file, "-o", partial], capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
             partial.rename(place)
         return ctypes.CDLL(str(place))
