@@ -67,6 +67,22 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class LatentConfig:
+    """The second model, of the codes: scripts/train_latent.py."""
+
+    width: int = 2048
+    layers: int = 10
+    schedule: str = "constant"
+    diffusion_steps: int = 1000
+    sample_steps: int = 100  # of DDIM, when images are sampled
+    train: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            batch_size=256, learning_rate=1e-4, weight_decay=0.04, bfloat16=False, log_every=500
+        )
+    )
+
+
+@dataclass(frozen=True)
 class SampleConfig:
     sampler: str = "ddim"  # ddim, ddpm or dpm++
     steps: int = 50
@@ -83,6 +99,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainSettings = field(default_factory=TrainSettings)
+    latent: LatentConfig = field(default_factory=LatentConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 
@@ -192,11 +209,11 @@ def _to_config(values: DictConfig) -> Config:
 
 def _frozen(cls: type, values: Any) -> Any:
     """Nested dictionaries -> frozen dataclasses, lists -> tuples."""
-    arguments = {}
+    arguments, hints = {}, get_type_hints(cls)
     for f in fields(cls):
         value = values[f.name]
         if isinstance(value, dict):
-            value = _frozen(f.default_factory, value)  # type: ignore[arg-type]
+            value = _frozen(hints[f.name], value)
         arguments[f.name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 

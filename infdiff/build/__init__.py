@@ -1,6 +1,15 @@
 """Configuration -> objects. The only part of the package that knows the configuration and maps names to classes."""
 
-from infdiff.build.check import check_config, check_sampling, default_batch, grid_size, point_count, training_size
+from infdiff.build.check import (
+    check_config,
+    check_latent,
+    check_sampling,
+    default_batch,
+    grid_size,
+    point_count,
+    training_size,
+)
+from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.build.objects import Data, build_data, build_modules, build_objective, build_process
 from infdiff.build.run import RUNS, Run, newest_run, open_for_training
 from infdiff.build.training import build_trainer
@@ -10,16 +19,20 @@ __all__ = [
     "Data",
     "Run",
     "build_data",
+    "build_latent_trainer",
     "build_modules",
     "build_objective",
     "build_process",
     "build_trainer",
     "check_config",
+    "check_latent",
     "check_sampling",
     "default_batch",
+    "encode_run",
     "grid_size",
     "newest_run",
     "open_for_training",
+    "open_latent_folder",
     "point_count",
     "training_size",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from infdiff.config import Config
@@ -77,6 +78,23 @@ def check_config(config: Config) -> None:
         raise UserError(f"model.grid.size: {config.model.grid.size} is too small to halve for every multiplier")
     if grid[0] > size[0] or grid[1] > size[1]:
         raise UserError(f"model.grid.size: {config.model.grid.size} is larger than data.size {config.data.size}")
+
+
+def check_latent(config: Config, overrides: Sequence[str]) -> None:
+    """Raise UserError naming the first setting of the latent model that cannot work, or that is not one of its own."""
+    for override in overrides:
+        if not override.startswith("latent."):
+            raise UserError(f"{override}: only settings of latent. can be given here; the run has the others")
+    latent = config.latent
+    if latent.layers < 2 or latent.width < 1:
+        raise UserError(f"latent.layers: {latent.layers}, latent.width: {latent.width}: want at least 2 and 1")
+    if latent.schedule not in SCHEDULES:
+        raise UserError(f"latent.schedule: {latent.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+    if not 1 <= latent.sample_steps <= latent.diffusion_steps:
+        raise UserError(f"latent.sample_steps: {latent.sample_steps}: want 1 to latent.diffusion_steps")
+    for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+        if getattr(latent.train, key) < 1:
+            raise UserError(f"latent.train.{key}: {getattr(latent.train, key)}: want at least 1")
 
 
 def check_sampling(config: Config, options: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.build.check import point_count
+from infdiff.build.latent_model import LatentModel
 from infdiff.build.objects import build_data, build_modules, build_process
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.data.batches import first_batches
@@ -38,6 +40,7 @@ _MAY_CHANGE = (
     "train.validation_images",
     "data.cache",
     "data.workers",
+    "latent",
     "sample",
 )
 # Enough codes for mean and covariance; encoding more only takes longer.
@@ -49,15 +52,29 @@ def open_for_training(folder: Path, config: Config) -> None:
 
     Raises UserError naming the settings that differ.
     """
+    claim_folder(folder, config, may_change=_MAY_CHANGE, remedy="choose another --out")
+    try:
+        (folder / "samples").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def claim_folder(
+    folder: Path, config: Config, *, may_change: Sequence[str], remedy: str = "delete it to start anew"
+) -> None:
+    """Make a folder that holds its configuration, or check that it holds the same one but for `may_change`.
+
+    Raises UserError naming the settings that differ.
+    """
     path = folder / "config.yaml"
     if path.exists():
-        changed = config_differences(load_config(path), config, ignore=_MAY_CHANGE)
+        changed = config_differences(load_config(path), config, ignore=may_change)
         if changed:
-            raise UserError(f"{folder} holds a run with other settings ({'; '.join(changed)}): choose another --out")
+            raise UserError(f"{folder} holds a run with other settings ({'; '.join(changed)}): {remedy}")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+        raise UserError(f"{folder} is not empty and holds no run: {remedy}")
     try:
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / "config.yaml.partial"
         save_config(config, temporary)
         temporary.replace(path)
@@ -110,10 +127,16 @@ class Run:
             module.to(device).eval().requires_grad_(False)
         return cls(folder, config, step, build_process(config), modules["denoiser"], modules.get("encoder"), device)
 
-    def latents(self) -> LatentGaussian | None:
-        """The Gaussian of the training codes, fitted at first use and kept beside the run; None without an encoder."""
+    @cached_property
+    def latents(self) -> LatentModel | LatentGaussian | None:
+        """What draws codes: the latent diffusion model if one is trained for this checkpoint, else a Gaussian.
+
+        The Gaussian is fitted to codes of training images at first use, and kept beside the run. None without encoder.
+        """
         if self.encoder is None:
             return None
+        if (model := LatentModel.load(self.folder, self.step, self.device)) is not None:
+            return model
         path = self.folder / f"latents-{self.step:08d}.safetensors"
         if not path.exists():
             self._fit_latents().save(path)
@@ -121,18 +144,15 @@ class Run:
 
     def describe_latents(self) -> str:
         """Where sampled codes come from, for people."""
-        gaussian = self.latents()
-        if gaussian is None:
-            return "none (the run has no encoder)"
-        return f"a Gaussian fitted to the codes of {gaussian.count} training images (no latent model is trained)"
+        return "none (the run has no encoder)" if self.latents is None else self.latents.describe()
 
     def sample(
         self, indices: Sequence[int], size: Size, *, seed: int, truncation: float, deblur: bool, **options: Any
     ) -> Tensor:
         """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`."""
-        gaussian, z = self.latents(), None
-        if gaussian is not None:
-            z = gaussian.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
+        z = None
+        if self.latents is not None:
+            z = self.latents.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
         images = generate(
             self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
         )
@@ -142,7 +162,7 @@ class Run:
         """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder."""
         if self.encoder is None:
             raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
-        z = self._encode(images.to(self.device))
+        z = self.encode(images.to(self.device))
         size = (images.shape[2], images.shape[3])
         indices = range(len(images))
         out = generate(
@@ -153,7 +173,8 @@ class Run:
     def _sharpen(self, images: Tensor) -> Tensor:
         return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
 
-    def _encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes (B, z_dim) of images (B, 3, H, W) uint8, from a part of their pixels. The run must have an encoder."""
         assert self.encoder is not None
         return encode(self.encoder, images, points=point_count(self.config), seed=self.config.seed)
 
@@ -165,7 +186,7 @@ class Run:
             flips.append(lambda batch: batch.flip(-1))
         codes = [
             encode_images(
-                lambda batch, flip=flip: self._encode(flip(batch)),
+                lambda batch, flip=flip: self.encode(flip(batch)),
                 first_batches(data.train, 64, _MOST_CODES, self.device),
             )
             for flip in flips

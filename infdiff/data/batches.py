@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -91,8 +92,18 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator_for("cpu", seed, "order", epoch))
 
 
+class Examples(Protocol):
+    """Training examples: an ImageSet, or anything held in memory that can be indexed."""
+
+    images: Tensor | None
+
+    def __len__(self) -> int: ...
+
+    def take(self, places: Tensor) -> Tensor: ...
+
+
 def batches(
-    images: ImageSet, batch_size: int, *, seed: int, position: int, workers: int, device: torch.device | str
+    images: ImageSet | Examples, batch_size: int, *, seed: int, position: int, workers: int, device: torch.device | str
 ) -> Iterator[Tensor]:
     """Endless (B, 3, H, W) uint8 batches on `device`, from the image at `position` of the endless order on."""
     if images.images is None:

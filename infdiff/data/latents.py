@@ -39,6 +39,9 @@ class LatentGaussian:
         noise = torch.cat([torch.randn(1, self.factor.shape[0], device=g.device, generator=g) for g in generators])
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
+    def describe(self) -> str:
+        return f"a Gaussian fitted to the codes of {self.count} training images (no latent model is trained)"
+
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".partial")
         safetensors.torch.save_file(

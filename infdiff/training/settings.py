@@ -17,6 +17,7 @@ class TrainSettings:
     warmup: int = 0  # steps of linear warm-up
     decay_from: float = 1.0  # after this part of the run the learning rate falls linearly to 0
     beta2: float = 0.999  # of Adam
+    weight_decay: float = 0.0  # of AdamW: each step shrinks weights by this much of the learning rate
     clip: float = 1.0  # largest norm of the gradient
     ema_decay: float = 0.9999  # approached as (1 + n) / (10 + n)
     bfloat16: bool = True  # autocast on CUDA

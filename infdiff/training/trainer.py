@@ -50,7 +50,9 @@ class Trainer:
         self.batches, self.validation, self.on_sample = batches, validation, on_sample
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
         self.names, self.parameters = _trainable(modules)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=0.0, betas=(0.9, settings.beta2), fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, fused=True
+        )
         self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
         self.skipped = 0  # non-finite steps so far

@@ -265,9 +265,9 @@ def test_a_run_reconstructs_images(trained):
 
 def test_codes_are_fitted_once_and_kept(trained):
     run = Run.load(trained, torch.device("cpu"))
-    first = run.latents()
+    first = run.latents
     path = trained / "latents-00000001.safetensors"
     written = path.stat().st_mtime_ns
-    assert torch.equal(run.latents().factor, first.factor)
+    assert torch.equal(run.latents.factor, first.factor)
     assert path.stat().st_mtime_ns == written
     assert first.count == 2 * 120, "the demo's mirrored training images, too"

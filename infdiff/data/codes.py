@@ -1,0 +1,141 @@
+"""The codes of a data set: every image encoded once, kept beside the run, ready for the latent diffusion model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from infdiff.data.batches import ImageSet
+from infdiff.data.latents import encode_images
+from infdiff.errors import UserError
+
+FILE = "codes.safetensors"
+_PART = 1024
+_AT_ONCE = 64
+_SMALLEST_STD = 1e-6
+
+Encode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes (N, z_dim) float32 of training and held-out images; mean and std (z_dim,) of the training ones."""
+
+    train: Tensor
+    validation: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, train: Tensor, validation: Tensor) -> Codes:
+        """With the statistics of `train`."""
+        std = train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
+        return cls(train, validation, train.mean(dim=0), std)
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """To mean 0 and variance 1 in each dimension."""
+        return (z - self.mean.to(z)) / self.std.to(z)
+
+    def restore(self, z: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return z * self.std.to(z) + self.mean.to(z)
+
+
+def load_codes(folder: Path, encoder: str) -> Codes | None:
+    """The codes in a folder, None where there are none or another encoder made them (by its fingerprint)."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("encoder") != encoder:
+                return None
+            return Codes(**{name: file.get_tensor(name) for name in ("train", "validation", "mean", "std")})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and the codes are made anew") from error
+
+
+def encode_data(
+    encode: Encode,
+    sets: Mapping[str, ImageSet],
+    folder: Path,
+    *,
+    encoder: str,
+    flip: bool,
+    device: torch.device,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> Codes:
+    """Encode the image sets "train" and "validation", training images also mirrored if `flip` is on.
+
+    Parts are written as they come, so an interrupted encoding goes on where it stopped; on_images(n) is told of every n
+    images that are done, also by an earlier call. Raises UserError when the folder cannot be written.
+    """
+    if (known := load_codes(folder, encoder)) is not None:
+        return known
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
+        used = []
+        for name, mirrored, places in _parts(sets, flip):
+            path = (
+                folder / f"part-{encoder}-{name}-{'mirrored' if mirrored else 'plain'}-{int(places[0]):08d}.safetensors"
+            )
+            if not path.exists():
+                images = sets[name].take(places)
+                batches = (batch.to(device) for batch in images.split(_AT_ONCE))
+                if mirrored:
+                    batches = (batch.flip(-1) for batch in batches)
+                _save({"codes": encode_images(encode, batches)}, path)
+            pieces[name].append(safetensors.torch.load_file(path)["codes"])
+            used.append(path)
+            on_images(len(places))
+        whole = Codes.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
+        _save(vars(whole), folder / FILE, {"encoder": encoder})
+        for path in used:
+            path.unlink()
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot keep codes in {folder}: {error}") from error
+    return whole
+
+
+def image_count(sets: Mapping[str, ImageSet], flip: bool) -> int:
+    """How many images `encode_data` encodes."""
+    return sum(len(places) for _, _, places in _parts(sets, flip))
+
+
+class CodeSet:
+    """Normalised codes as a set of training examples, held on a device: what `data.batches.batches` draws from."""
+
+    def __init__(self, codes: Tensor, device: torch.device) -> None:
+        self.images = codes.to(device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, places: Tensor) -> Tensor:
+        return self.images[places.to(self.images.device)]
+
+
+def code_batches(codes: Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
+    """The codes in order, for validation."""
+    return (batch.to(device) for batch in codes.split(batch_size))
+
+
+def _parts(sets: Mapping[str, ImageSet], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:
+    for name in ("train", "validation"):
+        for mirrored in (False, True) if flip and name == "train" else (False,):
+            for places in torch.arange(len(sets[name])).split(_PART):
+                yield name, mirrored, places
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    partial = path.with_suffix(".partial")
+    safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
+    partial.replace(path)

@@ -1,0 +1,46 @@
+"""Train the latent diffusion model of a run: the second stage, which draws the codes of new images.
+
+  python scripts/train_latent.py                                          # of the newest run
+  python scripts/train_latent.py --run runs/photos --steps 20000
+  python scripts/train_latent.py --run runs/photos latent.width=1024 latent.train.learning_rate=5e-5
+
+First every image of the run's data is encoded once. The same command again continues where it stopped. The model
+with the lowest loss on held-out codes is kept, and scripts/sample.py uses it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from infdiff import build
+from infdiff.cli import Parser, choose_device, run
+from infdiff.config import load_config
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--run", type=Path, help="run directory (default: the newest under runs/)")
+    parser.add_argument("--checkpoint", default="last", help="of the first stage: last (default), best, or a step")
+    parser.add_argument("--steps", type=int, help="optimiser steps")
+    parser.add_device()
+    parser.add_argument("overrides", nargs="*", metavar="latent.key=value", help="any setting of the latent model")
+    arguments = parser.parse_intermixed_args()
+    trained = build.Run.load(arguments.run or build.newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
+    given = load_config(trained.folder / "config.yaml", [*steps, *arguments.overrides])
+    config = replace(trained.config, latent=given.latent)
+    build.check_latent(config, arguments.overrides)
+    folder = build.open_latent_folder(trained, config)
+    with tqdm(unit="image", desc="encoding", disable=None) as bar:
+        codes = build.encode_run(trained, folder, bar.reset, bar.update)
+    trainer = build.build_latent_trainer(config, codes, folder, trained.device)
+    parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
+    counts = f"{len(codes.train)} codes, {len(codes.validation)} held out"
+    print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
+    trainer.run()
+    print(f"{folder}: {trainer.step} steps done, losses in {folder / 'loss.png'}")
+
+
+if __name__ == "__main__":
+    run(main)

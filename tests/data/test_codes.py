@@ -1,0 +1,106 @@
+"""Codes of a data set: complete, in order, mirrored where asked, continued after an interruption."""
+
+import pytest
+import torch
+
+from infdiff.data import codes as module
+from infdiff.data.codes import Codes, encode_data, image_count, load_codes
+from infdiff.errors import UserError
+
+
+class Images:
+    def __init__(self, count):
+        self.values = torch.randint(
+            0, 256, (count, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(count)
+        )
+
+    def __len__(self):
+        return len(self.values)
+
+    def take(self, places):
+        return self.values[places]
+
+
+SETS = {"train": Images(10), "validation": Images(3)}
+CPU = torch.device("cpu")
+
+
+def encode(images):
+    """Means of the left and the right half."""
+    return torch.stack([images[..., :3].float().mean((1, 2, 3)), images[..., 3:].float().mean((1, 2, 3))], dim=1)
+
+
+def run(folder, function=encode, *, flip=True, encoder="a", on_images=lambda count: None):
+    return encode_data(function, SETS, folder, encoder=encoder, flip=flip, device=CPU, on_images=on_images)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 4)
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+
+
+def test_every_image_is_encoded_in_order_and_mirrored(tmp_path):
+    codes = run(tmp_path)
+    plain = encode(SETS["train"].values)
+    assert torch.equal(codes.train, torch.cat([plain, plain.flip(1)]))
+    assert torch.equal(codes.validation, encode(SETS["validation"].values))
+    assert torch.equal(run(tmp_path / "plain", flip=False).train, plain)
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [module.FILE]
+
+
+def test_normalisation_and_back(tmp_path):
+    codes = run(tmp_path)
+    normal = codes.normalize(codes.train)
+    torch.testing.assert_close(normal.mean(dim=0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std(dim=0, correction=0), torch.ones(2))
+    torch.testing.assert_close(codes.restore(normal), codes.train)
+
+
+def test_a_dimension_without_spread_stays_finite():
+    codes = Codes.of(torch.ones(5, 2), torch.ones(2, 2))
+    assert codes.normalize(codes.train).isfinite().all()
+
+
+def test_an_interrupted_encoding_goes_on(tmp_path):
+    done = []
+
+    def stops(images):
+        done.append(len(images))
+        if sum(done) > 9:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stops)
+    again, told = [], []
+
+    def counts(images):
+        again.append(len(images))
+        return encode(images)
+
+    codes = run(tmp_path, counts, on_images=told.append)
+    assert sum(again) == image_count(SETS, flip=True) - 8  # two parts of four were kept
+    assert sum(told) == image_count(SETS, flip=True) == 23
+    assert torch.equal(codes.train, run(tmp_path / "whole").train)
+
+
+def test_codes_are_made_anew_for_another_encoder(tmp_path):
+    first = run(tmp_path)
+    calls = []
+
+    def other(images):
+        calls.append(1)
+        return 2 * encode(images)
+
+    assert torch.equal(run(tmp_path, other).train, first.train)
+    assert not calls
+    assert torch.equal(run(tmp_path, other, encoder="b").train, 2 * first.train)
+    assert load_codes(tmp_path, "a") is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / module.FILE).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"codes\.safetensors is damaged"):
+        run(tmp_path)

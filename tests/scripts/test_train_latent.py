@@ -1,0 +1,82 @@
+"""scripts/train_latent.py as a user runs it, and what sampling makes of it."""
+
+import json
+
+import pytest
+import torch
+
+from infdiff.build import Run
+from tests.conftest import TINY, assert_one_line_error, pixels
+
+SMALL = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8", "latent.train.checkpoint_every=10"]
+
+
+@pytest.fixture
+def trained(script, tmp_path):
+    result = script("train.py", "--steps", 2, "--out", "runs/x", *TINY, "data.flip=true")
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "runs" / "x"
+
+
+def train(script, *arguments):
+    return script("train_latent.py", "--run", "runs/x", *SMALL, *arguments)
+
+
+def test_from_codes_to_samples(script, trained):
+    before = script("sample.py", "--run", "runs/x", "--out", "gaussian")
+    assert "no latent model is trained" in before.stdout
+    result = train(script, "--steps", 20)
+    assert result.returncode == 0, result.stderr
+    folder = trained / "latents" / "00000002"
+    assert {p.name for p in folder.iterdir()} == {
+        "codes.safetensors",
+        "config.yaml",
+        "log.jsonl",
+        "loss.png",
+        "checkpoints",
+    }
+    assert "240 codes, 6 held out" in result.stdout
+    sampled = script("sample.py", "--run", "runs/x", "--n", 3, "--out", "a")
+    assert "the latent diffusion model (step" in sampled.stdout
+    assert "latent diffusion model" in json.loads((trained.parent.parent / "a" / "samples.json").read_text())["latents"]
+    # Image i whatever the batch; another source of codes gives another image.
+    script("sample.py", "--run", "runs/x", "--n", 3, "--batch", 1, "--out", "b")
+    for i in range(3):
+        a, b = (pixels(trained.parent.parent / name / f"{i:05d}.png").astype(int) for name in ("a", "b"))
+        assert abs(a - b).max() <= 1
+    assert (
+        pixels(trained.parent.parent / "a" / "00000.png") != pixels(trained.parent.parent / "gaussian" / "00000.png")
+    ).any()
+
+
+def test_stopping_and_going_on_gives_the_same_weights(script, trained):
+    train(script, "--steps", 20)
+    whole = Run.load(trained, torch.device("cpu")).latents
+    (trained / "latents").rename(trained / "whole")
+    train(script, "--steps", 10)
+    train(script, "--steps", 20)
+    parts = Run.load(trained, torch.device("cpu")).latents
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_checkpoint_needs_its_own(script, trained):
+    train(script, "--steps", 10)
+    script("train.py", "--steps", 4, "--out", "runs/x", *TINY, "data.flip=true", "train.keep_checkpoints=9")
+    assert "no latent model is trained" in script("sample.py", "--run", "runs/x").stdout
+    assert "latent diffusion model" in script("sample.py", "--run", "runs/x", "--checkpoint", 2, "--out", "two").stdout
+
+
+def test_bad_input(script, trained):
+    assert_one_line_error(train(script, "latent.schedule=magic"), "latent.schedule")
+    assert_one_line_error(train(script, "train.steps=3"), "only settings of latent.")
+    assert_one_line_error(train(script, "latent.wdith=3"), "latent.width")
+    assert_one_line_error(train(script, "--checkpoint", "7"), "--checkpoint 7")
+    train(script, "--steps", 10)
+    assert_one_line_error(script("train_latent.py", "--run", "runs/x", "latent.width=8"), "other settings")
+
+
+def test_a_run_without_encoder(script):
+    settings = [s for s in TINY if not s.startswith("model.z_dim")]
+    script("train.py", "--steps", 1, "--out", "runs/x", *settings, "model.z_dim=0")
+    assert_one_line_error(train(script), "without an encoder")
