@@ -2,6 +2,8 @@
 
 from infdiff.build.check import (
     check_config,
+    check_enlarging,
+    check_guidance,
     check_latent,
     check_sampling,
     default_batch,
@@ -25,6 +27,8 @@ __all__ = [
     "build_process",
     "build_trainer",
     "check_config",
+    "check_enlarging",
+    "check_guidance",
     "check_latent",
     "check_sampling",
     "default_batch",

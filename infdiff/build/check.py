@@ -11,7 +11,7 @@ from infdiff.diffusion.process import TARGETS
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.grid import Size, parse_size
+from infdiff.grid import Size, format_size, parse_size
 from infdiff.ops import BACKENDS
 from infdiff.ops.kernels import MAX_WINDOW
 from infdiff.ops.torchsparse_backend import why_missing
@@ -107,6 +107,31 @@ def check_sampling(config: Config, options: dict[str, Any]) -> None:
         )
     if not 0 <= options["eta"] <= 1:
         raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
+
+
+def check_guidance(config: Config, steps: int, weight: float, variety: float = 0.0) -> None:
+    """Raise UserError naming the first option of guided sampling that cannot work with this run."""
+    if not 1 <= steps <= config.diffusion.steps:
+        raise UserError(f"--steps {steps}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
+    if not 0 <= weight <= 2:
+        raise UserError(f"--weight {weight:g}: want 0 (no guidance) to 2; 1 follows what is known most closely")
+    if not 0 <= variety <= 1:
+        raise UserError(f"--variety {variety:g}: want 0 (the code of the visible pixels) to 1 (any code)")
+
+
+def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: float) -> Size:
+    """The size that `--res` means for a picture of size `small`: one number is its longer side.
+
+    Raises UserError when it is smaller than the picture, or another option cannot work.
+    """
+    check_guidance(config, steps, weight)
+    size = _size("--res", res)
+    if "x" not in res.lower():
+        longer = max(small)
+        size = round(size[0] * small[0] / longer), round(size[0] * small[1] / longer)
+    if size[0] < small[0] or size[1] < small[1]:
+        raise UserError(f"--res {res}: {format_size(size)} is smaller than the picture, {format_size(small)}")
+    return size
 
 
 def default_batch(config: Config, size: Size) -> int:

@@ -77,5 +77,23 @@ class LatentModel:
         z = ddim(denoise, noise, self.sample_steps, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
         return self.codes.restore(truncation * z)
 
+    @torch.no_grad()
+    def vary(self, z: Tensor, generators: list[torch.Generator], variety: float) -> Tensor:
+        """Codes like z (1, z_dim), one for each generator: diffused to a part `variety` of the way, and back.
+
+        0 gives z itself, 1 codes that have nothing to do with it.
+        """
+        t = round(variety * self.process.steps)
+        z = z.expand(len(generators), -1)
+        if t == 0:
+            return z
+        noise = torch.cat([torch.randn(1, z.shape[1], device=g.device, generator=g) for g in generators])
+        times = torch.full((len(z),), t, device=z.device)
+        state = self.process.state(self.codes.normalize(z), noise, times)
+        steps = min(t, self.sample_steps)
+        bar = self.process.alpha_bar[: t + 1]
+        denoise = self.process.denoiser(self.network)
+        return self.codes.restore(ddim(denoise, state, steps, alpha_bar=bar, noise=lambda: noise))
+
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step}, {len(self.codes.train)} codes)"

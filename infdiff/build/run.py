@@ -20,8 +20,10 @@ from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.grid import Size
-from infdiff.images import to_uint8
+from infdiff.images import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode, generate
+from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
+from infdiff.pipelines.super_resolve import super_resolve
 from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
 
@@ -160,8 +162,7 @@ class Run:
 
     def reconstruct(self, images: Tensor, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
         """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder."""
-        if self.encoder is None:
-            raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
+        self.require_encoder()
         z = self.encode(images.to(self.device))
         size = (images.shape[2], images.shape[3])
         indices = range(len(images))
@@ -169,6 +170,66 @@ class Run:
             self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
         )
         return to_uint8(self._sharpen(out) if deblur else out).cpu()
+
+    @torch.no_grad()
+    def super_resolve(self, images: Tensor, size: Size, *, seed: int = 0, **options: Any) -> Tensor:
+        """Small images (B, 3, h, w) uint8 -> (B, 3, H, W) uint8 of `size`. options: as `pipelines.super_resolve`.
+
+        Raises UserError for a run without encoder.
+        """
+        self.require_encoder()
+        images = images.to(self.device)
+        z = self.encode(images)
+        out = super_resolve(self.denoiser, self.process, from_uint8(images), size=size, z=z, seed=seed, **options)
+        return to_uint8(out).cpu()
+
+    @torch.no_grad()
+    def inpaint(
+        self,
+        image: Tensor,
+        hidden: Tensor,
+        indices: Sequence[int],
+        *,
+        seed: int = 0,
+        variety: float = 0.0,
+        pasted: bool = True,
+        **options: Any,
+    ) -> Tensor:
+        """Variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 whose hidden pixels (H, W) bool are made up.
+
+        variety: how far the code of the visible pixels is diffused, 0 to 1; more than 0 wants a latent model. pasted:
+        the visible pixels are the image's exactly. options: as `pipelines.inpaint`. Raises UserError when a model
+        that this needs is missing.
+        """
+        image, hidden = image.to(self.device), hidden.to(self.device)
+        generators = [generator_for(self.device, seed, "latent", i) for i in indices]
+        if bool(hidden.all()):
+            z = None if self.latents is None else self.latents.sample(generators)
+        elif self.encoder is None:
+            z = None
+        else:
+            code = encode_visible(self.encoder, image, hidden, points=point_count(self.config), seed=seed)
+            z = self._varied(code, generators, variety)
+        clean = from_uint8(image)
+        out = inpaint(self.denoiser, self.process, clean, hidden, z=z, seed=seed, indices=indices, **options)
+        if not pasted:
+            return to_uint8(out).cpu()
+        return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
+
+    def require_encoder(self) -> None:
+        """Raise UserError when the run was trained without an encoder."""
+        if self.encoder is None:
+            raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
+
+    def _varied(self, code: Tensor, generators: list[torch.Generator], variety: float) -> Tensor:
+        if variety == 0:
+            return code.expand(len(generators), -1)
+        if not isinstance(self.latents, LatentModel):
+            raise UserError(
+                f"variety {variety:g} diffuses codes, and {self.folder} has no latent model for step {self.step}: "
+                "train one with scripts/train_latent.py"
+            )
+        return self.latents.vary(code, generators, variety)
 
     def _sharpen(self, images: Tensor) -> Tensor:
         return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from infdiff.grid import Size
 
 
 def filter_image(x: Tensor, gain: Tensor) -> Tensor:
@@ -17,6 +20,19 @@ def filter_image(x: Tensor, gain: Tensor) -> Tensor:
     modes = _dct(_dct(work).mT).mT
     modes = modes * gain.to(work)
     return _inverse_dct(_inverse_dct(modes).mT).mT.contiguous().to(x.dtype)
+
+
+def resample(x: Tensor, size: Size) -> Tensor:
+    """The functions that images (..., H, W) sample, read at another size: the cosine series, cut or zero-padded.
+
+    Exact where the coarser of both sizes resolves the function. The result has x's dtype.
+    """
+    work = x if x.dtype == torch.float64 else x.float()
+    for n in (size[1], size[0]):
+        modes, m = _dct(work), work.shape[-1]
+        modes = F.pad(modes, (0, n - m)) if n > m else modes[..., :n]
+        work = _inverse_dct(modes * (n / m)).mT
+    return work.contiguous().to(x.dtype)
 
 
 def _dct(x: Tensor) -> Tensor:

@@ -56,6 +56,21 @@ def dpm_solver_2m(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor
     return x
 
 
+def ddim_inversion(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, iterations: int = 3) -> Tensor:
+    """The noise from which deterministic DDIM makes the image x = T x_0 (Song et al. 2021, section 4.3).
+
+    Each step inverts a DDIM step, which is an equation for x_t, by fixed-point iteration from x_s on.
+    """
+    for bar_t, bar_s, t in reversed(_pairs(alpha_bar, steps)):
+        later = x
+        for _ in range(iterations):
+            image = denoise(later, t)
+            direction = (later - math.sqrt(bar_t) * image) / math.sqrt(1 - bar_t)
+            later = math.sqrt(bar_t / bar_s) * (x - math.sqrt(1 - bar_s) * direction) + math.sqrt(1 - bar_t) * direction
+        x = later
+    return x
+
+
 SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_2m}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infdiff.diffusion.process import MollifiedDiffusion
-from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.diffusion.samplers import SAMPLERS, Denoiser
 from infdiff.grid import Size
 from infdiff.images import from_uint8
 from infdiff.points import all_points, draw_points, gather
@@ -50,17 +50,21 @@ def generate(
     steps: int = 50,
     eta: float = 0.0,
     channels: int = 3,
+    start: Tensor | None = None,
+    guide: Callable[[Denoiser], Denoiser] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """Mollified images T x_0 (B, C, H, W) in [-1, 1]; image `indices[i]` depends on (seed, indices[i]) and z[i] alone.
 
+    start: T xi to begin with, instead of drawn noise. guide: turns the denoiser into one that heeds what is known.
     on_step is called after each evaluation of the network.
     """
     generators = [generator_for(device, seed, "image", i) for i in indices]
     denoise = process.denoiser(image_network(denoiser, size, z, len(indices), device))
+    follow = denoise if guide is None else guide(denoise)
 
     def counted(x: Tensor, t: int) -> Tensor:
-        estimate = denoise(x, t)
+        estimate = follow(x, t)
         if on_step is not None:
             on_step()
         return estimate
@@ -69,12 +73,16 @@ def generate(
         return process.mollifier.noise(len(indices), channels, size, generators)
 
     options = {"eta": eta} if sampler == "ddim" else {}
-    return SAMPLERS[sampler](counted, noise(), steps, alpha_bar=process.alpha_bar, noise=noise, **options)
+    return SAMPLERS[sampler](
+        counted, noise() if start is None else start, steps, alpha_bar=process.alpha_bar, noise=noise, **options
+    )
 
 
 @torch.no_grad()
 def encode(encoder: PointNetwork, images: Tensor, *, points: int, seed: int = 0) -> Tensor:
-    """Codes (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each."""
+    """Codes (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each (at most all)."""
     size = (images.shape[2], images.shape[3])
-    ids = draw_points(1, points, size, generator_for(images.device, seed, "encode")).expand(len(images), -1)
+    ids = draw_points(1, min(points, size[0] * size[1]), size, generator_for(images.device, seed, "encode")).expand(
+        len(images), -1
+    )
     return encoder(gather(from_uint8(images), ids), encoder.geometry(ids, size))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from infdiff.errors import UserError
 
 
 def save_png(image: Tensor, path: Path) -> None:
@@ -14,6 +19,22 @@ def save_png(image: Tensor, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, "PNG")
     temporary.replace(path)
+
+
+def save_with_record(image: Tensor, path: Path, record: dict[str, Any]) -> None:
+    """(3, H, W) uint8 to a PNG file, and to a JSON file beside it how it was made. Raises UserError if it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(image, path)
+        path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]; 100 at most, for equal ones."""
+    error = float((a.double() - b.double()).square().mean())
+    return min(100.0, 10 * math.log10(4 / max(error, 1e-12)))
 
 
 def contact_sheet(images: Tensor, columns: int, gap: int = 2) -> Tensor:

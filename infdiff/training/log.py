@@ -42,7 +42,7 @@ def plot_losses(log: Path, out: Path) -> None:
         points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
-    axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
     if axes.has_data():
         axes.legend()

@@ -1,0 +1,38 @@
+"""Reconstruction guidance (Ho et al. 2022b; ∞-Diff section 5): sampling that keeps what is known of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from infdiff.diffusion.samplers import Denoiser
+
+_SMALLEST = 1e-20
+
+
+def guided(denoise: Denoiser, measure: Callable[[Tensor], Tensor], known: Tensor, weight: float = 1.0) -> Denoiser:
+    """A denoiser whose estimate moves against the gradient of ||measure(estimate) - known||^2 in x_t.
+
+    measure: linear, images (B, C, H, W) -> whatever `known` is, (B, ...) or (1, ...); a mask, or a smaller size. The
+    gradient runs through the network, so that it says what the unknown parts of the image have to do with the known
+    ones. The step's length is the one that lowers the error most, times weight: between 0 and 2 the error never grows.
+    """
+
+    def estimate(x: Tensor, t: int) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            image = denoise(x, t)
+            error = measure(image) - known
+            (gradient,) = torch.autograd.grad(error.square().sum(), x)
+        error = error.detach()
+        change = measure(gradient)
+        length = weight * _per_image(error * change) / _per_image(change.square()).clamp(min=_SMALLEST)
+        return image.detach() - length.view(-1, *[1] * (x.dim() - 1)) * gradient
+
+    return estimate
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(dim=1)

@@ -1,0 +1,98 @@
+"""Inpainting by reconstruction guidance (∞-Diff section 5, Fig. 9): fill a masked part so that it fits the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.grid import Size
+from infdiff.images import from_uint8
+from infdiff.pipelines.generate import PointNetwork, generate
+from infdiff.points import gather
+from infdiff.seeding import generator_for
+
+# The width of a seam's blend, as a part of the image's smaller side.
+_SEAM = 1 / 64
+
+
+def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, points: int, seed: int) -> Tensor:
+    """The code (1, z_dim) of an image (1, C, H, W) uint8 from pixels that are not hidden (H, W): the encoder takes any.
+
+    At most `points` of them, drawn at random; fewer where fewer are visible. Raises ValueError when none is.
+    """
+    visible = (~hidden).flatten().nonzero()[:, 0]
+    if len(visible) == 0:
+        raise ValueError("every pixel is hidden: there is nothing to encode")
+    generator = generator_for(image.device, seed, "encode visible")
+    order = torch.randperm(len(visible), device=image.device, generator=generator)[:points]
+    ids = visible[order].sort().values[None]
+    return encoder(gather(from_uint8(image), ids), encoder.geometry(ids, (image.shape[2], image.shape[3])))
+
+
+@torch.no_grad()
+def inpaint(
+    denoiser: PointNetwork,
+    process: MollifiedDiffusion,
+    image: Tensor,
+    hidden: Tensor,
+    *,
+    z: Tensor | None,
+    seed: int,
+    indices: Sequence[int],
+    steps: int = 50,
+    sampler: str = "ddim",
+    weight: float = 1.0,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W) whose `hidden` pixels (H, W) are made up.
+
+    z (N, z_dim): a code for each. The visible pixels are close to the image's, not equal: see `paste`.
+    """
+    size: Size = (image.shape[2], image.shape[3])
+    visible = (~hidden).to(image.dtype)
+    # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
+    known = process.mollifier(_filled(image, hidden)) * visible
+    return generate(
+        denoiser,
+        process,
+        size=size,
+        seed=seed,
+        indices=indices,
+        z=z,
+        device=image.device,
+        sampler=sampler,
+        steps=steps,
+        guide=lambda denoise: guided(denoise, lambda estimate: estimate * visible, known, weight),
+        on_step=on_step,
+    )
+
+
+def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
+    """The image's visible pixels exactly, the variants' hidden ones, with the step between them spread inwards.
+
+    images (N, C, H, W), image (1, C, H, W) in [-1, 1], hidden (H, W).
+    """
+    blur = _blur((image.shape[2], image.shape[3]))
+    visible = (~hidden).to(images.dtype).expand(1, 1, -1, -1)
+    share = blur(visible)
+    # What the variants miss on the visible side, continued into the hidden one, and fading there.
+    step = blur(visible * (image - images)) / share.clamp(min=1e-3)
+    blended = images + (2 * share).clamp(max=1.0) * step
+    return torch.where(hidden, blended.clamp(-1, 1), image)
+
+
+def _filled(image: Tensor, hidden: Tensor) -> Tensor:
+    """The image with a smooth continuation of its visible pixels where it is hidden."""
+    visible = (~hidden).to(image.dtype).expand(1, 1, -1, -1)
+    blur = _blur((image.shape[2], image.shape[3]))
+    return torch.where(hidden, blur(visible * image) / blur(visible).clamp(min=1e-3), image)
+
+
+def _blur(size: Size) -> Callable[[Tensor], Tensor]:
+    """A Gaussian over a seam's width."""
+    return Mollifier(max(1.0, _SEAM * min(size)), size)

@@ -1,0 +1,68 @@
+"""Super-resolution and inpainting: what holds whatever the model is."""
+
+import pytest
+import torch
+
+from infdiff.pipelines.inpaint import encode_visible, paste
+from infdiff.pipelines.pictures import psnr
+from infdiff.pipelines.super_resolve import back_project, reduce
+
+
+@pytest.fixture
+def image(generator):
+    return torch.nn.functional.interpolate(
+        torch.rand(1, 3, 6, 6, generator=generator) * 1.6 - 0.8, (24, 30), mode="bilinear"
+    )
+
+
+@pytest.mark.parametrize("size", [(48, 60), (50, 61), (24, 30)])
+def test_back_projection_agrees_with_the_small_image(size, image, generator):
+    wrong = torch.rand(1, 3, *size, generator=generator) - 0.5
+    out = back_project(wrong, image)
+    assert out.abs().max() <= 1
+    assert psnr(reduce(out, (24, 30)), image) > 40 > psnr(reduce(wrong, (24, 30)), image)
+
+
+def test_pasting_keeps_visible_pixels_exactly_and_blends_the_seam(image):
+    hidden = torch.zeros(24, 30, dtype=torch.bool)
+    hidden[8:16, 8:20] = True
+    variants = torch.cat([image + 0.2, image - 0.1]).clamp(-1, 1)
+    out = paste(variants, image, hidden)
+    assert torch.equal(out[..., ~hidden], image.expand(2, -1, -1, -1)[..., ~hidden])
+    # A constant mistake shrinks to a third next to the seam and stays as it is far inside.
+    seam = (out - image)[..., 8, 8:20].abs().mean(dim=(1, 2))
+    inside = (out - image)[..., 11:13, 12:16].abs().mean(dim=(1, 2, 3))
+    assert (seam < 0.35 * inside).all()
+    torch.testing.assert_close(inside, torch.tensor([0.2, 0.1]), rtol=0.05, atol=0)
+
+
+def test_pasting_fills_an_image_that_is_all_hidden(image):
+    out = paste(image * 0.5, image, torch.ones(24, 30, dtype=torch.bool))
+    torch.testing.assert_close(out, image * 0.5)
+
+
+def test_the_code_comes_from_visible_pixels_alone(image):
+    class Mean(torch.nn.Module):
+        def geometry(self, ids, size):
+            return ids
+
+        def forward(self, values, ids):
+            return torch.cat([values.mean(dim=1), ids.float().mean(dim=1, keepdim=True)], dim=1)
+
+    pixels = ((image + 1) * 127.5).to(torch.uint8)
+    hidden = torch.zeros(24, 30, dtype=torch.bool)
+    hidden[:, 10:] = True
+    changed = torch.where(hidden, 255 - pixels, pixels)
+    a, b = (encode_visible(Mean(), x, hidden, points=100, seed=0) for x in (pixels, changed))
+    assert torch.equal(a, b)
+    few = encode_visible(
+        Mean(), pixels, ~torch.nn.functional.one_hot(torch.tensor(5), 720).view(24, 30).bool(), points=9, seed=0
+    )
+    assert few[0, -1] == 5
+    with pytest.raises(ValueError, match="nothing to encode"):
+        encode_visible(Mean(), pixels, torch.ones(24, 30, dtype=torch.bool), points=9, seed=0)
+
+
+def test_psnr():
+    assert psnr(torch.zeros(4), torch.full((4,), 0.2)) == pytest.approx(20.0)
+    assert psnr(torch.ones(4), torch.ones(4)) == 100.0

@@ -1,0 +1,129 @@
+"""scripts/superres.py and scripts/inpaint.py as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import TINY, assert_one_line_error, pixels
+
+
+@pytest.fixture
+def trained(script, tmp_path):
+    result = script("train.py", "--steps", 2, "--out", "runs/x", *TINY)
+    assert result.returncode == 0, result.stderr
+    return tmp_path
+
+
+def picture(path, size=(12, 20), mode="RGB"):
+    """height x width, smooth."""
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.BICUBIC).convert(mode).save(path)
+
+
+def mask(path, size=(12, 20), box=(3, 4, 8, 10), mode="L"):
+    values = np.zeros(size, dtype=np.uint8)
+    values[box[0] : box[2], box[1] : box[3]] = 255
+    Image.fromarray(values).convert(mode).save(path)
+
+
+def superres(script, *arguments):
+    return script("superres.py", "--run", "runs/x", "--input", "small.png", *arguments)
+
+
+def inpaint(script, *arguments):
+    return script("inpaint.py", "--run", "runs/x", "--input", "photo.png", "--mask", "mask.png", *arguments)
+
+
+@pytest.mark.parametrize("method", ["guided", "encode"])
+def test_super_resolution_of_any_aspect(method, script, trained):
+    picture(trained / "small.png")
+    result = superres(script, "--res", "40", "--method", method, "--out", "large.png")
+    assert result.returncode == 0, result.stderr
+    assert pixels(trained / "large.png").shape == (24, 40, 3)
+    record = json.loads((trained / "large.json").read_text())
+    assert record["method"] == method
+    reduced = pixels(trained / "large.png").reshape(12, 2, 20, 2, 3).mean((1, 3))
+    error = ((reduced - pixels(trained / "small.png").astype(float)) ** 2).mean()
+    assert record["psnr_of_reduced"] == pytest.approx(10 * np.log10(255**2 / error), abs=0.1)
+    if method == "guided":
+        assert record["psnr_of_reduced"] > 35
+    superres(script, "--res", "24x40", "--method", method, "--out", "again.png")
+    assert (pixels(trained / "large.png") == pixels(trained / "again.png")).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "CMYK", "L", "P"])
+def test_pictures_of_other_modes_are_converted(mode, script, trained):
+    picture(trained / "small.png" if mode != "CMYK" else trained / "small.jpg", mode=mode)
+    name = "small.jpg" if mode == "CMYK" else "small.png"
+    result = script("superres.py", "--run", "runs/x", "--input", name, "--res", "40", "--steps", 1, "--out", "x.png")
+    assert result.returncode == 0, result.stderr
+
+
+def test_inpainting_keeps_what_is_visible(script, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png")
+    result = inpaint(script, "--n", 2, "--out", "filled")
+    assert result.returncode == 0, result.stderr
+    original, a, b = (pixels(trained / name) for name in ("photo.png", "filled/00000.png", "filled/00001.png"))
+    hidden = pixels(trained / "mask.png")[..., 0] > 127
+    assert (a[~hidden] == original[~hidden]).all()
+    assert (b[~hidden] == original[~hidden]).all()
+    assert (a[hidden] != b[hidden]).any()
+    inpaint(script, "--n", 1, "--out", "alone")
+    assert (pixels(trained / "alone" / "00000.png") == a).all()
+    inpaint(script, "--no-paste", "--out", "free")
+    assert (pixels(trained / "free" / "00000.png")[~hidden] != original[~hidden]).any()
+
+
+def test_a_white_mask_is_plain_generation(script, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png", box=(0, 0, 12, 20), mode="1")
+    result = inpaint(script, "--out", "filled")
+    assert result.returncode == 0, result.stderr
+    assert "white everywhere" in result.stdout
+
+
+def test_variety_needs_a_latent_model_and_changes_the_filling(script, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png")
+    assert_one_line_error(inpaint(script, "--variety", 0.5), "variety 0.5", "train_latent.py")
+    small = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8"]
+    script("train_latent.py", "--run", "runs/x", "--steps", 5, *small)
+    plain, varied = (inpaint(script, "--variety", v, "--out", f"v{v}") for v in (0, 1))
+    assert plain.returncode == varied.returncode == 0, varied.stderr
+    assert (pixels(trained / "v0" / "00000.png") != pixels(trained / "v1" / "00000.png")).any()
+
+
+def test_bad_input_to_super_resolution(script, trained):
+    picture(trained / "small.png")
+    assert_one_line_error(superres(script, "--res", "10"), "--res 10", "smaller than the picture")
+    assert_one_line_error(superres(script, "--res", "big"), "--res")
+    assert_one_line_error(superres(script, "--res", "40", "--steps", 1001), "--steps 1001")
+    assert_one_line_error(superres(script, "--res", "40", "--weight", 3), "--weight 3")
+    assert_one_line_error(
+        script("superres.py", "--run", "runs/x", "--input", "no.png", "--res", 9), "no.png", "no such file"
+    )
+    (trained / "small.png").write_text("text")
+    assert_one_line_error(superres(script, "--res", "40"), "small.png", "cannot be read")
+
+
+def test_bad_input_to_inpainting(script, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png", size=(12, 19))
+    assert_one_line_error(inpaint(script), "mask.png", "12x19", "12x20")
+    mask(trained / "mask.png", box=(0, 0, 0, 0))
+    assert_one_line_error(inpaint(script), "nothing in it is white")
+    mask(trained / "mask.png")
+    assert_one_line_error(inpaint(script, "--variety", 2), "--variety 2")
+
+
+def test_a_run_without_encoder(script, tmp_path):
+    settings = [s for s in TINY if not s.startswith("model.z_dim")]
+    script("train.py", "--steps", 1, "--out", "runs/x", *settings, "model.z_dim=0")
+    picture(tmp_path / "small.png")
+    assert_one_line_error(superres(script, "--res", "40"), "without an encoder")
+    picture(tmp_path / "photo.png")
+    mask(tmp_path / "mask.png")
+    assert inpaint(script).returncode == 0
