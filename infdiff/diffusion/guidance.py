@@ -12,12 +12,20 @@ from infdiff.diffusion.samplers import Denoiser
 _SMALLEST = 1e-20
 
 
-def guided(denoise: Denoiser, measure: Callable[[Tensor], Tensor], known: Tensor, weight: float = 1.0) -> Denoiser:
+def guided(
+    denoise: Denoiser,
+    measure: Callable[[Tensor], Tensor],
+    known: Tensor,
+    weight: float = 1.0,
+    smooth: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+) -> Denoiser:
     """A denoiser whose estimate moves against the gradient of ||measure(estimate) - known||^2 in x_t.
 
     measure: linear, images (B, C, H, W) -> whatever `known` is, (B, ...) or (1, ...); a mask, or a smaller size. The
     gradient runs through the network, so that it says what the unknown parts of the image have to do with the known
     ones. The step's length is the one that lowers the error most, times weight: between 0 and 2 the error never grows.
+    smooth: for states T x, T applied twice, which makes the gradient that of the space they live in: a mask's edges and
+    a small image's pixels leave no trace in it.
     """
 
     def estimate(x: Tensor, t: int) -> Tensor:
@@ -27,9 +35,10 @@ def guided(denoise: Denoiser, measure: Callable[[Tensor], Tensor], known: Tensor
             error = measure(image) - known
             (gradient,) = torch.autograd.grad(error.square().sum(), x)
         error = error.detach()
-        change = measure(gradient)
+        direction = smooth(gradient)
+        change = measure(direction)
         length = weight * _per_image(error * change) / _per_image(change.square()).clamp(min=_SMALLEST)
-        return image.detach() - length.view(-1, *[1] * (x.dim() - 1)) * gradient
+        return image.detach() - length.view(-1, *[1] * (x.dim() - 1)) * direction
 
     return estimate
 

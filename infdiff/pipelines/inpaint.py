@@ -67,7 +67,9 @@ def inpaint(
         device=image.device,
         sampler=sampler,
         steps=steps,
-        guide=lambda denoise: guided(denoise, lambda estimate: estimate * visible, known, weight),
+        guide=lambda denoise: guided(
+            denoise, lambda estimate: estimate * visible, known, weight, process.mollifier.twice
+        ),
         on_step=on_step,
     )
 

@@ -22,7 +22,7 @@ from infdiff.pipelines.generate import PointNetwork, generate, image_network
 
 METHODS = ("guided", "encode")
 
-_BACK_PROJECTIONS = 10
+_BACK_PROJECTIONS = 3
 
 
 @torch.no_grad()
@@ -58,7 +58,9 @@ def super_resolve(
         denoiser,
         process,
         start=start,
-        guide=lambda denoise: guided(denoise, lambda image: reduce(image, small_size(small)), mollified, weight),
+        guide=lambda denoise: guided(
+            denoise, lambda image: reduce(image, small_size(small)), mollified, weight, process.mollifier.twice
+        ),
         **options,
     )
     return back_project(out, small)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.samplers import ddim, ddim_inversion
 from infdiff.diffusion.schedules import alpha_bar
 
@@ -54,15 +55,16 @@ def test_inversion_then_sampling_returns_the_image(steps, least, denoise, image)
     assert 0.5 < noise.std() < 1.5
 
 
+@pytest.mark.parametrize("smooth", [lambda g: g, Mollifier(1.0, (SIDE, SIDE)).twice], ids=["plain", "mollified"])
 @pytest.mark.parametrize("weight", [0.3, 1.0, 1.9])
-def test_guidance_lowers_the_error_at_every_step(weight, denoise, image, generator):
+def test_guidance_lowers_the_error_at_every_step(weight, smooth, denoise, image, generator):
     mask = torch.ones(SIDE, SIDE, dtype=torch.float64)
     mask[3:9, 3:9] = 0
     errors = []
 
     def watched(x, t):
         plain = (denoise(x, t) - image) * mask
-        estimate = guided(denoise, lambda y: y * mask, image * mask, weight)(x, t)
+        estimate = guided(denoise, lambda y: y * mask, image * mask, weight, smooth)(x, t)
         errors.append((plain.square().flatten(1).sum(1), ((estimate - image) * mask).square().flatten(1).sum(1)))
         return estimate
 
