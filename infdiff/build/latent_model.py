@@ -47,6 +47,7 @@ class LatentModel:
     network: nn.Module
     process: GaussianDiffusion
     codes: Codes
+    encoder: str  # the fingerprint of the encoder that made them
     sample_steps: int
     step: int
     device: torch.device
@@ -59,14 +60,15 @@ class LatentModel:
         best = checkpoint.best_step(checkpoints)
         if best is None:
             return None
-        codes = load_codes(folder, encoder_fingerprint(run_folder, step))
+        encoder = encoder_fingerprint(run_folder, step)
+        codes = load_codes(folder, encoder)
         if codes is None:
             return None
         config = load_config(folder / "config.yaml")
         network, process = build_latent(config)
         network.load_state_dict(checkpoint.load_tensors(checkpoints, best, "ema_latent"))
         network.to(device).eval().requires_grad_(False)
-        return cls(network, process, codes, config.latent.sample_steps, best, device)
+        return cls(network, process, codes, encoder, config.latent.sample_steps, best, device)
 
     @torch.no_grad()
     def sample(self, generators: list[torch.Generator], truncation: float = 1.0) -> Tensor:
@@ -96,4 +98,4 @@ class LatentModel:
         return self.codes.restore(ddim(denoise, state, steps, alpha_bar=bar, noise=lambda: noise))
 
     def describe(self) -> str:
-        return f"the latent diffusion model (step {self.step}, {len(self.codes.train)} codes)"
+        return f"the latent diffusion model (step {self.step})"

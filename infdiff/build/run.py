@@ -155,21 +155,27 @@ class Run:
         z = None
         if self.latents is not None:
             z = self.latents.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
-        images = generate(
-            self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
-        )
-        return to_uint8(self._sharpen(images) if deblur else images).cpu()
+        return self._generate(z, size, indices, seed=seed, deblur=deblur, **options)
 
     def reconstruct(self, images: Tensor, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
         """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder."""
         self.require_encoder()
-        z = self.encode(images.to(self.device))
         size = (images.shape[2], images.shape[3])
-        indices = range(len(images))
-        out = generate(
+        return self.decode(self.encode(images.to(self.device)), size, seed=seed, deblur=deblur, **options)
+
+    def decode(self, z: Tensor, size: Size, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
+        """Codes (B, z_dim) -> images (B, 3, H, W) uint8 of any size; image i depends on (seed, i) and z[i] alone."""
+        self.require_encoder()
+        z = z.to(self.device)
+        return self._generate(z, size, range(len(z)), seed=seed, deblur=deblur, **options)
+
+    def _generate(
+        self, z: Tensor | None, size: Size, indices: Sequence[int], *, seed: int, deblur: bool, **options: Any
+    ) -> Tensor:
+        images = generate(
             self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
         )
-        return to_uint8(self._sharpen(out) if deblur else out).cpu()
+        return to_uint8(self._sharpen(images) if deblur else images).cpu()
 
     @torch.no_grad()
     def super_resolve(self, images: Tensor, size: Size, *, seed: int = 0, **options: Any) -> Tensor:

@@ -1,0 +1,127 @@
+"""`infdiff.load`: one object that samples, encodes, enlarges and fills, and an exported folder that does the same."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infdiff
+from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
+from infdiff.errors import UserError
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def run(script, tmp_path):
+    result = script("train.py", "--steps", 2, "--out", "runs/x", *TINY)
+    assert result.returncode == 0, result.stderr
+    return tmp_path / "runs" / "x"
+
+
+@pytest.fixture
+def picture():
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((20, 16), Image.Resampling.BICUBIC)
+
+
+def test_everything_once(run, picture):
+    model = infdiff.load(run, device="cpu")
+    assert model.size == (16, 16)
+    (image,) = model.sample(1, (16, 24), seed=3)
+    assert image.size == (24, 16)
+    several = model.sample(3, "16x24", seed=3, output="numpy")
+    assert several.shape == (3, 16, 24, 3)
+    assert np.abs(several[0].astype(int) - np.array(image)).max() <= 1
+    z = model.encode([picture, picture])
+    assert z.shape == (2, 8)
+    torch.testing.assert_close(z[0], z[1])
+    assert model.decode(z, 24, output="tensor").shape == (2, 3, 24, 24)
+    assert model.reconstruct(picture)[0].size == picture.size
+    assert model.super_resolve(picture, 40, steps=2)[0].size == (40, 32)
+    mask = np.zeros((16, 20), dtype=bool)
+    mask[4:9, 5:12] = True
+    filled = model.inpaint(picture, mask, 2, steps=2, output="numpy")
+    assert (filled[:, ~mask] == np.array(picture)[~mask]).all()
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_an_exported_model_gives_the_same_pixels(latent, run, script, tmp_path, picture):
+    if latent:
+        settings = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8"]
+        assert script("train_latent.py", "--run", "runs/x", "--steps", 5, *settings).returncode == 0
+    model = infdiff.load(run, device="cpu")
+    folder = model.export(tmp_path / "exported")
+    files = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".yaml", ".json", ".safetensors"}
+    assert ("ema_latent.safetensors" in files) == latent
+    assert "optimizer.safetensors" not in files
+    again = infdiff.load(folder, device="cpu")
+    for a, b in (
+        (model.sample(2, 24, output="tensor"), again.sample(2, 24, output="tensor")),
+        (model.reconstruct(picture, output="tensor"), again.reconstruct(picture, output="tensor")),
+    ):
+        assert torch.equal(a, b)
+    with pytest.raises(UserError, match="not empty"):
+        model.export(folder)
+
+
+def test_options_that_do_not_fit_are_named(run, picture):
+    model = infdiff.load(run, device="cpu")
+    for call, message in (
+        (lambda: model.sample(1, wrong=1), "unknown option 'wrong'"),
+        (lambda: model.sample(1, steps=5000), "--steps 5000"),
+        (lambda: model.sample(1, output="gif"), "output='gif'"),
+        (lambda: model.super_resolve(picture, 8), "smaller than the picture"),
+        (lambda: model.inpaint(picture, np.zeros((16, 20), bool)), "nothing to fill"),
+        (lambda: model.inpaint([picture, picture], np.ones((16, 20), bool)), "takes one"),
+    ):
+        with pytest.raises((UserError, ValueError), match=message):
+            call()
+    with pytest.raises(UserError, match="not a run directory"):
+        infdiff.load(run / "nowhere")
+
+
+def test_images_in_every_form_are_the_same(picture):
+    array = np.array(picture)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    forms = (picture, array, array[None], [picture], tensor, tensor[None], tensor / 255, array.astype(float) / 255)
+    for form in forms:
+        assert torch.equal(to_images(form)[0], tensor)
+    assert torch.equal(to_images(picture.convert("RGBA"))[0], tensor)
+    assert to_images([array, tensor]).shape == (2, 3, 16, 20)
+    for form in ("pil", "numpy", "tensor"):
+        assert torch.equal(to_images(from_images(tensor[None], form))[0], tensor)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("a.png", "str"),
+        ([], "no image"),
+        (np.zeros((4, 4)), "three channels"),
+        (np.zeros((4, 4, 4), np.uint8), "three channels"),
+        (torch.full((3, 4, 4), 2.0), r"\[0, 1\]"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "uint8"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)], "several sizes"),
+    ],
+)
+def test_what_is_no_image_is_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        to_images(bad)
+
+
+def test_masks_in_every_form_are_the_same():
+    wanted = torch.zeros(4, 6, dtype=torch.bool)
+    wanted[1:3, 2:5] = True
+    grey = (wanted * 255).to(torch.uint8).numpy()
+    for mask in (
+        wanted,
+        wanted.numpy(),
+        grey,
+        wanted.float(),
+        Image.fromarray(grey),
+        Image.fromarray(grey).convert("1"),
+    ):
+        assert torch.equal(to_mask(mask, (4, 6)), wanted)
+    with pytest.raises(ValueError, match="4x5"):
+        to_mask(wanted, (4, 5))
