@@ -3,21 +3,24 @@
   python scripts/sample.py --res 1024                                     # one image from the newest run
   python scripts/sample.py --run runs/photos --res 512x1024 --n 4 --steps 50 --seed 7 --out pictures
   python scripts/sample.py --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur
+  python scripts/sample.py --run runs/photos --interpolate a.png b.png --frames 12
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
 
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import Run, check_sampling, default_batch, newest_run, training_size
+from infdiff.build import Run, default_batch, newest_run, sampling_options, training_size
 from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.diffusion.samplers import SAMPLERS
-from infdiff.grid import format_size
-from infdiff.pipelines.sample_folder import sample_to_folder
+from infdiff.grid import Size, format_size
+from infdiff.pipelines.picture_files import read_pictures_at
+from infdiff.pipelines.sample_folder import frames_to_folder, sample_to_folder
 
 
 def main() -> None:
@@ -35,24 +38,21 @@ def main() -> None:
         "--truncation", type=float, help="of the codes' spread; below 1 more usual images, less variety"
     )
     parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="from one picture to another")
+    parser.add_argument("--frames", type=int, default=8, help="of --interpolate, with both ends (default 8)")
     parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
     parser.add_device()
     arguments = parser.parse_args()
     trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
-    defaults = trained.config.sample
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
-    options = {
-        "size": size,
-        "seed": arguments.seed,
-        "sampler": arguments.sampler or defaults.sampler,
-        "steps": defaults.steps if arguments.steps is None else arguments.steps,
-        "eta": defaults.eta if arguments.eta is None else arguments.eta,
-        "truncation": defaults.truncation if arguments.truncation is None else arguments.truncation,
-        "deblur": arguments.deblur,
-    }
+    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "truncation")}
+    options = sampling_options(trained.config, **given)
+    if arguments.interpolate:
+        interpolate(trained, arguments, size, options["steps"])
+        return
     count = positive("--n", arguments.n)
     batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
-    check_sampling(trained.config, options)
+    options |= {"size": size, "seed": arguments.seed, "deblur": arguments.deblur}
     folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-seed{arguments.seed}"
     codes = trained.describe_latents()
     record = options | {"size": list(size), "count": count, "batch": batch, "latents": codes}
@@ -67,6 +67,19 @@ def main() -> None:
             record=record,
         )
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
+
+
+def interpolate(trained: Run, arguments: Namespace, size: Size, steps: int) -> None:
+    """`--interpolate`: deterministic DDIM, whatever the other sampling options say."""
+    trained.require_encoder()
+    frames = positive("--frames", arguments.frames)
+    pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
+    with tqdm(total=frames * steps, unit="step", disable=None) as bar:
+        out = trained.interpolate(pictures, frames, steps=steps, on_step=bar.update)
+    folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
+    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": steps}
+    record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}
+    print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from infdiff.build.check import (
     check_enlarging,
     check_guidance,
     check_latent,
-    check_sampling,
     default_batch,
     grid_size,
     point_count,
+    sampling_options,
     training_size,
 )
 from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
@@ -30,7 +30,6 @@ __all__ = [
     "check_enlarging",
     "check_guidance",
     "check_latent",
-    "check_sampling",
     "default_batch",
     "encode_run",
     "grid_size",
@@ -38,5 +37,6 @@ __all__ = [
     "open_for_training",
     "open_latent_folder",
     "point_count",
+    "sampling_options",
     "training_size",
 ]

@@ -97,8 +97,15 @@ def check_latent(config: Config, overrides: Sequence[str]) -> None:
             raise UserError(f"latent.train.{key}: {getattr(latent.train, key)}: want at least 1")
 
 
-def check_sampling(config: Config, options: dict[str, Any]) -> None:
-    """Raise UserError naming the first sampling option that cannot work with this run."""
+def sampling_options(config: Config, **given: Any) -> dict[str, Any]:
+    """sampler, steps, eta and truncation: those given and not None, else the run's.
+
+    Raises UserError naming the first one that cannot work with this run.
+    """
+    options = {
+        name: getattr(config.sample, name) if given.get(name) is None else given[name]
+        for name in ("sampler", "steps", "eta", "truncation")
+    }
     if not 1 <= options["steps"] <= config.diffusion.steps:
         raise UserError(f"--steps {options['steps']}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
     if not options["truncation"] >= 0:
@@ -107,6 +114,7 @@ def check_sampling(config: Config, options: dict[str, Any]) -> None:
         )
     if not 0 <= options["eta"] <= 1:
         raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
+    return options
 
 
 def check_guidance(config: Config, steps: int, weight: float, variety: float = 0.0) -> None:

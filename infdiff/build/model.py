@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from infdiff.build.check import check_enlarging, check_guidance, check_sampling, default_batch, training_size
+from infdiff.build.check import check_enlarging, check_guidance, default_batch, sampling_options, training_size
 from infdiff.build.latent_model import LatentModel, latent_folder
 from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.build.run import Run
@@ -49,7 +49,6 @@ class Model:
     ) -> Any:
         """n new images. options: sampler, steps, eta, truncation, deblur; by default the run's."""
         whole, settings = self._size(size), self._options(options)
-        check_sampling(self.run.config, settings)
         batch = default_batch(self.run.config, whole)
         images = [
             self.run.sample(indices.tolist(), whole, seed=seed, **settings) for indices in torch.arange(n).split(batch)
@@ -66,7 +65,6 @@ class Model:
     ) -> Any:
         """Images of codes (N, z_dim), at any size. options: as `sample`, but for truncation."""
         settings = self._options(options)
-        check_sampling(self.run.config, settings)
         del settings["truncation"]
         return from_images(self.run.decode(z, self._size(size), seed=seed, **settings), output)
 
@@ -160,12 +158,11 @@ class Model:
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         """The run's sampling settings, with those given in their place."""
-        sample = self.run.config.sample
-        settings: dict[str, Any] = {name: getattr(sample, name) for name in ("sampler", "steps", "eta", "truncation")}
-        unknown = given.keys() - {*settings, "deblur"}
-        if unknown:
+        deblur = given.pop("deblur", False)
+        settings = sampling_options(self.run.config, **given)
+        if unknown := given.keys() - settings.keys():
             raise ValueError(f"unknown option {sorted(unknown)[0]!r}: want {', '.join([*settings, 'deblur'])}")
-        return settings | {"deblur": False} | given
+        return settings | {"deblur": deblur}
 
 
 def _copy(source: Path, target: Path, name: str) -> None:

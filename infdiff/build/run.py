@@ -23,6 +23,7 @@ from infdiff.grid import Size
 from infdiff.images import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode, generate
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
+from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.super_resolve import super_resolve
 from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
@@ -187,6 +188,18 @@ class Run:
         images = images.to(self.device)
         z = self.encode(images)
         out = super_resolve(self.denoiser, self.process, from_uint8(images), size=size, z=z, seed=seed, **options)
+        return to_uint8(out).cpu()
+
+    @torch.no_grad()
+    def interpolate(self, images: Tensor, frames: int, **options: Any) -> Tensor:
+        """From the first to the second of two images (2, 3, H, W) uint8: (frames, 3, H, W) uint8, both ends included.
+
+        options: as `pipelines.interpolate`. Raises UserError for a run without encoder.
+        """
+        self.require_encoder()
+        images = images.to(self.device)
+        z = self.encode(images)
+        out = interpolate(self.denoiser, self.process, from_uint8(images), z=z, frames=frames, **options)
         return to_uint8(out).cpu()
 
     @torch.no_grad()

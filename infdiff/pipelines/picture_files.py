@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from infdiff.data.images import to_rgb
+from infdiff.data.images import crop_to_aspect, resize, to_rgb
 from infdiff.errors import UserError
 from infdiff.grid import Size, format_size
 
@@ -21,6 +22,12 @@ def read_picture(option: str, path: Path) -> Tensor:
     Raises UserError naming the option and the file.
     """
     return torch.from_numpy(np.array(_read_rgb(option, path))).permute(2, 0, 1)[None].contiguous()
+
+
+def read_pictures_at(option: str, paths: Sequence[Path], size: Size) -> Tensor:
+    """(N, 3, H, W) uint8 of image files, cropped to the aspect ratio of `size` and resized to it."""
+    pictures = [np.array(resize(crop_to_aspect(_read_rgb(option, path), size), size)) for path in paths]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def read_mask(path: Path, size: Size) -> Tensor:

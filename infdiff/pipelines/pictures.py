@@ -21,6 +21,15 @@ def save_png(image: Tensor, path: Path) -> None:
     temporary.replace(path)
 
 
+def save_gif(images: Tensor, path: Path, milliseconds: int = 80) -> None:
+    """(N, 3, H, W) uint8 to a GIF that goes there and back for ever; the file appears only when it is whole."""
+    frames = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
+    frames += frames[-2:0:-1]
+    temporary = path.with_name(f".{path.name}.partial")
+    frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    temporary.replace(path)
+
+
 def save_with_record(image: Tensor, path: Path, record: dict[str, Any]) -> None:
     """(3, H, W) uint8 to a PNG file, and to a JSON file beside it how it was made. Raises UserError if it cannot be."""
     try:

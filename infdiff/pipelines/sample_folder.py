@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.pipelines.pictures import contact_sheet, save_png
+from infdiff.pipelines.pictures import contact_sheet, save_gif, save_png
 
 
 def sample_to_folder(
@@ -35,6 +35,23 @@ def sample_to_folder(
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     return sheet
+
+
+def frames_to_folder(frames: Tensor, folder: Path, record: dict[str, Any]) -> Path:
+    """Write frames (N, 3, H, W) uint8 as PNG files, a contact sheet, frames.gif and a JSON file; return the GIF's path.
+
+    Raises UserError when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames):
+            save_png(frame, folder / f"{number:05d}.png")
+        save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / "grid.png")
+        save_gif(frames, folder / "frames.gif")
+        (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder / "frames.gif"
 
 
 def _columns(count: int) -> int:

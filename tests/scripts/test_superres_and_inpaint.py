@@ -127,3 +127,18 @@ def test_a_run_without_encoder(script, tmp_path):
     picture(tmp_path / "photo.png")
     mask(tmp_path / "mask.png")
     assert inpaint(script).returncode == 0
+
+
+def test_interpolation_from_picture_to_picture(script, trained):
+    picture(trained / "a.png", size=(30, 20))
+    picture(trained / "b.png", size=(16, 16), mode="L")
+    call = ("sample.py", "--run", "runs/x", "--interpolate", "a.png", "b.png", "--steps", 3)
+    result = script(*call, "--frames", 4, "--res", "16x24", "--out", "way")
+    assert result.returncode == 0, result.stderr
+    folder = trained / "way"
+    names = {"00000.png", "00001.png", "00002.png", "00003.png", "grid.png", "frames.gif", "samples.json"}
+    assert {p.name for p in folder.iterdir()} == names
+    with Image.open(folder / "frames.gif") as gif:
+        assert (gif.n_frames, gif.size) == (6, (24, 16))  # there and back
+    assert_one_line_error(script(*call, "--frames", 0), "--frames 0")
+    assert_one_line_error(script(*call[:4], "a.png", "no.png"), "--interpolate no.png: no such file")
