@@ -57,9 +57,7 @@ def _grid_to_points(
     return weighted_rows(rows, number, weight.to(torch.promote_types(rows.dtype, torch.float32)))
 
 
-@_grid_to_points.register_fake
-def _(rows: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]) -> Tensor:
-    return rows.new_empty((*ids.shape, rows.shape[2]))
+_grid_to_points.register_fake(lambda rows, ids, *_: rows.new_empty((*ids.shape, rows.shape[2])))
 
 
 @operator("grid_to_points_adjoint")
@@ -77,7 +75,8 @@ def _grid_to_points_adjoint(
 
 
 @_grid_to_points_adjoint.register_fake
-def _(grad: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]) -> Tensor:
+def _(grad: Tensor, *others: Any) -> Tensor:
+    grid = others[-1]
     return grad.new_empty((grad.shape[0], grid[0] * grid[1], grad.shape[2]))
 
 

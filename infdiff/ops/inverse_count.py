@@ -72,17 +72,7 @@ def _inverse_count(
     return inverse_count_ref(ids, size, kernel_size, scale, dtype=torch.float64)
 
 
-@_inverse_count.register_fake
-def _(
-    ids: Tensor,
-    index: Tensor | None,
-    height: int,
-    width: int,
-    kernel_size: int,
-    scale_rows: float,
-    scale_columns: float,
-) -> Tensor:
-    return ids.new_empty((*ids.shape, 1), dtype=torch.float64)
+_inverse_count.register_fake(lambda ids, *_: ids.new_empty((*ids.shape, 1), dtype=torch.float64))
 
 
 def _of_all_pixels(size: Size, kernel_size: int, scale: tuple[float, float], ids: Tensor) -> Tensor:

@@ -53,15 +53,8 @@ def _points_to_grid(
 
 
 @_points_to_grid.register_fake
-def _(
-    features: Tensor,
-    number: Tensor,
-    weight: Tensor,
-    reach: Tensor,
-    ids: Tensor,
-    size: Sequence[int],
-    grid: Sequence[int],
-) -> Tensor:
+def _(features: Tensor, *others: Any) -> Tensor:
+    grid = others[-1]
     return features.new_empty((features.shape[0], grid[0] * grid[1], features.shape[2]))
 
 
@@ -82,15 +75,7 @@ def _points_to_grid_adjoint(
 
 
 @_points_to_grid_adjoint.register_fake
-def _(
-    grad: Tensor,
-    number: Tensor,
-    weight: Tensor,
-    reach: Tensor,
-    ids: Tensor,
-    size: Sequence[int],
-    grid: Sequence[int],
-) -> Tensor:
+def _(grad: Tensor, number: Tensor, weight: Tensor, reach: Tensor, ids: Tensor, *sizes: Any) -> Tensor:
     return grad.new_empty((*ids.shape, grad.shape[2]))
 
 

@@ -141,18 +141,7 @@ def _forward(
     return points.convolve(features, taps, adjoint=False)
 
 
-@_forward.register_fake
-def _(
-    features: Tensor,
-    taps: Tensor,
-    ids: Tensor,
-    index: Tensor | None,
-    inverse: Tensor,
-    size: Sequence[int],
-    scale: Sequence[float],
-    backend: str,
-) -> Tensor:
-    return torch.empty_like(features, memory_format=torch.contiguous_format)
+_forward.register_fake(lambda features, *_: _like(features))
 
 
 @operator("sparse_depthwise_conv2d_backward")
@@ -178,23 +167,16 @@ def _backward(
 
 
 @_backward.register_fake
-def _(
-    grad: Tensor,
-    features: Tensor,
-    taps: Tensor,
-    ids: Tensor,
-    index: Tensor | None,
-    inverse: Tensor,
-    size: Sequence[int],
-    scale: Sequence[float],
-    backend: str,
-    to_features: bool,
-    to_taps: bool,
-) -> tuple[Tensor, Tensor]:
+def _(grad: Tensor, features: Tensor, taps: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    to_features, to_taps = others[-2:]
     return (
-        torch.empty_like(features, memory_format=torch.contiguous_format) if to_features else features.new_empty(0),
-        torch.empty_like(taps, memory_format=torch.contiguous_format) if to_taps else taps.new_empty(0),
+        _like(features) if to_features else features.new_empty(0),
+        _like(taps) if to_taps else taps.new_empty(0),
     )
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
