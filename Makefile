@@ -7,8 +7,9 @@ INSTALLED := .venv/.installed
 
 demo: $(INSTALLED)
 	$(PY) scripts/train.py --subsample 4
-	$(PY) scripts/sample.py --run runs/demo --res 64 --n 16 --out runs/demo/samples/64
-	$(PY) scripts/sample.py --run runs/demo --res 256 --n 4 --out runs/demo/samples/256
+	$(PY) scripts/train_latent.py --run runs/demo
+	$(PY) scripts/sample.py --run runs/demo --res 64 --n 16 --truncation 1 --out runs/demo/samples/64
+	$(PY) scripts/sample.py --run runs/demo --res 256 --n 4 --truncation 1 --out runs/demo/samples/256
 	@echo "Look at: runs/demo/samples/64/grid.png, runs/demo/samples/256/grid.png, runs/demo/loss.png"
 
 test: $(INSTALLED) tests
