@@ -94,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dense_filter(const feature* in, const float* taps, const float* scale, feature* out, int in_height, int in_width,
-                 int height, int width, int pad_y, int pad_x, int accumulate) {
-    convolve<false>(in, taps, nullptr, scale, out, in_height, in_width, height, width, 1, 1, pad_y, pad_x, 0,
+    dense_filter(const feature* in, const float* taps, feature* out, int in_height, int in_width, int height, int width,
+                 int pad_y, int pad_x, int accumulate) {
+    convolve<false>(in, taps, nullptr, nullptr, out, in_height, in_width, height, width, 1, 1, pad_y, pad_x, 0,
                     accumulate);
 }

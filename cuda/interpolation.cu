@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     bool alive = point < count;
     int id = alive ? (int)ids[(int64)image * ids_stride + point] : 0;
     int far = alive ? reach[(int64)image * reach_stride + point] : 0;
-    int gy = id / width * grid_height / height, gx = id % width * grid_width / width;
+    int gy = cell_of(id / width, height, grid_height), gx = cell_of(id % width, width, grid_width);
     int top = gy - far < 0 ? 0 : gy - far, left = gx - far < 0 ? 0 : gx - far;
     int bottom = gy + far >= grid_height ? grid_height - 1 : gy + far;
     int right = gx + far >= grid_width ? grid_width - 1 : gx + far;

@@ -45,6 +45,10 @@ __device__ inline void pixels_of(int cell, int pixels, int cells, int* first, in
     *last = to >= pixels ? pixels - 1 : to;
 }
 
+// The cell that holds a pixel's upper or left end. Where the nearest points are searched and where their users are looked
+// up, it has to be the same one.
+__device__ inline int cell_of(int pixel, int pixels, int cells) { return pixel * cells / pixels; }
+
 __device__ inline float share(const Place& place, int cell) {
     float weight = 0.0f;
     if (place.first == cell) weight += 1.0f - place.fraction;

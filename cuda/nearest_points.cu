@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         weight[place + i] = (float)(inverse[i] / total);
         if (missing) continue;
         int id = (int)ids[(int64)image * ids_stride + n];
-        int own_y = id / width * grid_height / height, own_x = id % width * grid_width / width;
+        int own_y = cell_of(id / width, height, grid_height), own_x = cell_of(id % width, width, grid_width);
         int dy = own_y > gy ? own_y - gy : gy - own_y, dx = own_x > gx ? own_x - gx : gx - own_x;
         // A maximum of whole numbers: the same in any order.
         atomicMax(&reach[(int64)image * count + n], dy > dx ? dy : dx);

@@ -106,8 +106,7 @@ def sampling_options(config: Config, **given: Any) -> dict[str, Any]:
         name: getattr(config.sample, name) if given.get(name) is None else given[name]
         for name in ("sampler", "steps", "eta", "truncation")
     }
-    if not 1 <= options["steps"] <= config.diffusion.steps:
-        raise UserError(f"--steps {options['steps']}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
+    _check_steps(config, options["steps"])
     if not options["truncation"] >= 0:
         raise UserError(
             f"--truncation {options['truncation']:g}: want 0 (the mean code) or more; 1 is the whole spread"
@@ -119,12 +118,16 @@ def sampling_options(config: Config, **given: Any) -> dict[str, Any]:
 
 def check_guidance(config: Config, steps: int, weight: float, variety: float = 0.0) -> None:
     """Raise UserError naming the first option of guided sampling that cannot work with this run."""
-    if not 1 <= steps <= config.diffusion.steps:
-        raise UserError(f"--steps {steps}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
+    _check_steps(config, steps)
     if not 0 <= weight <= 2:
         raise UserError(f"--weight {weight:g}: want 0 (no guidance) to 2; 1 follows what is known most closely")
     if not 0 <= variety <= 1:
         raise UserError(f"--variety {variety:g}: want 0 (the code of the visible pixels) to 1 (any code)")
+
+
+def _check_steps(config: Config, steps: int) -> None:
+    if not 1 <= steps <= config.diffusion.steps:
+        raise UserError(f"--steps {steps}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
 
 
 def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: float) -> Size:

@@ -163,7 +163,7 @@ def dense_filter(image: Tensor, weights: Tensor, *, pad: Size, size: Size, out: 
     batch, in_height, in_width, channels = image.shape
     result = torch.empty((batch, *size, channels), dtype=image.dtype, device=image.device) if out is None else out
     flat = weights.to(device=image.device, dtype=torch.float32).contiguous()
-    arguments = (image, flat, None, result, in_height, in_width, *size, *pad, int(out is not None))
+    arguments = (image, flat, result, in_height, in_width, *size, *pad, int(out is not None))
     grid = (_blocks(_vectors(channels) * _ceil(size[1], _RUN) * size[0]), batch, 1)
     defines = _features(image) | {"WINDOW_HEIGHT": weights.shape[0], "WINDOW_WIDTH": weights.shape[1]}
     compiled.launch("dense_conv.cu", "dense_filter", defines, grid, arguments)
