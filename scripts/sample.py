@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import Run, default_batch, newest_run, sampling_options, training_size
+from infdiff.build import Run, default_batch, newest_run, sampling_options, tile_rows, training_size
 from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.grid import Size, format_size
@@ -38,6 +38,7 @@ def main() -> None:
         "--truncation", type=float, help="of the codes' spread; below 1 more usual images, less variety"
     )
     parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    parser.add_argument("--tile", help="rows of pixels at a time, or auto, or off; default: auto for large images")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="from one picture to another")
     parser.add_argument("--frames", type=int, default=8, help="of --interpolate, with both ends (default 8)")
     parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
@@ -46,9 +47,9 @@ def main() -> None:
     trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "truncation")}
-    options = sampling_options(trained.config, **given)
+    options = sampling_options(trained.config, **given) | {"tile": tile_rows(trained.config, size, arguments.tile)}
     if arguments.interpolate:
-        interpolate(trained, arguments, size, options["steps"])
+        interpolate(trained, arguments, size, {name: options[name] for name in ("steps", "tile")})
         return
     count = positive("--n", arguments.n)
     batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
@@ -69,15 +70,15 @@ def main() -> None:
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
 
 
-def interpolate(trained: Run, arguments: Namespace, size: Size, steps: int) -> None:
+def interpolate(trained: Run, arguments: Namespace, size: Size, options: dict) -> None:
     """`--interpolate`: deterministic DDIM, whatever the other sampling options say."""
     trained.require_encoder()
     frames = positive("--frames", arguments.frames)
     pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
-    with tqdm(total=frames * steps, unit="step", disable=None) as bar:
-        out = trained.interpolate(pictures, frames, steps=steps, on_step=bar.update)
+    with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
+        out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
     folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
-    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": steps}
+    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
     record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}
     print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")
 

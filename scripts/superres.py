@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import Run, check_enlarging, newest_run
+from infdiff.build import Run, check_enlarging, newest_run, tile_rows
 from infdiff.cli import Parser, choose_device, run
 from infdiff.grid import format_size
 from infdiff.images import from_uint8
@@ -44,7 +44,8 @@ def main() -> None:
     options = {"method": arguments.method, "steps": steps, "weight": arguments.weight, "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
-        large = trained.super_resolve(small, size, on_step=bar.update, **options)
+        tile = tile_rows(trained.config, size)
+        large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
     agreement = psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small))
     record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}

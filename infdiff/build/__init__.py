@@ -9,6 +9,7 @@ from infdiff.build.check import (
     grid_size,
     point_count,
     sampling_options,
+    tile_rows,
     training_size,
 )
 from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
@@ -38,5 +39,6 @@ __all__ = [
     "open_latent_folder",
     "point_count",
     "sampling_options",
+    "tile_rows",
     "training_size",
 ]

@@ -11,11 +11,14 @@ from infdiff.diffusion.process import TARGETS
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.grid import Size, format_size, parse_size
-from infdiff.ops import BACKENDS
+from infdiff.grid import Size, format_size, parse_size, scale_of
+from infdiff.ops import BACKENDS, rows_around
 from infdiff.ops.kernels import MAX_WINDOW
 from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.points import KINDS
+
+_GIB = 1024**3
+_BUSY_PIXELS = 1 << 19
 
 
 def check_config(config: Config) -> None:
@@ -147,9 +150,31 @@ def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: f
 
 def default_batch(config: Config, size: Size) -> int:
     """How many images of a size to sample at once: about 2 GiB of features."""
+    return max(1, min(64, 2 * _GIB // _feature_bytes(config, size)))
+
+
+def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None:
+    """What `--tile` means: rows of pixels that go through the network at a time; None for all at once.
+
+    tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
+    take more than 3 GiB. Raises UserError for anything else.
+    """
+    if tile == "off" or (tile is None and _feature_bytes(config, size) <= 3 * _GIB):
+        return None
+    if tile is not None and tile != "auto":
+        if not tile.isdigit() or int(tile) < 1:
+            raise UserError(f"--tile {tile}: want a number of rows from 1 on, auto or off")
+        return int(tile)
+    # Half as high as the rows around them that are read, which take memory in any case; higher ones would be a quarter
+    # faster. But so many pixels that a device is busy.
+    reach = rows_around(config.model.kernel_size, scale_of(size, training_size(config)))
+    return max(-(-reach // 2), _BUSY_PIXELS // size[1], 1)
+
+
+def _feature_bytes(config: Config, size: Size) -> int:
+    """Of one image whose pixels all go through the network at once."""
     features_held = config.model.blocks + 6
-    image = size[0] * size[1] * config.model.channels * 4 * features_held
-    return max(1, min(64, 2 * 1024**3 // image))
+    return size[0] * size[1] * config.model.channels * 4 * features_held
 
 
 def training_size(config: Config) -> Size:

@@ -11,7 +11,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from infdiff.build.check import check_enlarging, check_guidance, default_batch, sampling_options, training_size
+from infdiff.build.check import (
+    check_enlarging,
+    check_guidance,
+    default_batch,
+    sampling_options,
+    tile_rows,
+    training_size,
+)
 from infdiff.build.latent_model import LatentModel, latent_folder
 from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.build.run import Run
@@ -47,8 +54,9 @@ class Model:
     def sample(
         self, n: int = 1, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
-        """n new images. options: sampler, steps, eta, truncation, deblur; by default the run's."""
-        whole, settings = self._size(size), self._options(options)
+        """n new images. options: sampler, steps, eta, truncation, by default the run's; deblur; tile as `tile_rows`."""
+        whole = self._size(size)
+        settings = self._options(options, whole)
         batch = default_batch(self.run.config, whole)
         images = [
             self.run.sample(indices.tolist(), whole, seed=seed, **settings) for indices in torch.arange(n).split(batch)
@@ -64,9 +72,10 @@ class Model:
         self, z: Tensor, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
         """Images of codes (N, z_dim), at any size. options: as `sample`, but for truncation."""
-        settings = self._options(options)
+        whole = self._size(size)
+        settings = self._options(options, whole)
         del settings["truncation"]
-        return from_images(self.run.decode(z, self._size(size), seed=seed, **settings), output)
+        return from_images(self.run.decode(z, whole, seed=seed, **settings), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **options: Any) -> Any:
         """Images through their codes and back, at their own size. options: as `decode`."""
@@ -89,7 +98,8 @@ class Model:
         steps = self.run.config.sample.steps if steps is None else steps
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         whole = check_enlarging(self.run.config, (small.shape[2], small.shape[3]), text, steps, weight)
-        out = self.run.super_resolve(small, whole, method=method, steps=steps, weight=weight, seed=seed)
+        options = {"method": method, "steps": steps, "weight": weight, "tile": tile_rows(self.run.config, whole)}
+        out = self.run.super_resolve(small, whole, seed=seed, **options)
         return from_images(out, output)
 
     def inpaint(
@@ -156,13 +166,14 @@ class Model:
     def _size(self, size: int | str | Size | None) -> Size:
         return self.size if size is None else parse_size(size)
 
-    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _options(self, given: dict[str, Any], size: Size) -> dict[str, Any]:
         """The run's sampling settings, with those given in their place."""
-        deblur = given.pop("deblur", False)
+        deblur, tile = given.pop("deblur", False), given.pop("tile", None)
         settings = sampling_options(self.run.config, **given)
         if unknown := given.keys() - settings.keys():
-            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: want {', '.join([*settings, 'deblur'])}")
-        return settings | {"deblur": deblur}
+            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: want {', '.join([*settings, 'deblur', 'tile'])}")
+        rows = tile_rows(self.run.config, size, None if tile is None else str(tile))
+        return settings | {"deblur": deblur, "tile": rows}
 
 
 def _copy(source: Path, target: Path, name: str) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.grid import Size
+from infdiff.models.in_strips import denoise_in_strips
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
@@ -77,3 +78,10 @@ class SparseUNet(nn.Module):
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())
         return by_rows(lambda h: self.project(self.norm(h)), h)
+
+    def in_strips(self, x: Tensor, t: Tensor, z: Tensor | None, rows: int) -> Tensor:
+        """All pixels of images x (B, in_channels, H, W) -> the same shape, equal to `forward` to rounding.
+
+        For images whose features are too large for memory: about `rows` rows at a time, without gradients.
+        """
+        return denoise_in_strips(self, x, t, z, rows)

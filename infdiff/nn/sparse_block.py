@@ -61,28 +61,33 @@ class SparseBlock(nn.Module):
         self.narrow = nn.Linear(mlp_ratio * channels, channels)
 
     def forward(self, x: Tensor, geometry: Geometry, condition: Tensor | None, skip: Tensor | None = None) -> Tensor:
-        if self.merge is not None and skip is not None:
-            x = by_rows(self._merge, x, skip)
-        return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, self.conv(x, geometry))
+        if skip is not None:
+            x = by_rows(self.merged, x, skip)
+        return self.mixed(x, self.conv(x, geometry), condition)
 
-    def _merge(self, x: Tensor, skip: Tensor) -> Tensor:
+    def merged(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The block's input, from features and those of a skip connection; for blocks that have one."""
         assert self.merge is not None
         return self.merge(torch.cat([x, skip], dim=-1))
+
+    def mixed(self, x: Tensor, convolved: Tensor, condition: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """The block's output, from its input and the convolution of that."""
+        return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
     def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return self.narrow(F.silu(self.widen(self.norm(x, condition))))
 
 
-def by_rows(function: Callable[..., Tensor], *features: Tensor) -> Tensor:
+def by_rows(function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None) -> Tensor:
     """Apply a function of each point's features (B, L, C); outside training a slice of points at a time.
 
-    Same result; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
+    Same result; memory for intermediate layers does not grow with L, and they stay in the processor's cache. out:
+    where to put the result, if it is not to be new.
     """
     batch, count = features[0].shape[:2]
     at_once = max(1, _ROWS_AT_ONCE // batch)
-    if torch.is_grad_enabled() or count <= at_once:
+    if torch.is_grad_enabled() or (count <= at_once and out is None):
         return function(*features)
-    out: Tensor | None = None
     for start in range(0, count, at_once):
         piece = function(*(f[:, start : start + at_once] for f in features))
         if out is None:

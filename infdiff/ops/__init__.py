@@ -12,10 +12,13 @@ from infdiff.ops.points_to_grid import points_to_grid, points_to_grid_ref
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_ref, tent_matrix
 from infdiff.ops.sparse_conv2d import sparse_conv2d, sparse_conv2d_ref
 from infdiff.ops.sparse_depthwise_conv2d import sparse_depthwise_conv2d, sparse_depthwise_conv2d_ref
+from infdiff.ops.strips import GridFromStrips, conv2d_strip, rows_around
 
 __all__ = [
     "BACKENDS",
+    "GridFromStrips",
     "Neighbours",
+    "conv2d_strip",
     "grid_to_points",
     "grid_to_points_ref",
     "inverse_count",
@@ -28,6 +31,7 @@ __all__ = [
     "points_to_grid_ref",
     "resize_kernel",
     "resize_kernel_ref",
+    "rows_around",
     "sparse_conv2d",
     "sparse_conv2d_ref",
     "sparse_depthwise_conv2d",

@@ -6,10 +6,13 @@ sum_y kappa(y - c) v(y) has four forms, which agree. At scale s and k x k taps, 
 - tents: on any scale, for each row of taps, kappa along the row, then that row's tent along the column, 2 k s (k + 2);
 - fourier: on any scale, a product of spectra, whatever s is. Depthwise taps only.
 
-Images are (B, H, W, C), channels last, as features at points are.
+Images are (B, H, W, C), channels last, as features at points are. Where only some rows of a large image are in memory,
+`context` says how many of those given, above and below, are there to be read alone.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +27,14 @@ from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel
 FORMS = ("direct", "whole", "tents", "fourier")
 
 Scale = tuple[float, float]
+Context = tuple[int, int]
 
 # Measured on 2 CPU cores with 7 x 7 taps: up to this many pixels in the window, the direct form beats the Fourier one,
 _MAX_DIRECT_WINDOW = 625
 # and up to this whole-number scale, the whole form does.
-_MAX_WHOLE_SCALE = 48
+_MAX_WHOLE_SCALE = 64
+# A tent along columns longer than this many pixels a side is filtered in two parts.
+_LONG_TENT = 16
 # The gradient to the taps is summed directly for windows up to this size, and through spectra for larger ones.
 _MAX_DIRECT_GRADIENT_WINDOW = 49
 # Our kernels have no Fourier form. By multiply-adds; not measured.
@@ -56,17 +62,24 @@ def choose_form(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
     return "fourier" if taps.shape[1] == 1 else "tents"
 
 
-def dense_conv2d(image: Tensor, taps: Tensor, scale: Scale, form: str | None = None) -> Tensor:
+def dense_conv2d(
+    image: Tensor, taps: Tensor, scale: Scale, form: str | None = None, context: Context = (0, 0)
+) -> Tensor:
     """image (B, H, W, C), taps (C, 1, k, k) or (O, C, k, k) at the base resolution -> (B, H, W, C or O), in PyTorch.
 
-    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. Differentiable.
+    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. context: rows above
+    and below for which no result is wanted; the result is as many rows shorter. Differentiable.
     """
     form = form or choose_form(taps, scale)
-    apply = {"direct": _direct, "whole": _whole, "tents": _tents, "fourier": _fourier}[form]
     # Forms with sums of many pixels on the way take them in float32, and round once.
     dtype = image.dtype if form == "direct" else torch.promote_types(image.dtype, torch.float32)
     taps = taps.to(torch.promote_types(taps.dtype, torch.float32))
-    result = apply(image.to(dtype).permute(0, 3, 1, 2), taps, scale)
+    wide = image.to(dtype).permute(0, 3, 1, 2)
+    if form == "whole":
+        result = _whole(wide, taps, scale, context)
+    else:
+        result = {"direct": _direct, "tents": _tents, "fourier": _fourier}[form](wide, taps, scale)
+        result = result[:, :, context[0] : result.shape[2] - context[1]]
     return result.permute(0, 2, 3, 1).to(image.dtype)
 
 
@@ -105,27 +118,67 @@ def _direct(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     return F.conv2d(image, kappa, padding="same", groups=_groups(image, taps))
 
 
-def _whole(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+def _whole(image: Tensor, taps: Tensor, scale: Scale, context: Context = (0, 0)) -> Tensor:
     """tent(n / s) along rows and columns, then the taps s pixels apart.
 
     The dilated convolution runs as an ordinary one of each of the s^2 sub-lattices: libraries do that far faster than a
     dilated depthwise convolution of one large image.
     """
-    height, width = image.shape[2:]
-    batch, channels = image.shape[:2]
+    batch = image.shape[0]
+    size = (image.shape[2] - sum(context), image.shape[3])
     steps = [round(s) for s in scale]
-    for axis, step in enumerate(steps):
-        weight = tent_matrix(1, float(step), dtype=image.dtype, device=image.device)
-        shape, padding = [1, 1, 1, 1], [0, 0]
-        shape[2 + axis] = -1
-        # The filter spreads the image up to a step past its border, where the outer taps still read it.
-        padding[axis] = step - 1 + step
-        image = F.conv2d(image, weight.view(shape).expand(channels, -1, -1, -1), padding=padding, groups=channels)
-    image = F.pad(image, (0, -width % steps[1], 0, -height % steps[0]))
+    half = taps.shape[-1] // 2
+    padding = []
+    for axis, (step, outside) in enumerate(zip(steps, (context, (0, 0)), strict=True)):
+        # Of the half * step pixels past the result that the taps read, the filter fills those up to a step past the
+        # image; the others are zero, which the convolution of the sub-lattices adds by itself.
+        filled = min(half, max(-(-(c + step - 1) // step) for c in outside))
+        past = filled * step + step - 1
+        rest = -size[axis] % step
+        image = _tent_filter(image, axis, step, (past - outside[0], past - outside[1] + rest))
+        padding.append(half - filled)
     image = rearrange(image, "b c (h p) (w q) -> (b p q) h w c", p=steps[0], q=steps[1]).permute(0, 3, 1, 2)
-    image = F.conv2d(image, taps, padding="same", groups=_groups(image, taps))[:, :, 1:-1, 1:-1]
+    image = F.conv2d(image, taps, padding=padding, groups=_groups(image, taps))
     image = rearrange(image, "(b p q) c h w -> b (h p) (w q) c", b=batch, p=steps[0], q=steps[1])
-    return image[:, :height, :width].permute(0, 3, 1, 2)
+    return image[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+
+
+def _tent_filter(image: Tensor, axis: int, step: int, pad: tuple[int, int]) -> Tensor:
+    """tent(n / step) along rows (axis 0) or columns (1) of images (B, C, H, W), padded (or cropped) before and after.
+
+    The result is the pixels whose whole window is there. A long filter along a column of pixels, far apart in memory,
+    is cut in two: the tent between its knots is the interpolant of its own values at every n-th pixel.
+    """
+    inner = max(n for n in range(1, math.isqrt(step) + 1) if step % n == 0) if axis == 0 and step > _LONG_TENT else step
+    outer = step // inner
+    even = max(0, min(pad))
+    rest = [pad[0] - even, pad[1] - even]
+    # The second part looks at every inner-th row, as at a row of an image of so many times the width.
+    rows = image.shape[2] + sum(pad) - 2 * (inner - 1)
+    if outer > 1:
+        rest[1] += -rows % inner
+    if any(rest):
+        image = F.pad(image, (0, 0, *rest) if axis == 0 else (*rest, 0, 0))
+    image = _filter(image, axis, _tent(inner, image), even)
+    if outer == 1:
+        return image
+    width = image.shape[3]
+    folded = rearrange(image, "b c (h n) w -> b h (n w) c", n=inner).permute(0, 3, 1, 2)
+    folded = _filter(folded, axis, _tent(outer, image), 0)
+    return rearrange(folded, "b c h (n w) -> b (h n) w c", w=width).permute(0, 3, 1, 2)[
+        :, :, : rows - 2 * (step - inner)
+    ]
+
+
+def _filter(image: Tensor, axis: int, weight: Tensor, pad: int) -> Tensor:
+    shape, padding = [1, 1, 1, 1], [0, 0]
+    shape[2 + axis], padding[axis] = -1, pad
+    channels = image.shape[1]
+    return F.conv2d(image, weight.view(shape).expand(channels, -1, -1, -1), padding=padding, groups=channels)
+
+
+def _tent(step: int, like: Tensor) -> Tensor:
+    return tent_matrix(1, float(step), dtype=like.dtype, device=like.device).view(-1)
 
 
 def _tents(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:

@@ -76,14 +76,18 @@ _inverse_count.register_fake(lambda ids, *_: ids.new_empty((*ids.shape, 1), dtyp
 
 
 def _of_all_pixels(size: Size, kernel_size: int, scale: tuple[float, float], ids: Tensor) -> Tensor:
-    """Every pixel is a point: the count is a product of one number for each row and one for each column."""
-    high, wide = (
-        F.conv1d(
-            torch.ones(1, 1, n, dtype=torch.float64, device=ids.device), weights.view(1, 1, -1), padding="same"
-        ).view(-1)
-        for n, weights in zip(size, _chi(kernel_size, scale, ids.device), strict=True)
-    )
+    high, wide = counts_by_axis(size, kernel_size, scale, ids.device)
     return (kernel_size**2 / (high[:, None] * wide)).view(1, -1, 1).repeat(ids.shape[0], 1, 1)
+
+
+def counts_by_axis(size: Size, kernel_size: int, scale: tuple[float, float], device: torch.device) -> list[Tensor]:
+    """Where every pixel is a point, sum chi is a product of one number for each row (H,) and each column (W,)."""
+    return [
+        F.conv1d(torch.ones(1, 1, n, dtype=torch.float64, device=device), weights.view(1, 1, -1), padding="same").view(
+            -1
+        )
+        for n, weights in zip(size, _chi(kernel_size, scale, device), strict=True)
+    ]
 
 
 def _chi(kernel_size: int, scale: tuple[float, float], device: torch.device) -> list[Tensor]:

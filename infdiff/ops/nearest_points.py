@@ -87,6 +87,25 @@ def _(
     )
 
 
+def nearest_pixels(size: Size, grid: Size, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+    """`nearest_points` where every pixel is a point: numbers (1, G*K, 3) int64 and weights float32.
+
+    The nearest three lie within two pixels of the one that holds the cell's centre, along either axis.
+    """
+    around = torch.arange(-2, 3, device=device)
+    lines, offsets = [], []
+    for pixels, cells in zip(size, grid, strict=True):
+        cell = torch.arange(cells, device=device)[:, None]
+        line = (2 * cell + 1) * pixels // (2 * cells) + around
+        lines.append(line)
+        offsets.append(_offsets(line, cell, pixels, cells).masked_fill_((line < 0) | (line >= pixels), float("inf")))
+    vertical, horizontal = offsets[0].square(), (offsets[1] * _aspect(size, grid)).square()
+    distance = (vertical[:, None, :, None] + horizontal[:, None, :]).flatten(2).flatten(0, 1)[None]
+    number = (lines[0][:, None, :, None] * size[1] + lines[1][:, None, :]).flatten(2).flatten(0, 1)[None]
+    place, value = _smallest(distance)
+    return number.gather(2, place).where(value.isfinite(), 0), _weights(value)
+
+
 def own_cells(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
     """The (row, column) of the grid cell that holds each point."""
     row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
@@ -109,6 +128,9 @@ def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) 
 
 def _search(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
     """Numbers (B, G*K, 3) int64 and weights."""
+    if ids.shape[1] == size[0] * size[1]:
+        number, weight = nearest_pixels(size, grid, ids.device)
+        return number.repeat(ids.shape[0], 1, 1), weight.repeat(ids.shape[0], 1, 1)
     row_number, row_distance = _nearest_in_rows(ids, size, grid)  # (B, H, K, 3)
     every_row = torch.arange(size[0], device=ids.device).expand(grid[0], -1)
     if ids.device.type != "cpu" or size[0] <= 2 * _ROWS_AROUND + 1:

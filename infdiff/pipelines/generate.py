@@ -23,11 +23,18 @@ class PointNetwork(Protocol):
 
     def __call__(self, x: Tensor, geometry: Any, *condition: Any) -> Tensor: ...
 
+    def in_strips(self, x: Tensor, t: Tensor, z: Tensor | None, rows: int) -> Tensor: ...
+
 
 def image_network(
-    denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device
+    denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device, tile: int | None = None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The denoiser on all pixels of images (B, C, H, W) of one size, with codes z (B, z_dim) or None."""
+    """The denoiser on all pixels of images (B, C, H, W) of one size, with codes z (B, z_dim) or None.
+
+    tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
+    """
+    if tile is not None:
+        return lambda x, t: denoiser.in_strips(x, t, z, tile)
     geometry = denoiser.geometry(all_points(batch, size, device), size)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -49,6 +56,7 @@ def generate(
     sampler: str = "ddim",
     steps: int = 50,
     eta: float = 0.0,
+    tile: int | None = None,
     channels: int = 3,
     start: Tensor | None = None,
     guide: Callable[[Denoiser], Denoiser] | None = None,
@@ -56,11 +64,12 @@ def generate(
 ) -> Tensor:
     """Mollified images T x_0 (B, C, H, W) in [-1, 1]; image `indices[i]` depends on (seed, indices[i]) and z[i] alone.
 
-    start: T xi to begin with, instead of drawn noise. guide: turns the denoiser into one that heeds what is known.
+    tile: as `image_network`. start: T xi to begin with, instead of drawn noise. guide: turns the denoiser into one that
+    heeds what is known.
     on_step is called after each evaluation of the network.
     """
     generators = [generator_for(device, seed, "image", i) for i in indices]
-    denoise = process.denoiser(image_network(denoiser, size, z, len(indices), device))
+    denoise = process.denoiser(image_network(denoiser, size, z, len(indices), device, tile))
     follow = denoise if guide is None else guide(denoise)
 
     def counted(x: Tensor, t: int) -> Tensor:

@@ -22,6 +22,7 @@ def interpolate(
     z: Tensor | None,
     frames: int,
     steps: int = 50,
+    tile: int | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """Two images (2, C, H, W) in [-1, 1] and their codes (2, z_dim) -> (frames, C, H, W), both ends included.
@@ -29,15 +30,26 @@ def interpolate(
     Deterministic: each frame is what DDIM makes of its code and noise, so the ends are reconstructions.
     """
     size, device = (ends.shape[2], ends.shape[3]), ends.device
-    denoise = process.denoiser(image_network(denoiser, size, z, 2, device))
+    denoise = process.denoiser(image_network(denoiser, size, z, 2, device, tile))
     noise = ddim_inversion(denoise, process.mollifier(ends), steps, alpha_bar=process.alpha_bar)
     pictures = []
     for frame in range(frames):
         part = frame / max(1, frames - 1)
-        options = {"z": None if z is None else torch.lerp(z[:1], z[1:], part), "steps": steps, "on_step": on_step}
+        options = {"z": None if z is None else torch.lerp(z[:1], z[1:], part), "steps": steps}
         start = spherical(noise[:1], noise[1:], part)
         pictures.append(
-            generate(denoiser, process, size=size, seed=0, indices=[frame], device=device, start=start, **options)
+            generate(
+                denoiser,
+                process,
+                size=size,
+                seed=0,
+                indices=[frame],
+                device=device,
+                tile=tile,
+                start=start,
+                on_step=on_step,
+                **options,
+            )
         )
     return torch.cat(pictures)
 

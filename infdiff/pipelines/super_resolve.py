@@ -37,10 +37,12 @@ def super_resolve(
     method: str = "guided",
     steps: int = 50,
     weight: float = 1.0,
+    tile: int | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1], codes z (B, z_dim) -> (B, C, H, W) of `size`, in [-1, 1].
 
+    tile: rows at a time with "encode"; "guided" differentiates the network, which takes all of them at once.
     Raises ValueError for an unknown method.
     """
     if method not in METHODS:
@@ -49,7 +51,7 @@ def super_resolve(
     options: dict[str, Any] = {"size": size, "seed": seed, "z": z, "device": device, "steps": steps, "on_step": on_step}
     options["indices"] = range(batch)
     if method == "encode":
-        return generate(denoiser, process, **options)
+        return generate(denoiser, process, tile=tile, **options)
     mollified = process.mollifier(small)
     denoise = process.denoiser(image_network(denoiser, small_size(small), z, batch, device))
     noise = ddim_inversion(denoise, mollified, steps, alpha_bar=process.alpha_bar)

@@ -68,11 +68,23 @@ def test_the_gradient_to_the_taps(scale, generator):
     torch.testing.assert_close(dense_taps_gradient(image, grad, 5, scale), expected, rtol=1e-9, atol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [*SCALES, (20.0, 2.0), (23.0, 1.0)])
+@pytest.mark.parametrize("context", [(0, 9), (4, 0), (3, 5), (11, 10)])
+def test_rows_that_are_context(scale, context, generator):
+    image = image_of((22, 14), 4, generator)
+    taps = torch.randn(4, 1, 5, 5, dtype=torch.float64, generator=generator)
+    expected = written_out(image, taps, scale)[:, context[0] : 22 - context[1]]
+    for form in forms_for(scale):
+        torch.testing.assert_close(
+            dense_conv2d(image, taps, scale, form, context), expected, rtol=1e-10, atol=1e-9, msg=f"form {form}"
+        )
+
+
 def test_the_cheapest_form():
     depthwise, regular = torch.zeros(4, 1, 7, 7), torch.zeros(4, 4, 7, 7)
     assert choose_form(depthwise, (1.0, 1.0)) == choose_form(depthwise, (1.5, 1.5)) == "direct"
     assert choose_form(depthwise, (4.0, 8.0)) == "whole"
-    assert choose_form(depthwise, (4.0, 8.5)) == choose_form(depthwise, (64.0, 64.0)) == "fourier"
+    assert choose_form(depthwise, (4.0, 8.5)) == choose_form(depthwise, (128.0, 128.0)) == "fourier"
     assert choose_form(regular, (4.0, 8.5)) == choose_form(depthwise, (4.0, 8.5), compiled=True) == "tents"
     assert choose_form(depthwise, (64.0, 64.0), compiled=True) == "whole"
 

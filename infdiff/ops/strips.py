@@ -1,0 +1,87 @@
+"""Operators on a strip of a whole image: some of its rows, and those around them that are read.
+
+Every pixel is a point here. Together the strips of an image give what the operators on all its points give; memory is
+that of a strip. For inference: PyTorch's own operators, without rules of our own for gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from infdiff.grid import Size
+from infdiff.ops import compiled
+from infdiff.ops.dense_conv2d import Scale, dense_conv2d, dense_conv2d_kernels
+from infdiff.ops.inverse_count import counts_by_axis
+from infdiff.ops.nearest_points import NEAREST, nearest_pixels
+from infdiff.ops.registration import autocast
+from infdiff.ops.resize_kernel import kernel_reach
+from infdiff.ops.rows import weighted_rows
+
+# Channels convolved together: memory on the way is a multiple of them. Measured: 8 take a third longer, 32 no less.
+_CHANNELS_AT_ONCE = 16
+
+
+def rows_around(kernel_size: int, scale: Scale) -> int:
+    """Rows above and below that a row of `conv2d_strip` reads."""
+    return kernel_reach(kernel_size, scale[0])
+
+
+def conv2d_strip(
+    window: Tensor, taps: Tensor, size: Size, scale: Scale, *, first: int, rows: int, window_first: int
+) -> Tensor:
+    """Rows `first` to `first + rows` of the sparse convolution of an image all of whose pixels are points.
+
+    window (B, h, W, C): the image's rows from `window_first` on, which must reach `rows_around` past those wanted, or
+    to the image's border. taps (C, 1, k, k), or (O, C, k, k). Returns (B, rows, W, C or O), which is what
+    `sparse_depthwise_conv2d` and `sparse_conv2d` give there. Raises ValueError when rows are missing.
+    """
+    window, taps = autocast(window, taps)
+    context = first - window_first, window_first + window.shape[1] - first - rows
+    reach = rows_around(taps.shape[-1], scale)
+    if context[0] < min(reach, first) or context[1] < min(reach, size[0] - first - rows):
+        given = f"{window_first} to {window_first + window.shape[1]}"
+        raise ValueError(f"rows {first} to {first + rows} read {reach} rows to either side: given are rows {given}")
+    unread = [max(0, c - reach) for c in context]
+    window = window[:, unread[0] : window.shape[1] - unread[1]]
+    context = context[0] - unread[0], context[1] - unread[1]
+    high, wide = counts_by_axis(size, taps.shape[-1], scale, window.device)
+    inverse = taps.shape[-1] ** 2 / (high[first : first + rows, None, None] * wide[:, None])
+    inverse = inverse.to(torch.promote_types(window.dtype, torch.float32))
+    with torch.autocast(window.device.type, enabled=False):
+        if taps.shape[1] > 1:
+            return dense_conv2d(window, taps, scale, context=context).mul(inverse).to(window.dtype)
+        if compiled.serves(window):
+            total = dense_conv2d_kernels(window, taps, scale)[:, context[0] : context[0] + rows]
+            return total.mul(inverse).to(window.dtype)
+        out = window.new_empty(window.shape[0], rows, *window.shape[2:])
+        for channels in torch.arange(window.shape[3]).split(_CHANNELS_AT_ONCE):
+            some = slice(int(channels[0]), int(channels[-1]) + 1)
+            total = dense_conv2d(window[..., some], taps[some], scale, context=context)
+            torch.mul(total, inverse, out=out[..., some])
+        return out
+
+
+class GridFromStrips:
+    """`points_to_grid` of an image's features that come in strips, in any order."""
+
+    def __init__(self, size: Size, grid: Size, device: torch.device) -> None:
+        self.size, self.grid = size, grid
+        self.number, self.weight = nearest_pixels(size, grid, device)
+        self.near: Tensor | None = None
+
+    def add(self, features: Tensor, first: int) -> None:
+        """Features (B, rows * W, C) of the rows from `first` on."""
+        place = self.number.flatten() - first * self.size[1]
+        inside = ((place >= 0) & (place < features.shape[1])).view(1, -1, 1)
+        read = features[:, place.clamp(0, features.shape[1] - 1)]
+        self.near = read * inside if self.near is None else torch.where(inside, read, self.near)
+
+    def read(self) -> Tensor:
+        """(B, C, G, K), once all strips have been added."""
+        assert self.near is not None
+        cells = self.grid[0] * self.grid[1]
+        batch = self.near.shape[0]
+        own = torch.arange(cells * NEAREST, device=self.near.device).view(1, cells, NEAREST)
+        rows = weighted_rows(self.near, own.expand(batch, -1, -1), self.weight.expand(batch, -1, -1))
+        return rows.unflatten(1, self.grid).permute(0, 3, 1, 2)

@@ -1,0 +1,77 @@
+"""The denoiser strip by strip is the denoiser on all pixels at once."""
+
+import pytest
+import torch
+
+from infdiff.build import build_modules
+from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.models.in_strips import _BlockInStrips, _Memory
+from infdiff.points import all_points
+from tests.conftest import TINY
+
+
+def denoiser(*settings):
+    model = build_modules(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *settings]))["denoiser"].double().eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        # Zero initialisation would hide mistakes.
+        parameter.requires_grad_(False).add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def inputs(size, generator):
+    x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
+    return x, torch.tensor([3, 900]), torch.randn(2, 8, dtype=torch.float64, generator=generator)
+
+
+def at_once(model, x, t, z):
+    size = tuple(x.shape[2:])
+    return model(x.flatten(2).mT, model.geometry(all_points(len(x), size), size), t, z).mT.unflatten(2, size)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (48, 48), (33, 50), (64, 16), (40, 44)])
+@pytest.mark.parametrize("rows", [1, 5, 16, 23, 1000])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.blocks=1", "model.kernel_size=3"),
+        ("model.blocks=3", "model.kernel_size=7"),
+        ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
+    ],
+    ids=["one block", "three blocks", "regular taps"],
+)
+def test_strips_equal_all_at_once(size, rows, settings, generator):
+    model = denoiser(*settings)
+    given = inputs(size, generator)
+    expected = at_once(model, *given)
+    actual = model.in_strips(*given, rows)
+    # In float64, but for coordinates and normalisers, which are float32 in the one and not in the other.
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7 * float(expected.abs().max()))
+
+
+def test_memory_does_not_grow_with_the_height(monkeypatch, generator):
+    """A block's rows, and the strips under way or waiting on skip connections, for kernels of the same pixels."""
+    taken, held = [], []
+
+    def strip(memory, rows, original=_Memory.strip):
+        result = original(memory, rows)
+        taken.append(result.data_ptr())
+        return result
+
+    def begin(block, original=_BlockInStrips.begin):
+        held.append(block.held.shape[1])
+        original(block)
+
+    monkeypatch.setattr(_Memory, "strip", strip)
+    monkeypatch.setattr(_BlockInStrips, "begin", begin)
+    model = denoiser("model.blocks=2", "model.kernel_size=3")
+    most = []
+    for height in (32, 128):
+        model.base = (height, 16)
+        taken.clear()
+        held.clear()
+        model.in_strips(*inputs((height, 16), generator), 4)
+        most.append((max(held), len(set(taken))))
+    assert most[0] == most[1]
+    assert most[0][0] == 3 * 4
+    assert most[0][1] <= 6

@@ -1,0 +1,42 @@
+"""Samples far larger than training: memory is bounded, strips change nothing."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from infdiff.config import CONFIG_FOLDER
+from tests.conftest import ROOT, TINY, assert_one_line_error, pixels
+
+# Prints the largest memory, in bytes, of the command that it is given.
+MEASURED = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+MEASURED += "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+def test_4096_pixels_of_the_demo_model_within_4_gib(script, tmp_path):
+    trained = script("train.py", "--config", CONFIG_FOLDER / "demo.yaml", "--steps", 1, "--out", "runs/demo")
+    assert trained.returncode == 0, trained.stderr
+    sample = [str(ROOT / "scripts" / "sample.py"), "--run", "runs/demo", "--res", "4096", "--steps", "1"]
+    command = [sys.executable, "-c", MEASURED, sys.executable, *sample, "--out", "large", "--device", "cpu"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+    peak = int(result.stdout.split("PEAK")[1])
+    assert peak <= 4 * 1024**3
+    assert json.loads((tmp_path / "large" / "samples.json").read_text())["tile"] > 0
+    assert pixels(tmp_path / "large" / "00000.png").shape == (4096, 4096, 3)
+
+
+def test_strips_change_no_pixel_by_more_than_rounding(script, tmp_path):
+    assert script("train.py", "--steps", 2, "--out", "runs/x", *TINY).returncode == 0
+    pictures = {}
+    for tile in ("off", "auto", "7"):
+        result = script("sample.py", "--run", "runs/x", "--res", "30x44", "--tile", tile, "--out", tile)
+        assert result.returncode == 0, result.stderr
+        pictures[tile] = pixels(tmp_path / tile / "00000.png")
+    for tile in ("auto", "7"):
+        assert np.abs(pictures[tile] - pictures["off"]).max() <= 1
+    assert_one_line_error(script("sample.py", "--run", "runs/x", "--tile", "0"), "--tile 0", "auto or off")
+    assert_one_line_error(script("sample.py", "--run", "runs/x", "--tile", "big"), "--tile big")
