@@ -93,7 +93,7 @@ class Maker:
             images = truth.take(numbers, size)
             return self.run.reconstruct(images, seed=self.seed, indices=numbers, rounded=False, **options)
 
-        return self._made("reconstruct", size, len(truth), options | {"truth": truth.fingerprint()}, make)
+        return self._made("reconstruct", size, len(truth), options | {"truth": truth.fingerprint}, make)
 
     def enlarged(self, truth: Part, small: Size, size: Size, method: str = "guided") -> Made | None:
         """Real images reduced to `small` and enlarged to `size` by the run."""
@@ -105,7 +105,7 @@ class Maker:
             images = reduced(truth.take(numbers, size), small)
             return self.run.super_resolve(images, size, seed=self.seed, indices=numbers, rounded=False, **options)
 
-        settings = options | {"from": format_size(small), "truth": truth.fingerprint()}
+        settings = options | {"from": format_size(small), "truth": truth.fingerprint}
         return self._made("superres", size, len(truth), settings, make)
 
     def _made(

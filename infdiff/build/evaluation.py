@@ -38,7 +38,6 @@ class Evaluation:
     on_images: Callable[[int], object] = lambda count: None
     results: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    _fingerprints: dict[int, str] = field(default_factory=dict)
 
     def warn(self, *lines: str) -> None:
         """Each line once."""
@@ -103,9 +102,7 @@ class Evaluation:
             self.warn(*doubts(self.network, counts))
 
     def _real(self, part: Part, size: Size) -> Described:
-        if id(part) not in self._fingerprints:
-            self._fingerprints[id(part)] = part.fingerprint()
-        return describe_real(self.network, part, size, self._fingerprints[id(part)], self.on_images)
+        return describe_real(self.network, part, size, self.on_images)
 
 
 def _chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -77,7 +77,7 @@ def score_folder(evaluation: Evaluation, pictures: PictureSet, sizes: Sequence[S
 def score_damaged(evaluation: Evaluation, sizes: Sequence[Size]) -> None:
     """Of the real images themselves, damaged in known ways; by default at the size that they are stored at."""
     part = evaluation.real.chosen
-    for size in sizes or [min(part.sizes())]:
+    for size in sizes or [min(part.sizes)]:
         evaluation.score_damaged(size)
 
 

