@@ -66,8 +66,8 @@ def score_folder(evaluation: Evaluation, pictures: PictureSet, sizes: Sequence[S
             evaluation.warn(
                 f"size: the images have {format_size(pictures.size)} pixels: reduced to {format_size(size)}"
             )
-        stored = {store.header.size for store, _ in evaluation.real.chosen.pieces}
-        if stored != {size}:
+        real = evaluation.real.chosen
+        if real.sizes != {size} and real.fitting(size) == size:
             evaluation.warn(f"size: the real images are cropped and reduced to {format_size(size)} (antialiased)")
         evaluation.score_pictures(pictures, size, "images")
     if not evaluation.results:
