@@ -37,7 +37,8 @@ def enlarge(images: Tensor, size: Size) -> Tensor:
 
 def noise(images: Tensor) -> Tensor:
     """As many images (B, 3, H, W) uint8 of independent values, every one of them equally likely."""
-    generator = torch.Generator().manual_seed(0)
+    # Other images, other noise: batches of a set must not repeat one another.
+    generator = torch.Generator().manual_seed(int(images.sum(dtype=torch.int64)))
     return torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=generator).to(images.device)
 
 

@@ -101,6 +101,15 @@ def test_bicubic_damage_is_pillows(generator):
     assert difference.mean() < 0.5
 
 
+def test_noise_is_new_for_every_batch_and_the_same_again(generator):
+    first, second = images(64, generator, (32, 32)), images(64, generator, (32, 32))
+    a, b = damage.noise(first), damage.noise(second)
+    assert torch.equal(a, damage.noise(first))
+    assert (a == b).float().mean() < 0.01
+    assert a.float().mean() == pytest.approx(127.5, abs=1)
+    assert a.float().var() == pytest.approx((256**2 - 1) / 12, rel=0.01)
+
+
 def test_more_damage_is_further_away(generator):
     real = torch.nn.functional.interpolate(images(60, generator, (8, 8)).float(), (32, 32), mode="bilinear").to(
         torch.uint8
