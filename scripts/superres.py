@@ -16,10 +16,11 @@ from tqdm import tqdm
 from infdiff import __version__
 from infdiff.build import Run, check_enlarging, newest_run, tile_rows
 from infdiff.cli import Parser, choose_device, run
+from infdiff.eval.similarity import psnr
 from infdiff.grid import format_size
 from infdiff.images import from_uint8
 from infdiff.pipelines.picture_files import read_picture
-from infdiff.pipelines.pictures import psnr, save_with_record
+from infdiff.pipelines.pictures import save_with_record
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     with tqdm(unit="step", disable=None) as bar:
         tile = tile_rows(trained.config, size)
         large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
-    agreement = psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small))
+    agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
     save_with_record(large[0], out, record)

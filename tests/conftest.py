@@ -95,18 +95,23 @@ def photos(tmp_path: Path) -> Path:
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Script:
-    """Run a script in an empty folder as a user would: script("train.py", "--steps", 4)."""
+def script_in(folder: Path) -> Script:
+    """Runs scripts in a folder."""
 
     def call(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, **options
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, **options
         )
 
     return call
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """Run a script in an empty folder as a user would: script("train.py", "--steps", 4)."""
+    return script_in(tmp_path)
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -152,34 +152,63 @@ class Run:
     def sample(
         self, indices: Sequence[int], size: Size, *, seed: int, truncation: float, deblur: bool, **options: Any
     ) -> Tensor:
-        """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`."""
+        """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`.
+
+        Here and below, rounded=False gives float32 in [-1, 1] instead, in which pixels that are not finite show.
+        """
         z = None
         if self.latents is not None:
             z = self.latents.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
         return self._generate(z, size, indices, seed=seed, deblur=deblur, **options)
 
     def reconstruct(self, images: Tensor, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
-        """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder."""
+        """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder.
+
+        options: as `decode`.
+        """
         self.require_encoder()
         size = (images.shape[2], images.shape[3])
         return self.decode(self.encode(images.to(self.device)), size, seed=seed, deblur=deblur, **options)
 
-    def decode(self, z: Tensor, size: Size, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
-        """Codes (B, z_dim) -> images (B, 3, H, W) uint8 of any size; image i depends on (seed, i) and z[i] alone."""
+    def decode(
+        self,
+        z: Tensor,
+        size: Size,
+        *,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        deblur: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """Codes (B, z_dim) -> images (B, 3, H, W) uint8 of any size.
+
+        Image i depends on (seed, indices[i]) and z[i] alone; indices: by default from 0.
+        """
         self.require_encoder()
         z = z.to(self.device)
-        return self._generate(z, size, range(len(z)), seed=seed, deblur=deblur, **options)
+        numbers = range(len(z)) if indices is None else indices
+        return self._generate(z, size, numbers, seed=seed, deblur=deblur, **options)
 
     def _generate(
-        self, z: Tensor | None, size: Size, indices: Sequence[int], *, seed: int, deblur: bool, **options: Any
+        self,
+        z: Tensor | None,
+        size: Size,
+        indices: Sequence[int],
+        *,
+        seed: int,
+        deblur: bool,
+        rounded: bool = True,
+        **options: Any,
     ) -> Tensor:
         images = generate(
             self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
         )
-        return to_uint8(self._sharpen(images) if deblur else images).cpu()
+        return _finished(self._sharpen(images) if deblur else images, rounded)
 
     @torch.no_grad()
-    def super_resolve(self, images: Tensor, size: Size, *, seed: int = 0, **options: Any) -> Tensor:
+    def super_resolve(
+        self, images: Tensor, size: Size, *, seed: int = 0, rounded: bool = True, **options: Any
+    ) -> Tensor:
         """Small images (B, 3, h, w) uint8 -> (B, 3, H, W) uint8 of `size`. options: as `pipelines.super_resolve`.
 
         Raises UserError for a run without encoder.
@@ -188,7 +217,7 @@ class Run:
         images = images.to(self.device)
         z = self.encode(images)
         out = super_resolve(self.denoiser, self.process, from_uint8(images), size=size, z=z, seed=seed, **options)
-        return to_uint8(out).cpu()
+        return _finished(out, rounded)
 
     @torch.no_grad()
     def interpolate(self, images: Tensor, frames: int, **options: Any) -> Tensor:
@@ -272,6 +301,10 @@ class Run:
             for flip in flips
         ]
         return LatentGaussian.fit(torch.cat(codes))
+
+
+def _finished(images: Tensor, rounded: bool) -> Tensor:
+    return (to_uint8(images) if rounded else images.float()).cpu()
 
 
 def _choose(checkpoints: Path, steps: list[int], which: str) -> int:

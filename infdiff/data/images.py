@@ -30,11 +30,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def size_of_crop(whole: Size, size: Size) -> Size:
+    """The size of the largest part of an image of size `whole` (H, W) with the aspect ratio of `size` (H, W)."""
+    height, width = whole
+    return min(height, max(1, round(width * size[0] / size[1]))), min(width, max(1, round(height * size[1] / size[0])))
+
+
 def crop_to_aspect(image: Image.Image, size: Size) -> Image.Image:
     """The largest centred part of the image with the aspect ratio of `size` (H, W)."""
     width, height = image.size
-    crop_height = min(height, max(1, round(width * size[0] / size[1])))
-    crop_width = min(width, max(1, round(height * size[1] / size[0])))
+    crop_height, crop_width = size_of_crop((height, width), size)
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return image.crop((left, top, left + crop_width, top + crop_height))
 

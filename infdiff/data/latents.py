@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ class LatentGaussian:
         return f"a Gaussian fitted to the codes of {self.count} training images (no latent model is trained)"
 
     def save(self, path: Path) -> None:
-        temporary = path.with_suffix(".partial")
+        # Processes that sample side by side may all fit it at once.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         safetensors.torch.save_file(
             {"mean": self.mean, "factor": self.factor.contiguous(), "count": torch.tensor(self.count)}, temporary
         )

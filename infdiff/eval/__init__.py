@@ -1,1 +1,1 @@
-"""Measuring what the package does: the speed of its operators."""
+"""Measuring what the package does: how good its images are, and how fast its operators."""

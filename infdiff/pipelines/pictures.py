@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,6 @@ def save_with_record(image: Tensor, path: Path, record: dict[str, Any]) -> None:
         path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1]; 100 at most, for equal ones."""
-    error = float((a.double() - b.double()).square().mean())
-    return min(100.0, 10 * math.log10(4 / max(error, 1e-12)))
 
 
 def contact_sheet(images: Tensor, columns: int, gap: int = 2) -> Tensor:

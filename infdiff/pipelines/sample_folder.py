@@ -13,6 +13,8 @@ from torch import Tensor
 from infdiff.errors import UserError
 from infdiff.pipelines.pictures import contact_sheet, save_gif, save_png
 
+SHEET = "grid.png"
+
 
 def sample_to_folder(
     sample: Callable[[Sequence[int]], Tensor], folder: Path, *, count: int, batch: int, record: dict[str, Any]
@@ -29,7 +31,7 @@ def sample_to_folder(
             for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
                 save_png(image, folder / f"{index:05d}.png")
                 images.append(image)
-        sheet = folder / "grid.png"
+        sheet = folder / SHEET
         save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
         (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:
@@ -46,7 +48,7 @@ def frames_to_folder(frames: Tensor, folder: Path, record: dict[str, Any]) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames):
             save_png(frame, folder / f"{number:05d}.png")
-        save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / "grid.png")
+        save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / SHEET)
         save_gif(frames, folder / "frames.gif")
         (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:

@@ -6,7 +6,7 @@ the input's own DDIM noise, read at the larger size as the function it is, and g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ def super_resolve(
     size: Size,
     z: Tensor | None,
     seed: int,
+    indices: Sequence[int] | None = None,
     method: str = "guided",
     steps: int = 50,
     weight: float = 1.0,
@@ -42,6 +43,7 @@ def super_resolve(
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1], codes z (B, z_dim) -> (B, C, H, W) of `size`, in [-1, 1].
 
+    indices: numbers of the images, by default from 0: what is drawn for image i depends on (seed, indices[i]) alone.
     tile: rows at a time with "encode"; "guided" differentiates the network, which takes all of them at once.
     Raises ValueError for an unknown method.
     """
@@ -49,7 +51,7 @@ def super_resolve(
         raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
     batch, device = small.shape[0], small.device
     options: dict[str, Any] = {"size": size, "seed": seed, "z": z, "device": device, "steps": steps, "on_step": on_step}
-    options["indices"] = range(batch)
+    options["indices"] = range(batch) if indices is None else indices
     if method == "encode":
         return generate(denoiser, process, tile=tile, **options)
     mollified = process.mollifier(small)

@@ -1,0 +1,139 @@
+"""The images of a run that an evaluation looks at: made once, kept in a folder, shared out among processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from infdiff.build.check import check_enlarging, default_batch
+from infdiff.build.real_images import Part
+from infdiff.build.run import Run
+from infdiff.data.images import resize
+from infdiff.data.picture_set import PictureSet
+from infdiff.data.sources import Source
+from infdiff.data.store import to_tensor
+from infdiff.errors import UserError
+from infdiff.grid import Size, format_size
+from infdiff.pipelines.fill_folder import fill_folder, filled, image_names, open_folder
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of how many processes this is, as torchrun says."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def here(cls) -> Share:
+        """Of this process; it also takes the GPU of its own number."""
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if count > 1 and torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return cls(rank, count)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Images of a run in a folder: the numbers of whole ones, and of those with pixels that are not finite."""
+
+    folder: Path
+    size: Size
+    whole: list[int]
+    broken: list[int]
+
+    @property
+    def pictures(self) -> PictureSet:
+        """The whole ones."""
+        return PictureSet(Source("folder", str(self.folder), image_names(self.whole)), self.size, ("PNG",))
+
+    def take(self, numbers: Sequence[int]) -> Tensor:
+        """(B, 3, H, W) uint8 of whole images by their numbers."""
+        source = Source("folder", str(self.folder), image_names(numbers))
+        return torch.cat(list(PictureSet(source, self.size, ("PNG",)).batches(self.size, len(numbers))))
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes images with a run and options for its sampler; image i depends on the seed and i alone.
+
+    `share` of them is made by this process. Process 0 then waits for the others' and gives all, the others give None.
+    """
+
+    run: Run
+    parent: Path
+    seed: int
+    options: dict[str, Any]  # sampler, steps, eta, truncation
+    deblur: bool = False
+    batch: int | None = None
+    share: Share = Share()
+    on_images: Callable[[int], object] = lambda count: None
+
+    def generated(self, size: Size, count: int) -> Made | None:
+        """New images."""
+        options = self.options | {"deblur": self.deblur, "rounded": False}
+        make = lambda numbers: self.run.sample(numbers, size, seed=self.seed, **options)  # noqa: E731
+        settings = self.options | {"deblur": self.deblur, "latents": self.run.describe_latents()}
+        return self._made("generate", size, count, settings, make)
+
+    def reconstructed(self, truth: Part, size: Size) -> Made | None:
+        """Real images at a size through their codes and back."""
+        options = {name: value for name, value in self.options.items() if name != "truncation"}
+        options |= {"deblur": self.deblur}
+
+        def make(numbers: Sequence[int]) -> Tensor:
+            images = truth.take(numbers, size)
+            return self.run.reconstruct(images, seed=self.seed, indices=numbers, rounded=False, **options)
+
+        return self._made("reconstruct", size, len(truth), options | {"truth": truth.fingerprint}, make)
+
+    def enlarged(self, truth: Part, small: Size, size: Size, method: str = "guided") -> Made | None:
+        """Real images reduced to `small` and enlarged to `size` by the run."""
+        steps = self.options["steps"]
+        check_enlarging(self.run.config, small, f"{size[0]}x{size[1]}", steps, 1.0)
+        options = {"method": method, "steps": steps}
+
+        def make(numbers: Sequence[int]) -> Tensor:
+            images = reduced(truth.take(numbers, size), small)
+            return self.run.super_resolve(images, size, seed=self.seed, indices=numbers, rounded=False, **options)
+
+        settings = options | {"from": format_size(small), "truth": truth.fingerprint}
+        return self._made("superres", size, len(truth), settings, make)
+
+    def _made(
+        self, task: str, size: Size, count: int, settings: dict[str, Any], make: Callable[[Sequence[int]], Tensor]
+    ) -> Made | None:
+        settings = settings | {"task": task, "size": format_size(size), "seed": self.seed}
+        settings |= {"step": self.run.step, "weights": _weights(self.run)}
+        folder = open_folder(self.parent, settings)
+        mine = range(self.share.rank, count, self.share.count)
+        batch = self.batch or default_batch(self.run.config, size)
+        fill_folder(make, folder, indices=mine, batch=batch, on_images=self.on_images)
+        return Made(folder, size, *filled(folder, count)) if self.share.rank == 0 else None
+
+
+def reduced(images: Tensor, size: Size) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3, h, w) uint8 of a smaller size, with the data sets' own antialiased filter."""
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.stack([to_tensor(resize(Image.fromarray(array), size)) for array in arrays])
+
+
+def _weights(run: Run) -> str:
+    """Tells the weights of one run from another's."""
+    folder = run.folder / "checkpoints" / f"{run.step:08d}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("ema_*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""Distances between two sets of images, from their features (N, D): Fréchet distance and kernel distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The Gaussian fitted to `count` features, in float64: mean (D,), and root (R, D), root^T root = covariance."""
+
+    mean: Tensor
+    root: Tensor
+    count: int
+
+    @classmethod
+    def fit(cls, features: Tensor) -> Gaussian:
+        """With the mean and the unbiased covariance of features (N, D). Raises ValueError for fewer than two."""
+        if len(features) < 2:
+            raise ValueError(f"{len(features)} image: a covariance takes at least two")
+        features = features.double()
+        mean = features.mean(dim=0)
+        root = (features - mean) / (len(features) - 1) ** 0.5
+        if len(root) > root.shape[1]:
+            # The R of root = QR has the same R^T R, and D rows.
+            root = torch.linalg.qr(root, mode="r").R
+        return cls(mean, root, len(features))
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)) (Heusel et al. 2017, Eq. 6).
+
+    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T. They are the square roots of the
+    eigenvalues of a symmetric matrix of the smaller side: for 2048 features a matter of seconds, and right for fewer
+    images than features, too. Exact to about 1e-8 of the largest variance for each feature.
+    """
+    product = a.root @ b.root.mT
+    if product.shape[0] > product.shape[1]:
+        product = product.mT
+    eigenvalues = torch.linalg.eigvalsh(product @ product.mT)
+    overlap = eigenvalues.clamp(min=0).sqrt().sum()
+    distance = (a.mean - b.mean).square().sum() + a.root.square().sum() + b.root.square().sum() - 2 * overlap
+    return max(0.0, float(distance))
+
+
+def squared_mmd(a: Tensor, b: Tensor) -> float:
+    """The unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x^T y / D + 1)^3.
+
+    Bińkowski et al. 2018, Eq. 4: also below zero where the sets are alike. Raises ValueError for fewer than two.
+    """
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
+        raise ValueError(f"{min(n, m)} image: the kernel distance takes at least two")
+    within_a, within_b, between = _kernel(a, a), _kernel(b, b), _kernel(a, b)
+    pairs_a = (within_a.sum() - within_a.trace()) / (n * (n - 1))
+    pairs_b = (within_b.sum() - within_b.trace()) / (m * (m - 1))
+    return float(pairs_a + pairs_b - 2 * between.mean())
+
+
+def kernel_distance(
+    a: Tensor, b: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """KID: mean and standard deviation of `squared_mmd` over random subsets of `size` images of each set.
+
+    Sets that are not larger than `size` are taken whole, once; the deviation is then 0. Its expectation does not depend
+    on how many images there are; that of the Fréchet distance does.
+    """
+    if max(len(a), len(b)) <= size:
+        return squared_mmd(a, b), 0.0
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(features: Tensor) -> Tensor:
+        return features[torch.randperm(len(features), generator=generator)[:size]]
+
+    values = torch.tensor([squared_mmd(draw(a), draw(b)) for _ in range(subsets)], dtype=torch.float64)
+    return float(values.mean()), float(values.std()) if subsets > 1 else 0.0
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M) float64."""
+    return (a @ b.mT / a.shape[1] + 1).double().pow(3)

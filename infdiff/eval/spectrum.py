@@ -1,0 +1,49 @@
+"""Radial power spectra: how much of an image there is at each fineness, and how far that is from real images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The variance of rounding to whole values: what is below it is not in the files.
+_ROUNDING = 1 / 12
+FIRST_RING = 2
+
+
+def radial_spectrum(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) uint8 -> power (B, K) float64, for 2, 3, ... K + 1 = min(H, W) // 2 cycles a shorter side.
+
+    The mean of |FFT|^2 over ring and channels, in squared grey levels: white noise has its variance in every ring. A
+    Hann window keeps the borders, where an image does not go on periodically, from looking like fine detail. Under it a
+    single cycle cannot be told from the mean, which is taken out: rings start at two. Raises ValueError for images
+    below 4 pixels.
+    """
+    height, width = images.shape[2:]
+    shorter = min(height, width)
+    if shorter < 4:
+        raise ValueError(f"{height}x{width} pixels: a spectrum takes at least 4")
+    window = torch.outer(*(_hann(n, images.device) for n in (height, width)))
+    x = images.double()
+    mean = (x * window).sum(dim=(2, 3), keepdim=True) / window.sum()
+    power = torch.fft.fft2((x - mean) * window).abs().square().mean(dim=1) / window.square().sum()
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64, device=images.device) for n in (height, width))
+    radius = (rows[:, None].square() + columns.square()).sqrt()
+    ring = (radius * shorter).round().long().flatten()  # (H W,)
+    count = shorter // 2 - (FIRST_RING - 1)
+    inside = (ring >= FIRST_RING) & (ring <= shorter // 2)
+    places = ring[inside] - FIRST_RING
+    sums = power.new_zeros(len(images), count).index_add_(1, places, power.flatten(1)[:, inside])
+    return sums / torch.bincount(places, minlength=count)
+
+
+def spectrum_distance(a: Tensor, b: Tensor) -> float:
+    """The root mean square over rings of the ratio of two mean spectra (K,), in decibels; 0 for equal ones."""
+    ratio = 10 * ((a + _ROUNDING) / (b + _ROUNDING)).log10()
+    return math.sqrt(float(ratio.square().mean()))
+
+
+def _hann(count: int, device: torch.device) -> Tensor:
+    """Its period is the image's."""
+    return torch.hann_window(count, periodic=True, dtype=torch.float64, device=device)

@@ -1,0 +1,235 @@
+"""scripts/evaluate.py as users run it."""
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from infdiff.errors import UserError
+from tests.conftest import ROOT, TINY, assert_one_line_error, script_in
+
+METRICS = {"frechet", "kid", "precision", "recall", "diversity", "spectrum", "nearest", "memorisation"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A run on small pictures at 16 pixels, and the same pictures at 32 as photos.lmdb."""
+    folder = tmp_path_factory.mktemp("built")
+    call = script_in(folder)
+    pictures(folder / "pictures", 24, 32)
+    prepared = call("prepare_data.py", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
+    assert prepared.returncode == 0, prepared.stderr
+    settings = [*TINY, "data.path=photos.lmdb", "data.validation_fraction=0.25"]
+    result = call("train.py", "--steps", 2, "--out", "runs/x", *settings)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def trained(built, tmp_path, cache):
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(built, tmp_path, dirs_exist_ok=True))
+
+
+def pictures(folder, count, side, suffix="png"):
+    folder.mkdir()
+    for i in range(count):
+        values = np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.{suffix}")
+
+
+def evaluate(script, folder, *arguments):
+    """The call's result and what it wrote with --json."""
+    result = script("evaluate.py", *arguments, "--json", "scores.json")
+    assert result.returncode == 0, result.stderr
+    return result, json.loads((folder / "scores.json").read_text())
+
+
+def assert_same(rows, others):
+    """But for the order in which a library adds numbers up, which depends on where they are in memory."""
+    for row, other in zip(rows, others, strict=True):
+        assert row == {name: pytest.approx(v, rel=1e-6) if isinstance(v, float) else v for name, v in other.items()}
+
+
+def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(script, trained, monkeypatch):
+    call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6)
+    result, whole = evaluate(script, trained, *call)
+    assert [row["size"] for row in whole["results"]] == ["16", "24x32"]
+    assert all(set(row) >= METRICS for row in whole["results"])
+    assert all(row["images"] == 6 and row["real"] == 18 and row["broken"] == [] for row in whole["results"])
+    assert {"what", "size", "at"} <= set(whole["results"][0])
+    assert whole["real"]["split"] == "train"
+    assert whole["network"]["name"] == "efficientnet-lite0"
+    assert whole["step"] == 2
+    assert whole["command"][1:3] == ["--run", "runs/x"]
+    assert "frechet" in result.stdout.splitlines()[0]
+    assert sum(line.startswith("few images:") for line in whole["warnings"]) == 2
+    # Stopped half-way: what is missing is made, the same.
+    folders = sorted((trained / "runs/x/evaluation").iterdir())
+    assert len(folders) == 2
+    (folders[0] / "000002.png").unlink()
+    (folders[0] / "000005.png").unlink()
+    untouched = (folders[0] / "000001.png").stat().st_mtime_ns
+    _, resumed = evaluate(script, trained, *call, "--batch", 1)
+    assert_same(resumed["results"], whole["results"])
+    assert (folders[0] / "000001.png").stat().st_mtime_ns == untouched
+    # Two processes, the second one first.
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    second = script("evaluate.py", *call, "--out", "shared")
+    assert (second.returncode, second.stdout) == (0, ""), second.stderr
+    assert {p.name for p in (trained / "shared" / folders[0].name).glob("*.png")} == {
+        "000001.png",
+        "000003.png",
+        "000005.png",
+    }
+    monkeypatch.setenv("RANK", "0")
+    _, shared = evaluate(script, trained, *call, "--out", "shared")
+    assert_same(shared["results"], whole["results"])
+
+
+def test_sizes_beyond_the_data_are_compared_at_the_datas(script, trained):
+    _, found = evaluate(script, trained, "--run", "runs/x", "--res", "48", "--n", 5, "--metrics", "frechet,spectrum")
+    (row,) = found["results"]
+    assert (row["size"], row["at"]) == ("48", "32")
+    assert any("the real images hold 32 pixels: images of 48" in line for line in found["warnings"])
+    assert not METRICS - {"frechet", "spectrum"} & set(row)
+
+
+def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
+    _, found = evaluate(
+        script, trained, "--run", "runs/x", "--task", "reconstruct", "--res", "16,64", "--n", 9, "--split", "val"
+    )
+    (row,) = found["results"]
+    assert row["images"] == 6  # all that are held out
+    assert 0 < row["psnr"] < 40
+    assert -1 < row["ssim"] < 1
+    assert row["feature"] > 0
+    assert any("64 is left out" in line and "hold 32" in line for line in found["warnings"])
+    arguments = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5)
+    _, found = evaluate(script, trained, *arguments)
+    rows = {row["what"]: row for row in found["results"]}
+    assert set(rows) == {"guided", "bicubic"}
+    # On smooth pictures bicubic is nearly right.
+    assert rows["bicubic"]["psnr"] > 25
+    assert rows["guided"]["psnr"] > 20
+    assert found["real"]["split"] == "val"
+
+
+def test_a_folder_against_the_data_it_was_made_from(script, trained):
+    _, found = evaluate(script, trained, "--images", "pictures", "--data", "photos.lmdb")
+    (row,) = found["results"]
+    expected = {"frechet": 0, "precision": 1, "recall": 1, "diversity": 1, "spectrum": 0}
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+    assert (row["images"], row["real"]) == (24, 24)
+    assert not [line for line in found["warnings"] if not line.startswith("few images")]
+
+
+def test_what_makes_a_comparison_wrong_is_named(script, trained):
+    pictures(trained / "other", 6, 48, "jpg")
+    arguments = ("--images", "other", "--data", "photos.lmdb", "--res", "16,32,96", "--metrics", "kid")
+    result, found = evaluate(script, trained, *arguments)
+    assert [row["size"] for row in found["results"]] == ["16", "32"]
+    for part in (
+        "the images are JPEG, the real ones png",
+        "96 is left out: the images have 48 pixels",
+        "the images have 48 pixels: reduced to 16",
+        "the real images are cropped and reduced to 16",
+    ):
+        assert any(part in line for line in found["warnings"]), part
+        assert part.split(":")[0] in " ".join(result.stdout.split())
+
+
+def test_images_that_are_not_finite_are_reported_and_in_no_number(script, trained):
+    path = trained / "runs/x/checkpoints/00000002/ema_denoiser.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    safetensors.torch.save_file({name: torch.full_like(t, torch.nan) for name, t in tensors.items()}, path)
+    result, found = evaluate(script, trained, "--run", "runs/x", "--n", 5)
+    (row,) = found["results"]
+    assert row["broken"] == [0, 1, 2, 3, 4]
+    assert row["images"] == 0
+    assert not METRICS & set(row)
+    assert "5 of 5 images of 16 have pixels that are not finite" in " ".join(result.stdout.split())
+
+
+def test_the_scale_of_known_damage(script, trained, cache):
+    _, found = evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    rows = {row["what"]: row for row in found["results"]}
+    assert rows["bicubic from 1/2"]["frechet"] < rows["bicubic from 1/8"]["frechet"] < rows["noise"]["frechet"]
+    assert {"every other image", "blurred by 1 pixel"} < set(rows)
+    # What was described is kept, until the content changes.
+    kept = {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()}
+    evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    assert {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()} == kept
+    os.remove(trained / "pictures" / "00.png")
+    shutil.copy(trained / "pictures" / "01.png", trained / "pictures" / "00.png")
+    script("prepare_data.py", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
+    evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    assert len(list((cache / "features").iterdir())) > len(kept)
+
+
+@pytest.fixture(scope="module")
+def main():
+    """The script's own `main`, in this process: each start of another takes seconds."""
+    specification = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.main
+
+
+def test_bad_input_is_one_line(script, trained, main, monkeypatch):
+    monkeypatch.chdir(trained)
+    run = ("--run", "runs/x")
+    data = ("--data", "photos.lmdb")
+    (trained / "empty").mkdir()
+    pictures(trained / "single", 1, 32)
+    pictures(trained / "mixed", 5, 32)
+    Image.new("RGB", (8, 9)).save(trained / "mixed" / "x.png")
+    shutil.copytree(trained / "runs/x", trained / "runs/bare")
+    shutil.rmtree(trained / "runs/bare/checkpoints")
+    cases = {
+        (*run, "--n", 1): ["--n 1", "at least 5"],
+        (*run, "--res", "4"): ["--res 4", "at least 11"],
+        (*run, "--res", "big"): ["--res", "big"],
+        (*run, "--metrics", "fid"): ["--metrics fid", "frechet"],
+        (*run, "--network", "vgg"): ["--network", "efficientnet-lite0"],
+        (*run, "--json", "no/where.json"): ["--json no/where.json"],
+        (*run, "--task", "superres", "--res", "24", "--from", "28", "--n", 5): ["--from 28", "24"],
+        (*run, "--task", "reconstruct", "--res", "64"): ["64", "hold 32"],
+        ("--run", "runs/bare"): ["runs/bare", "no checkpoint"],
+        ("--images", "empty", *data): ["no images in empty"],
+        ("--images", "single", *data): ["single", "one image"],
+        ("--images", "mixed", *data): ["mixed sizes", "x.png"],
+        ("--images", "pictures"): ["--data"],
+        ("--images", "pictures", "--data", "no.lmdb"): ["no.lmdb", "prepare_data.py"],
+        ("--images", "pictures", *data, "--res", "64"): ["--res", "32"],
+        ("--images", "pictures", *data, "--task", "scale"): ["--images"],
+    }
+    for arguments, parts in cases.items():
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        with pytest.raises(UserError) as caught:
+            main()
+        assert "\n" not in str(caught.value)
+        for part in parts:
+            assert part in str(caught.value)
+    assert_one_line_error(script("evaluate.py", *arguments), *parts)
+
+
+def test_help_has_examples(script):
+    result = script("evaluate.py", "--help")
+    assert result.returncode == 0
+    assert "  python scripts/evaluate.py --run runs/photos --res 64,128,256" in result.stdout
