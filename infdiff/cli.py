@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -58,12 +59,32 @@ def reuse_freed_memory() -> None:
     page, took two thirds of the time of a step at 1024 x 1024. Elsewhere than on glibc this does nothing.
     """
     trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    if (mallopt := _libc("mallopt")) is not None:
+        mallopt(mmap_threshold, most)
+        mallopt(trim_threshold, most)
+
+
+def after_each_step(report: Callable[[], Any], tile: int | None) -> Callable[[], None]:
+    """What to call after each step of sampling: the report, and for images in strips the return of freed memory.
+
+    Memory kept for reuse is full of gaps after a step, and the largest blocks of the next one would not fit in them.
+    """
+    trim = _libc("malloc_trim") if tile is not None else None
+
+    def after() -> None:
+        report()
+        if trim is not None:
+            trim(0)
+
+    return after
+
+
+def _libc(name: str) -> Callable[..., int] | None:
+    """A function of the C library, or None where it has none of that name."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
-        return
-    mallopt(mmap_threshold, most)
-    mallopt(trim_threshold, most)
+        return None
 
 
 def run(main: Callable[[], None]) -> None:

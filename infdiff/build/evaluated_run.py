@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from infdiff.build.check import check_enlarging, default_batch
+from infdiff.build.check import check_enlarging, default_batch, tile_rows
 from infdiff.build.real_images import Part
 from infdiff.build.run import Run
 from infdiff.data.images import resize
@@ -79,7 +79,7 @@ class Maker:
 
     def generated(self, size: Size, count: int) -> Made | None:
         """New images."""
-        options = self.options | {"deblur": self.deblur, "rounded": False}
+        options = self.options | {"deblur": self.deblur, "rounded": False, "tile": tile_rows(self.run.config, size)}
         make = lambda numbers: self.run.sample(numbers, size, seed=self.seed, **options)  # noqa: E731
         settings = self.options | {"deblur": self.deblur, "latents": self.run.describe_latents()}
         return self._made("generate", size, count, settings, make)
@@ -88,10 +88,11 @@ class Maker:
         """Real images at a size through their codes and back."""
         options = {name: value for name, value in self.options.items() if name != "truncation"}
         options |= {"deblur": self.deblur}
+        tile = tile_rows(self.run.config, size)
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = truth.take(numbers, size)
-            return self.run.reconstruct(images, seed=self.seed, indices=numbers, rounded=False, **options)
+            return self.run.reconstruct(images, seed=self.seed, indices=numbers, rounded=False, tile=tile, **options)
 
         return self._made("reconstruct", size, len(truth), options | {"truth": truth.fingerprint}, make)
 
