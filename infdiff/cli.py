@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from infdiff.errors import UserError
 from infdiff.grid import Size, parse_size
+from infdiff.memory import return_freed_memory, reuse_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +46,21 @@ def size_argument(option: str, text: str) -> Size:
         raise UserError(f"{option}: {error}") from error
 
 
+def numbers(option: str, text: str) -> list[float]:
+    """ "1,2,4" -> the numbers, none of an empty text. Raises UserError naming the option."""
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError as error:
+        raise UserError(f"{option} {text}: want numbers with commas between them, as in 1,2,4") from error
+
+
+def output_file(option: str, path: Path | None) -> Path | None:
+    """The path, or UserError naming the option when no file can be written there. None stays None."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise UserError(f"{option} {path}: want a file in a folder that exists")
+    return path
+
+
 def positive(option: str, value: int) -> int:
     """The value, or UserError naming the option when it is below 1."""
     if value < 1:
@@ -52,39 +68,18 @@ def positive(option: str, value: int) -> int:
     return value
 
 
-def reuse_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
-
-    Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
-    page, took two thirds of the time of a step at 1024 x 1024. Elsewhere than on glibc this does nothing.
-    """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-    if (mallopt := _libc("mallopt")) is not None:
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
-
-
 def after_each_step(report: Callable[[], Any], tile: int | None) -> Callable[[], None]:
     """What to call after each step of sampling: the report, and for images in strips the return of freed memory.
 
     Memory kept for reuse is full of gaps after a step, and the largest blocks of the next one would not fit in them.
     """
-    trim = _libc("malloc_trim") if tile is not None else None
 
     def after() -> None:
         report()
-        if trim is not None:
-            trim(0)
+        if tile is not None:
+            return_freed_memory()
 
     return after
-
-
-def _libc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, or None where it has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
 
 
 def run(main: Callable[[], None]) -> None:

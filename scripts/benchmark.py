@@ -1,8 +1,10 @@
 """Measure how fast infdiff is on this machine.
 
-  python scripts/benchmark.py ops                   # every operator, in minutes
-  python scripts/benchmark.py ops --quick           # a handful of cases, in seconds
-  python scripts/benchmark.py ops --help            # what can be chosen, with more examples
+  python scripts/benchmark.py ops                                    # every operator, in minutes
+  python scripts/benchmark.py train --subsample 1,2,4,8,16           # training steps of the demo configuration
+  python scripts/benchmark.py train --table 4                        # the paper's Table 4 (3 and 5 likewise)
+  python scripts/benchmark.py sample --res 64,256,1024 --batch 1     # sampling steps at these sizes
+  python scripts/benchmark.py train --help                           # what can be chosen, with more examples
 
 The numbers are printed as a table; with --json FILE they are kept, too.
 """
@@ -14,9 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.cli import Parser, choose_device, positive, run
+from infdiff.build import benchmark
+from infdiff.cli import Parser, choose_device, numbers, output_file, positive, run, size_argument
+from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.errors import UserError
-from infdiff.eval import operators, table, timing
+from infdiff.eval import operators, paper_tables, table, timing
+from infdiff.eval.step_report import StepReport
 
 OPS = """Time every operator with every backend that runs here, forward and with backward.
 
@@ -26,6 +31,23 @@ OPS = """Time every operator with every backend that runs here, forward and with
   python scripts/benchmark.py ops --quick --profile trace.json      # to be opened in ui.perfetto.dev
 
 Each case is timed with all that depends on coordinates alone handed over: ids, index, neighbours, counts.
+"""
+TRAIN = """Time whole training steps: batch, forward, backward, clipping, optimiser, average. Images are noise.
+
+  python scripts/benchmark.py train --config configs/ffhq_256.yaml --subsample 1,2,4,8,16
+  python scripts/benchmark.py train --res 64,128 --batch 4 --json train.json model.channels=48
+  python scripts/benchmark.py train --table 3                       # speed at each part of the pixels, ffhq_128
+  python scripts/benchmark.py train --table 4 --budget 0.5 --config configs/demo.yaml
+  python scripts/benchmark.py train --table 5 --batch 2 --config configs/demo.yaml
+
+Tables 4 and 5 vary the data's resolution (half, once and twice the configuration's) and the grid's (a quarter and a
+half of that). Their own configurations are the published ones and want a GPU. FID_CLIP, a column of Table 3, takes
+trained runs: scripts/evaluate.py --network clip.
+"""
+SAMPLE = """Time the steps of a configuration's sampler, with fresh weights.
+
+  python scripts/benchmark.py sample --res 64,256,1024 --batch 1
+  python scripts/benchmark.py sample --config configs/ffhq_256.yaml --res 256 --batch 8 --json sample.json
 """
 
 
@@ -40,28 +62,38 @@ class Command(Parser):
 def main() -> None:
     parser = Parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="WHAT", dest="WHAT", parser_class=Command)
-    command = commands.add_parser("ops", help="the operators on points", description=OPS)
-    command.add_argument("--quick", action="store_true", help="only a handful of cases")
-    command.add_argument("--only", choices=operators.OPERATORS, metavar="NAME", help=", ".join(operators.OPERATORS))
-    command.add_argument("--repeat", type=int, default=20, help="times that a call is timed, if fast (default 20)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and where they were measured")
-    command.add_argument("--profile", type=Path, metavar="FILE", help="write a Chrome trace of one pass over the cases")
-    command.add_argument("--seed", type=int, default=0, help="of points, features and taps (default 0)")
-    command.add_device()
-    command.set_defaults(call=time_operators)
+    ops = commands.add_parser("ops", help="the operators on points", description=OPS)
+    ops.add_argument("--quick", action="store_true", help="only a handful of cases")
+    ops.add_argument("--only", choices=operators.OPERATORS, metavar="NAME", help=", ".join(operators.OPERATORS))
+    ops.add_argument("--profile", type=Path, metavar="FILE", help="write a Chrome trace of one pass over the cases")
+    train = commands.add_parser("train", help="training steps of a configuration", description=TRAIN)
+    train.add_argument("--subsample", default="", help="1,2,4: one pixel in so many (default: the configuration's)")
+    train.add_argument("--table", type=int, choices=paper_tables.TABLES, help="a table of the paper")
+    train.add_argument("--budget", type=float, help="of Table 4 in GB (default 10, as the paper's; on a CPU 1)")
+    sample = commands.add_parser("sample", help="sampling steps of a configuration", description=SAMPLE)
+    for command in (train, sample):
+        command.add_argument("--config", type=Path, help="YAML file (default configs/demo.yaml, or the table's own)")
+        command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
+        command.add_argument("--batch", type=int, help="images at once (default: the configuration's, of Table 5 16)")
+        command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
+    for command, repeat, call in ((ops, 20, time_operators), (train, 10, time_steps), (sample, 10, time_steps)):
+        command.add_argument("--repeat", type=int, default=repeat, help=f"times that it is timed (default {repeat})")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and where they were measured")
+        command.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
+        command.add_device()
+        command.set_defaults(call=call)
     arguments = parser.parse_args()
+    positive("--repeat", arguments.repeat)
+    output_file("--json", arguments.json)
+    output_file("--profile", getattr(arguments, "profile", None))
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed {arguments.seed}: want 0 to 2^63 - 1")
     arguments.call(arguments)
 
 
 def time_operators(arguments: Namespace) -> None:
     """`benchmark.py ops`."""
-    repeat, seed = positive("--repeat", arguments.repeat), arguments.seed
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed {seed}: want 0 to 2^63 - 1")
-    for option, path in {"--json": arguments.json, "--profile": arguments.profile}.items():
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UserError(f"{option} {path}: want a file in a folder that exists")
-    device = choose_device(arguments.device)
+    repeat, seed, device = arguments.repeat, arguments.seed, choose_device(arguments.device)
     plan = (operators.QUICK_PLANS if arguments.quick else operators.PLANS)[device.type]
     pairs, left_out = timing.split(operators.cases_of(plan, arguments.only), device)
     copy = timing.copy_bandwidth(device) if device.type == "cuda" else None
@@ -70,10 +102,37 @@ def time_operators(arguments: Namespace) -> None:
     left_out += too_large
     about = {"infdiff": __version__} | table.environment(device, seed, repeat)
     if arguments.json is not None:
-        table.save_json(arguments.json, about, rows, left_out, copy)
+        table.save_rows(arguments.json, about, rows, left_out, copy)
     if arguments.profile is not None:
         timing.trace(pairs, device, seed, arguments.profile)
     print(table.as_text(about, rows, left_out, copy))
+
+
+def time_steps(arguments: Namespace) -> None:
+    """`benchmark.py train` and `benchmark.py sample`."""
+    device, training = choose_device(arguments.device), arguments.WHAT == "train"
+    paper = paper_tables.TABLES[arguments.table] if training and arguments.table else None
+    default = CONFIG_FOLDER / f"{paper.config if paper else 'demo'}.yaml"
+    config = load_config(arguments.config or default, [*arguments.overrides, f"seed={arguments.seed}"])
+    sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
+    batch = None if arguments.batch is None else positive("--batch", arguments.batch)
+    if not training:
+        plan = benchmark.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
+    elif paper is None:
+        parts = numbers("--subsample", arguments.subsample)
+        plan = benchmark.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
+    elif sizes or arguments.subsample:
+        raise UserError("--table: it says the sizes and the parts of the pixels itself; give no --res and --subsample")
+    else:
+        plan = benchmark.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)
+    with tqdm(total=len(plan.settings), unit="setting", disable=None) as bar:
+        costs = plan.run(bar.update)
+    about = {"infdiff": __version__} | table.environment(device, arguments.seed, arguments.repeat)
+    rate = timing.matrix_rate(device, plan.dtype)
+    report = StepReport(about | {"config": config.name}, rate, plan.settings, costs, paper)
+    if arguments.json is not None:
+        report.save(arguments.json)
+    print(report.as_text())
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "infdiff"
 
-# What each part may import, besides itself. The leaves (errors, grid, seeding, images) import nothing of the package.
+# What each part may import, besides itself. The leaves (errors, grid, seeding, images, memory) import
+# nothing of the package.
 ALLOWED = {
     "errors": set(),
     "grid": set(),
     "seeding": set(),
     "images": set(),
-    "cli": {"errors", "grid"},
+    "memory": set(),
+    "cli": {"errors", "grid", "memory"},
     "points": {"grid"},
     "ops": {"grid"},
     "nn": {"grid", "ops", "points"},
@@ -24,7 +26,7 @@ ALLOWED = {
     "data": {"errors", "grid", "seeding"},
     "training": {"errors", "grid", "seeding", "images", "points", "diffusion"},
     "pipelines": {"errors", "grid", "seeding", "images", "points", "diffusion", "data"},
-    "eval": {"errors", "grid", "ops", "points"},
+    "eval": {"errors", "grid", "memory", "ops", "points"},
     "doctor": {"cli", "errors", "grid", "ops", "points"},
     "config": {"errors", "training"},
     "build": None,  # anything

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from infdiff.eval import scores
 from infdiff.eval.operators import Case
 from infdiff.eval.timing import LeftOut, Row
 from infdiff.grid import format_size
@@ -66,7 +66,7 @@ def record_of(row: Row, copy: float | None) -> dict[str, Any]:
     }
 
 
-def save_json(
+def save_rows(
     path: Path, about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None
 ) -> None:
     """Write all of it to a file that appears only when it is whole."""
@@ -75,9 +75,7 @@ def save_json(
         "results": [record_of(row, copy) for row in rows],
         "left_out": [asdict(entry.case) | {"backend": entry.backend, "why": entry.why} for entry in left_out],
     }
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    scores.save_json(path, content)
 
 
 def as_text(about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None = None) -> str:

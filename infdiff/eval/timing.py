@@ -1,4 +1,4 @@
-"""How long a call takes, each pass of each case, and a copy within the device's memory."""
+"""How long a call takes, each pass of each case, a copy within the device's memory, and a product of matrices."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _LONGEST_WAIT = 0.25
 _CYCLES_A_SECOND = 2_000_000_000
 _COPY_BYTES = 1 << 29
 _COPIES = 20
+_MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+_PRODUCTS = 20
 
 
 class Timing(NamedTuple):
@@ -33,6 +35,12 @@ class Timing(NamedTuple):
     minimum: float
     spread: float
     repeats: int
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Timing:
+        """Of two times or more."""
+        quartiles = statistics.quantiles(times, n=4, method="inclusive")
+        return cls(statistics.median(times), min(times), quartiles[2] - quartiles[0], len(times))
 
 
 class Row(NamedTuple):
@@ -113,8 +121,7 @@ def measure(call: Callable[[], object], device: torch.device, repeat: int) -> Ti
             break
     count = max(_FEWEST, min(repeat, int(_LIMIT / taken)))
     times = _on_cuda(call, count, queued) if device.type == "cuda" else _on_host(call, count)
-    quartiles = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(statistics.median(times), min(times), quartiles[2] - quartiles[0], count)
+    return Timing.of(times)
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -123,6 +130,14 @@ def copy_bandwidth(device: torch.device) -> float:
     target = torch.empty_like(source)
     timing = measure(lambda: target.copy_(source), device, _COPIES)
     return 2 * _COPY_BYTES / (timing.median / 1000)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP a second of a product of two large square matrices: what a share of the device's rate is a share of."""
+    side = _MATRIX_SIDE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timing = measure(lambda: a @ b, device, _PRODUCTS)
+    return 2 * side**3 / (timing.median / 1000)
 
 
 def _now(device: torch.device) -> float:

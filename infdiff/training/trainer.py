@@ -80,6 +80,11 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def train_step(self, batches: Iterator[Tensor]) -> None:
+        """One step as `run` takes it, of which nothing is logged or kept: to be measured."""
+        self._train_step(batches)
+        self.step += 1
+
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step * s.batch_size * s.accumulate)

@@ -231,7 +231,7 @@ def test_bandwidth_and_share_are_bytes_over_time(tmp_path):
     assert record["ns_per_point"] == pytest.approx(2e6 / 32)
     assert record["density"] == 0.25
     left_out = [timing.LeftOut(DEPTHWISE, "torchsparse", "it is not there")]
-    table.save_json(tmp_path / "a.json", table.environment(CPU, 3, 9), [row], left_out, copy=3e9)
+    table.save_rows(tmp_path / "a.json", table.environment(CPU, 3, 9), [row], left_out, copy=3e9)
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["environment"]["copy_gb_per_s"] == 3
     assert (content["environment"]["seed"], content["environment"]["repeat"]) == (3, 9)

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from infdiff.eval.operators import OPERATORS
-from tests.conftest import assert_one_line_error
+from tests.conftest import ROOT, TINY, assert_one_line_error
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ops", "--help"]])
-def test_help_has_examples(script, arguments):
-    result = script("benchmark.py", *arguments)
+@pytest.mark.parametrize("what", ["", "ops", "train", "sample"])
+def test_help_has_examples(script, what):
+    result = script("benchmark.py", *what.split(), "--help")
     assert result.returncode == 0
-    assert "  python scripts/benchmark.py ops --quick" in result.stdout
+    assert f"  python scripts/benchmark.py {what}" in result.stdout
 
 
 def test_a_quick_sweep_prints_a_table_and_keeps_the_numbers(script, tmp_path):
@@ -49,6 +49,47 @@ def test_one_operator_with_a_trace(script, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        (["train", "--subsample", "1,4", "--batch", 2], [("16", "8", 1.0), ("16", "8", 4.0)]),
+        (["sample", "--res", "16,24x32", "--batch", 2], [("16", "8", 1.0), ("24x32", "8", 1.0)]),
+    ],
+)
+def test_steps_of_a_configuration_are_printed_and_kept(script, tmp_path, arguments, sizes):
+    result = script("benchmark.py", *arguments, "--device", "cpu", "--repeat", 2, "--json", "numbers.json", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 140
+    content = json.loads((tmp_path / "numbers.json").read_text())
+    assert {"infdiff", "device_name", "threads", "matrix_tflop_per_s", "config", "seed"} <= set(content["environment"])
+    assert [(row["size"], row["grid"], row["subsample"]) for row in content["results"]] == sizes
+    for row in content["results"]:
+        assert 0 < row["minimum_ms"] <= row["median_ms"]
+        assert row["repeats"] == 2
+        assert row["flop"] > 0
+        assert 0 < row["share_of_matrix_rate"] < 1
+        assert row["peak_bytes"] is None or row["peak_bytes"] > 0
+    printed = [line.split() for line in lines[3:6]]
+    assert printed[0][:4] == ["size", "grid", "rate", "batch"]
+    assert [row[0] for row in printed[1:]] == [size for size, _, _ in sizes]
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
+
+
+def test_a_table_of_the_paper_from_a_small_model(script, tmp_path):
+    given = ["--config", ROOT / "configs" / "demo.yaml", "--batch", 2, "--repeat", 2, "--device", "cpu"]
+    result = script("benchmark.py", "train", "--table", 3, *given, "--json", "table.json", *TINY)
+    assert result.returncode == 0, result.stderr
+    measured = result.stdout.split("Table 3")[1].splitlines()
+    assert measured[1].split() == ["rate", "16", "/", "8"]
+    assert measured[2].split() == ["1x", "1.00x"]
+    factors = json.loads((tmp_path / "table.json").read_text())["table"]["factors"]
+    assert [f["subsample"] for f in factors] == [1.0, 2.0, 4.0, 8.0]
+    assert factors[0]["factor"] == 1
+    assert all(f["factor"] > 0 for f in factors)
+
+
+@pytest.mark.parametrize(
     ("arguments", "part"),
     [
         ([], "WHAT"),
@@ -58,6 +99,14 @@ def test_one_operator_with_a_trace(script, tmp_path):
         (["ops", "--seed", "-1"], "--seed -1"),
         (["ops", "--json", "nowhere/numbers.json"], "--json nowhere/numbers.json"),
         (["ops", "--profile", "."], "--profile ."),
+        (["train", "--table", "2"], "--table"),
+        (["train", "--table", "3", "--res", "64"], "--table"),
+        (["train", "--table", "3", "--budget", "4"], "--budget 4"),
+        (["train", "--subsample", "two"], "--subsample two"),
+        (["train", "--subsample", "0"], "train.subsample: 0"),
+        (["train", "--batch", "0"], "--batch 0"),
+        (["train", "--config", "no.yaml"], "no.yaml"),
+        (["sample", "--res", "big"], "--res"),
     ],
 )
 def test_bad_input_is_one_line(script, arguments, part):

@@ -1,0 +1,240 @@
+"""What a configuration costs: steps of its own training, and of its own sampling, on images of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from infdiff.build.check import check_config, default_batch, grid_size, sampling_options, tile_rows, training_size
+from infdiff.build.objects import Data, build_modules, build_process
+from infdiff.build.training import build_trainer
+from infdiff.cli import after_each_step
+from infdiff.config import Config, DataConfig, GridConfig, ModelConfig
+from infdiff.data.batches import ImageSet
+from infdiff.errors import UserError
+from infdiff.eval.flops import flop_of
+from infdiff.eval.laps import WARM_UP, Laps, repeats, time_steps
+from infdiff.eval.paper_tables import PaperTable
+from infdiff.eval.steps import Cost, Setting
+from infdiff.grid import Size, format_size
+from infdiff.memory import PeakMemory
+from infdiff.pipelines.generate import generate
+
+# Images to draw batches from: reading them is part of a step, what they show is not.
+_IMAGES = 64
+# Batches whose memory says how it grows, and how often a batch that took too much is made smaller.
+_TRIED = (2, 6)
+_TRIES = 4
+# Of a thousand weights: its steps load what the first step of any model loads, 100 MB of libraries on a CPU.
+_TINY = Config(
+    data=DataConfig(size=8),
+    model=ModelConfig(
+        channels=4,
+        kernel_size=3,
+        blocks=1,
+        condition_dim=4,
+        z_dim=4,
+        grid=GridConfig(size=4, channels=4, multipliers=(1,), blocks=1, attention_sizes=(4,)),
+    ),
+)
+# Of Table 4 in bytes: the paper's, and one that a small model on a CPU fills in seconds.
+BUDGETS = {"cuda": 10_000_000_000, "cpu": 1_000_000_000}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how: measure(setting) gives its cost, None where it does not fit into memory."""
+
+    settings: list[Setting]
+    measure: Callable[[Setting], Cost | None]
+    device: torch.device
+    dtype: torch.dtype  # of the matrix products that a step's FLOP are compared with
+
+    def run(self, on_setting: Callable[[], object] = lambda: None) -> list[Cost | None]:
+        """One cost for each setting."""
+        costs: list[Cost | None] = []
+        small = Setting((8, 8), (4, 4), 4.0, 2)
+        training_cost(_TINY, small, self.device, 1)
+        sampling_cost(_TINY, small, self.device, 1)
+        for setting in self.settings:
+            try:
+                costs.append(self.measure(setting))
+            except torch.OutOfMemoryError:
+                costs.append(None)
+            on_setting()
+        return costs
+
+
+def plan_training(
+    config: Config,
+    device: torch.device,
+    repeat: int,
+    *,
+    sizes: Sequence[Size] = (),
+    subsamples: Sequence[float] = (),
+    batch: int | None = None,
+) -> Plan:
+    """Every size with every part of the pixels, by default the configuration's. The grid keeps its part of the size.
+
+    Raises UserError when the configuration cannot work there.
+    """
+    whole, cells = training_size(config), grid_size(config)
+    settings = []
+    for size in sizes or [whole]:
+        grid = (round(size[0] * cells[0] / whole[0]), round(size[1] * cells[1] / whole[1]))
+        for subsample in subsamples or [config.train.subsample]:
+            settings.append(Setting(size, grid, subsample, batch or config.train.batch_size))
+    return _checked(config, settings, lambda setting: training_cost(config, setting, device, repeat), device)
+
+
+def plan_table(
+    table: PaperTable, config: Config, device: torch.device, repeat: int, *, batch: int | None, budget: float | None
+) -> Plan:
+    """A table of the paper for the configuration's training size. budget: in GB, where the table has one.
+
+    Raises UserError when the configuration cannot work at one of the settings.
+    """
+    if budget is not None and not (table.fitted and budget > 0):
+        raise UserError(f"--budget {budget:g}: want more than 0, with --table 4")
+    most = int(1e9 * budget) if budget is not None else BUDGETS[device.type]
+    settings = table.settings(training_size(config), grid_size(config), batch or table.batch or config.train.batch_size)
+
+    def measure(setting: Setting) -> Cost | None:
+        if table.fitted:
+            return fitted_cost(config, setting, device, repeat, most)
+        return training_cost(config, setting, device, repeat)
+
+    return _checked(config, settings, measure, device)
+
+
+def plan_sampling(
+    config: Config, device: torch.device, repeat: int, *, sizes: Sequence[Size] = (), batch: int | None = None
+) -> Plan:
+    """The configuration's sampler at every size, by default the training size; batch: by default as `sample.py`'s."""
+    check_config(config)
+    settings = [
+        Setting(size, grid_size(config), 1.0, batch or default_batch(config, size))
+        for size in sizes or [training_size(config)]
+    ]
+    return Plan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
+
+
+def _checked(
+    config: Config, settings: list[Setting], measure: Callable[[Setting], Cost | None], device: torch.device
+) -> Plan:
+    for setting in settings:
+        at_setting(config, setting)
+    autocast = config.train.bfloat16 and device.type == "cuda"
+    return Plan(settings, measure, device, torch.bfloat16 if autocast else torch.float32)
+
+
+def at_setting(config: Config, setting: Setting) -> Config:
+    """The configuration at a setting. Raises UserError when it cannot work there."""
+    grid = replace(config.model.grid, size=format_size(setting.grid))
+    changed = replace(
+        config,
+        data=replace(config.data, size=format_size(setting.size)),
+        model=replace(config.model, grid=grid),
+        train=replace(config.train, subsample=setting.subsample, batch_size=setting.batch),
+    )
+    try:
+        check_config(changed)
+    except UserError as error:
+        raise UserError(f"{setting.describe()}: {error}") from error
+    return changed
+
+
+def training_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
+    """Of whole training steps: loading a batch, forward, backward, clipping, optimiser, average."""
+    config = at_setting(config, setting)
+    memory = PeakMemory(device)
+    images = cast(ImageSet, _Noise(training_size(config), config.seed))
+    trainer = build_trainer(config, Data(images, images), Path(), device)
+    batches = trainer.batches(0)
+
+    def step() -> None:
+        trainer.train_step(batches)
+
+    timing = time_steps(step, device, repeat)
+    peak = memory.bytes()
+    parameters = sum(p.numel() for p in trainer.parameters)
+    return Cost(setting, timing, flop_of(step), peak, parameters, setting.batch * config.train.accumulate)
+
+
+def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
+    """Of steps of the configuration's sampler, at the setting's size, with fresh weights and codes of noise."""
+    check_config(config)
+    memory = PeakMemory(device)
+    modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
+    process, options = build_process(config), sampling_options(config)
+    if config.diffusion.steps <= WARM_UP:
+        raise UserError(f"diffusion.steps: {config.diffusion.steps}: timing takes more than {WARM_UP}")
+    z = torch.randn(setting.batch, config.model.z_dim, device=device) if config.model.z_dim else None
+    tile = tile_rows(config, setting.size)
+    steps_per_image = options["steps"]
+
+    def sample(steps: int, on_step: Callable[[], None]) -> None:
+        generate(
+            modules["denoiser"],
+            process,
+            size=setting.size,
+            seed=config.seed,
+            indices=range(setting.batch),
+            z=z,
+            device=device,
+            sampler=options["sampler"],
+            steps=min(steps, config.diffusion.steps),
+            eta=options["eta"],
+            tile=tile,
+            on_step=after_each_step(on_step, tile),
+        )
+
+    warm, laps = Laps(device), Laps(device)
+    sample(WARM_UP + 1, warm.mark)
+    sample(1 + repeats(warm.timing().minimum / 1000, repeat), laps.mark)
+    peak = memory.bytes()
+    parameters = sum(p.numel() for p in modules["denoiser"].parameters())
+    flop = flop_of(lambda: sample(1, lambda: None))
+    return Cost(setting, laps.timing(), flop, peak, parameters, setting.batch, steps_per_image)
+
+
+def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> Cost | None:
+    """With the largest batch whose training takes no more than `budget` bytes; None where not even two images fit."""
+
+    def cost(batch: int, most: int) -> Cost:
+        return training_cost(config, replace(setting, batch=batch), device, most)
+
+    few, more = (cost(batch, 1).peak_bytes for batch in _TRIED)
+    if few is None or more is None:
+        raise UserError("--table 4 needs to know how much memory is taken, which this system does not tell")
+    if few > budget:
+        return None
+    each = max(1.0, (more - few) / (_TRIED[1] - _TRIED[0]))
+    batch = max(_TRIED[0], int(_TRIED[0] + (budget - few) / each))
+    for _ in range(_TRIES):
+        found = cost(batch, repeat)
+        assert found.peak_bytes is not None
+        if found.peak_bytes <= budget or batch == _TRIED[0]:
+            break
+        batch = max(_TRIED[0], int(batch * budget / found.peak_bytes))
+    return found
+
+
+class _Noise:
+    """Images of noise, held in memory, as training examples."""
+
+    def __init__(self, size: Size, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images: Tensor = torch.randint(0, 256, (_IMAGES, 3, *size), dtype=torch.uint8, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, places: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8."""
+        return self.images[places]

@@ -1,0 +1,133 @@
+"""Tables 3, 4 and 5 of ∞-Diff: what training on fewer of the pixels saves, in time and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infdiff.eval.steps import Cost, Setting
+from infdiff.grid import Size, format_size
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """rates: one pixel in so many, a row each; base: the rate that the others are compared with.
+
+    sizes: data and inner resolution of each column over the training size; none: the training size and its own grid.
+    memory: whether memory is compared, not speed. fitted: whether the batch is as large as a budget allows. batch: None
+    for the configuration's.
+    published: a row of factors for each rate, None where the paper has ∞; fid_clip: likewise, where it has that column.
+    """
+
+    title: str
+    config: str
+    rates: tuple[float, ...]
+    base: float
+    sizes: tuple[tuple[float, float], ...]
+    memory: bool
+    fitted: bool
+    batch: int | None
+    published: tuple[tuple[float | None, ...], ...]
+    headings: tuple[str, ...]
+    fid_clip: tuple[float, ...] = ()
+
+    def settings(self, size: Size, grid: Size, batch: int) -> list[Setting]:
+        """All that has to be measured for a training size and its grid, the base of every column among it."""
+        found = [(_times(size, data), _times(size, inner)) for data, inner in self.sizes] or [(size, grid)]
+        rates = sorted({self.base, *self.rates})
+        return [Setting(data, inner, rate, batch) for data, inner in found for rate in rates]
+
+    def factors(self, costs: Sequence[Cost | None], settings: Sequence[Setting]) -> dict[Setting, float | None]:
+        """How many times better than the base of its column; None where either does not fit into memory."""
+        known = {(s.size, s.grid, s.subsample): c for s, c in zip(settings, costs, strict=True)}
+        factors: dict[Setting, float | None] = {}
+        for setting in settings:
+            base, own = (known[setting.size, setting.grid, rate] for rate in (self.base, setting.subsample))
+            factors[setting] = None if base is None or own is None else self._factor(base, own)
+        return factors
+
+    def _factor(self, base: Cost, own: Cost) -> float | None:
+        if not self.memory:
+            return own.images_per_second / base.images_per_second
+        return base.peak_bytes / own.peak_bytes if base.peak_bytes and own.peak_bytes else None
+
+    def as_text(self, factors: dict[Setting, float | None]) -> str:
+        """The paper's columns with what was measured, and the paper's own numbers under them."""
+        columns = list(dict.fromkeys((s.size, s.grid) for s in factors))
+        by_place = {(s.size, s.grid, s.subsample): factor for s, factor in factors.items()}
+        rows = [[by_place[(*column, rate)] for column in columns] for rate in self.rates]
+        heading = [f"{format_size(size)} / {format_size(grid)}" for size, grid in columns]
+        lines = [self.title, *self._block(heading, rows, fid=False)]
+        return "\n".join([*lines, "", "The paper's:", *self._block(self.headings, self.published, fid=True)])
+
+    def _block(self, heading: Sequence[str], rows: Sequence[Sequence[float | None]], *, fid: bool) -> list[str]:
+        cells = [["rate", *heading], *([f"{r:g}x", *map(_cell, row)] for r, row in zip(self.rates, rows, strict=True))]
+        if fid and self.fid_clip:
+            for line, text in zip(cells, ("FID_CLIP", *(f"{value:.2f}" for value in self.fid_clip)), strict=True):
+                line.append(text)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+
+
+def _times(size: Size, factor: float) -> Size:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _cell(factor: float | None) -> str:
+    return "none fits" if factor is None else f"{factor:.2f}x"
+
+
+_HEADINGS = ("128 / 32", "128 / 64", "256 / 64", "256 / 128", "512 / 128", "512 / 256")
+_SIZES = tuple((data, data * inner) for data in (0.5, 1.0, 2.0) for inner in (0.25, 0.5))
+_RATES = (2.0, 4.0, 8.0, 16.0)
+
+TABLES = {
+    3: PaperTable(
+        "Table 3: speed of a training step, over that on all pixels",
+        config="ffhq_128",
+        rates=(1.0, 2.0, 4.0, 8.0),
+        base=1.0,
+        sizes=(),
+        memory=False,
+        fitted=False,
+        batch=None,
+        published=((1.0,), (1.0,), (1.3,), (1.6,)),
+        headings=("128 / 64",),
+        fid_clip=(3.15, 4.12, 4.75, 6.48),
+    ),
+    4: PaperTable(
+        "Table 4: images a second with the batch that a memory budget allows, over those at half of the pixels "
+        "(data / inner resolution)",
+        config="ffhq_256",
+        rates=_RATES,
+        base=2.0,
+        sizes=_SIZES,
+        memory=False,
+        fitted=True,
+        batch=None,
+        published=(
+            (1.00, 1.00, 1.00, 1.00, 1.00, None),
+            (1.64, 1.53, 1.97, 2.08, 3.61, None),
+            (2.65, 2.17, 3.51, 3.18, 7.98, None),
+            (2.89, 2.49, 4.57, 3.83, 11.78, None),
+        ),
+        headings=_HEADINGS,
+    ),
+    5: PaperTable(
+        "Table 5: memory of training on all pixels, over that on a part of them (data / inner resolution)",
+        config="ffhq_256",
+        rates=_RATES,
+        base=1.0,
+        sizes=_SIZES,
+        memory=True,
+        fitted=False,
+        batch=16,
+        published=(
+            (1.56, 1.44, 1.42, 1.52, 1.43, 1.32),
+            (2.44, 2.02, 1.99, 1.66, 2.00, 1.67),
+            (3.27, 2.46, 2.44, 1.88, 2.44, 1.90),
+            (3.90, 2.75, 2.73, 2.01, 2.73, 2.03),
+        ),
+        headings=_HEADINGS,
+    ),
+}

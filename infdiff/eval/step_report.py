@@ -1,0 +1,61 @@
+"""What was measured of training or sampling steps, and where, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infdiff.eval.paper_tables import PaperTable
+from infdiff.eval.scores import save_json
+from infdiff.eval.steps import Cost, Setting, costs_as_text
+
+_LEGEND = (
+    "rate: the part of the pixels that is trained on. ms a step: the median; spread: between the quartiles.\n"
+    "FLOP: two for each multiply-add of matrix products, convolutions, attention and our operators. of matrix rate: "
+    "over what the\ndevice does in a product of large matrices. peak MB: of everything, weights and optimiser included."
+)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """about: where and how, in plain values; rate: FLOP a second in products of matrices; a cost for each setting."""
+
+    about: dict[str, Any]
+    rate: float
+    settings: Sequence[Setting]
+    costs: Sequence[Cost | None]
+    table: PaperTable | None = None
+
+    def save(self, path: Path) -> None:
+        """To a JSON file that appears only when it is whole."""
+        content: dict[str, Any] = {
+            "environment": self.about | {"matrix_tflop_per_s": self.rate / 1e12},
+            "results": [cost.record(self.rate) for cost in self.costs if cost is not None],
+            "left_out": [setting.describe() for setting in self._left_out],
+        }
+        if self.table is not None:
+            factors = self.table.factors(self.costs, self.settings).items()
+            content["table"] = {
+                "title": self.table.title,
+                "factors": [setting.record() | {"factor": factor} for setting, factor in factors],
+            }
+        save_json(path, content)
+
+    def as_text(self) -> str:
+        """The same as lines."""
+        about = self.about
+        threads = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
+        lines = [f"{about['config']} on {about['device']}: {about['device_name']}, {threads}torch {about['torch']}"]
+        lines += [f"products of matrices: {self.rate / 1e12:#.3g} TFLOP/s", ""]
+        measured = [cost for cost in self.costs if cost is not None]
+        lines += [costs_as_text(measured, self.rate), "", _LEGEND] if measured else []
+        lines += [f"left out, too large for the memory: {setting.describe()}" for setting in self._left_out]
+        if self.table is not None:
+            lines += ["", self.table.as_text(self.table.factors(self.costs, self.settings))]
+        return "\n".join(lines)
+
+    @property
+    def _left_out(self) -> list[Setting]:
+        return [setting for setting, cost in zip(self.settings, self.costs, strict=True) if cost is None]

@@ -1,0 +1,89 @@
+"""What steps of training and of sampling cost: rows of numbers, as a text table and as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infdiff.eval.timing import Timing
+from infdiff.grid import Size, format_size
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step is of: one pixel in `subsample` of images of `size`, through a grid of `grid` cells."""
+
+    size: Size
+    grid: Size
+    subsample: float
+    batch: int
+
+    def describe(self) -> str:
+        """For people."""
+        return f"{self.batch} images of {format_size(self.size)}, grid {format_size(self.grid)}, 1/{self.subsample:g}"
+
+    def record(self) -> dict[str, Any]:
+        """In plain values."""
+        sizes = {"size": format_size(self.size), "grid": format_size(self.grid)}
+        return sizes | {"subsample": self.subsample, "batch": self.batch}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step of `images` images; peak_bytes as `PeakMemory`, None where it cannot be told."""
+
+    setting: Setting
+    timing: Timing
+    flop: int
+    peak_bytes: int | None
+    parameters: int
+    images: int
+    steps_per_image: int = 1
+
+    @property
+    def images_per_second(self) -> float:
+        """Finished ones: sampling takes many steps for one."""
+        return self.images / (self.timing.median / 1000 * self.steps_per_image)
+
+    def record(self, rate: float) -> dict[str, Any]:
+        """In plain values. rate: the device's FLOP a second in products of matrices."""
+        return self.setting.record() | {
+            "median_ms": self.timing.median,
+            "minimum_ms": self.timing.minimum,
+            "spread_ms": self.timing.spread,
+            "repeats": self.timing.repeats,
+            "steps_per_image": self.steps_per_image,
+            "images_per_second": self.images_per_second,
+            "flop": self.flop,
+            "flop_per_image": self.flop / self.images,
+            "share_of_matrix_rate": self.flop / (self.timing.median / 1000) / rate,
+            "peak_bytes": self.peak_bytes,
+            "parameters": self.parameters,
+        }
+
+
+def costs_as_text(costs: Sequence[Cost], rate: float) -> str:
+    """A line for each, of one or more."""
+    records = [cost.record(rate) for cost in costs]
+    lines = [_cells(record) for record in records]
+    names = list(lines[0])
+    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
+    every = [{name: name for name in names}, *lines]
+    return "\n".join("  ".join(line[name].rjust(widths[name]) for name in names) for line in every)
+
+
+def _cells(record: dict[str, Any]) -> dict[str, str]:
+    peak = record["peak_bytes"]
+    return {
+        "size": record["size"],
+        "grid": record["grid"],
+        "rate": f"1/{record['subsample']:g}",
+        "batch": str(record["batch"]),
+        "ms a step": f"{record['median_ms']:.1f}",
+        "spread": f"{record['spread_ms']:.1f}",
+        "images/s": f"{record['images_per_second']:#.3g}",
+        "GFLOP an image": f"{record['flop_per_image'] / 1e9:#.3g}",
+        "of matrix rate": f"{record['share_of_matrix_rate']:.1%}",
+        "peak MB": "unknown" if peak is None else f"{peak / 1e6:.0f}",
+    }
