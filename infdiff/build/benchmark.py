@@ -27,9 +27,8 @@ from infdiff.pipelines.generate import generate
 
 # Images to draw batches from: reading them is part of a step, what they show is not.
 _IMAGES = 64
-# Batches whose memory says how it grows, and how often a batch that took too much is made smaller.
+# Batches whose memory says how it grows.
 _TRIED = (2, 6)
-_TRIES = 4
 # Of a thousand weights: its steps load what the first step of any model loads, 100 MB of libraries on a CPU.
 _TINY = Config(
     data=DataConfig(size=8),
@@ -216,12 +215,11 @@ def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: 
         return None
     each = max(1.0, (more - few) / (_TRIED[1] - _TRIED[0]))
     batch = max(_TRIED[0], int(_TRIED[0] + (budget - few) / each))
-    for _ in range(_TRIES):
-        found = cost(batch, repeat)
-        assert found.peak_bytes is not None
-        if found.peak_bytes <= budget or batch == _TRIED[0]:
-            break
+    found = cost(batch, repeat)
+    # A large batch can take more for each image than a small one.
+    while found.peak_bytes is not None and found.peak_bytes > budget and batch > _TRIED[0]:
         batch = max(_TRIED[0], int(batch * budget / found.peak_bytes))
+        found = cost(batch, repeat)
     return found
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.build.check import check_enlarging, default_batch, tile_rows
+from infdiff.build.kept_cost import MadeCost, keeping_cost
 from infdiff.build.real_images import Part
 from infdiff.build.run import Run
 from infdiff.data.images import resize
@@ -23,6 +24,8 @@ from infdiff.data.store import to_tensor
 from infdiff.errors import UserError
 from infdiff.grid import Size, format_size
 from infdiff.pipelines.fill_folder import fill_folder, filled, image_names, open_folder
+
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Made:
     size: Size
     whole: list[int]
     broken: list[int]
+    cost: MadeCost | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a row of results says beside its metrics."""
+        return {"broken": self.broken} | (self.cost.record() if self.cost is not None else {})
 
     @property
     def pictures(self) -> PictureSet:
@@ -117,8 +126,12 @@ class Maker:
         folder = open_folder(self.parent, settings)
         mine = range(self.share.rank, count, self.share.count)
         batch = self.batch or default_batch(self.run.config, size)
-        fill_folder(make, folder, indices=mine, batch=batch, on_images=self.on_images)
-        return Made(folder, size, *filled(folder, count)) if self.share.rank == 0 else None
+        weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
+        measured = keeping_cost(make, folder, rank=self.share.rank, device=self.run.device, weights=weights)
+        fill_folder(measured, folder, indices=mine, batch=batch, on_images=self.on_images)
+        if self.share.rank != 0:
+            return None
+        return Made(folder, size, *filled(folder, count), MadeCost.read(folder))
 
 
 def reduced(images: Tensor, size: Size) -> Tensor:

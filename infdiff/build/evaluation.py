@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infdiff.build.look_at import look_at_pairs, look_at_pictures
 from infdiff.build.real_images import Part, RealImages, describe_real
 from infdiff.data.picture_set import PictureSet
 from infdiff.errors import UserError
@@ -16,6 +17,7 @@ from infdiff.eval import damage
 from infdiff.eval.compare import FEWEST, METRICS, Described, Subject, compare, describe, doubts
 from infdiff.eval.distances import frechet_distance
 from infdiff.eval.features import FeatureNetwork
+from infdiff.eval.looks import Look
 from infdiff.eval.similarity import psnr, ssim
 from infdiff.grid import Size, format_size
 
@@ -29,13 +31,16 @@ Images = Callable[[Sequence[int]], Tensor]
 class Evaluation:
     """Results so far, one dictionary a row, and what has to be known to believe them.
 
-    Every row says: what, size (as asked), at (the size compared at), images; then its metrics by name.
+    Every row says: what, size (as asked), at (the size compared at), images; then its metrics by name. looks: what a
+    person looks at beside the rows, where `keep_looks` is set.
     """
 
     network: FeatureNetwork
     real: RealImages
     metrics: Sequence[str] = tuple(METRICS)
     on_images: Callable[[int], object] = lambda count: None
+    keep_looks: bool = False
+    looks: list[Look] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -61,6 +66,9 @@ class Evaluation:
             held_out = self._real(self.real.held_out, at).features if len(self.real.held_out) > 1 else None
         images = describe(self.network, pictures.batches(at, _BATCH), self.on_images)
         self._add(Subject(images, real, train, held_out), what, size, at, **about)
+        if self.keep_looks:
+            known = None if train is None else (self.real.train, train)
+            self.looks.append(look_at_pictures(pictures, size, what, images, real, known, at))
 
     def score_damaged(self, size: Size) -> None:
         """Rows for the real images halved, unseen and damaged: what the numbers mean."""
@@ -77,21 +85,27 @@ class Evaluation:
             self._add(Subject(worse, real), name, size, size)
 
     def score_pairs(
-        self, truth: Images, methods: dict[str, Images], numbers: Sequence[int], size: Size, broken: Sequence[int]
+        self, truth: Images, methods: dict[str, Images], numbers: Sequence[int], size: Size, about: dict[str, Any]
     ) -> None:
-        """A row for each method's images beside the truth of the same numbers, at least two; others are `broken`."""
+        """A row for each method's images beside the truth of the same numbers, at least two.
+
+        about: what the first method's row says beside that.
+        """
         real = describe(self.network, map(truth, _chunks(numbers)), self.on_images)
-        for name, images_of in methods.items():
+        for place, (name, images_of) in enumerate(methods.items()):
             made = describe(self.network, map(images_of, _chunks(numbers)), self.on_images)
             pairs = [(images_of(chunk), truth(chunk)) for chunk in _chunks(numbers)]
             at = format_size(size)
-            row: dict[str, Any] = {"what": name, "size": at, "at": at, "images": len(numbers), "broken": list(broken)}
+            row: dict[str, Any] = {"what": name, "size": at, "at": at, "images": len(numbers)}
+            row |= about if place == 0 else {"broken": about["broken"]}
             row["psnr"] = float(torch.cat([psnr(*pair) for pair in pairs]).mean())
             row["ssim"] = float(torch.cat([ssim(*pair) for pair in pairs]).mean())
             row["feature"] = float((made.features - real.features).norm(dim=1).mean())
             row["frechet"] = frechet_distance(made.gaussian, real.gaussian)
             self.results.append(row)
         self.warn(*doubts(self.network, {"compared": len(numbers)}))
+        if self.keep_looks:
+            self.looks.append(look_at_pairs(truth, methods, numbers, size))
 
     def _add(self, subject: Subject, what: str, size: Size, at: Size, **about: Any) -> None:
         counts = {"compared": len(subject.images.features), "real": len(subject.real.features)}

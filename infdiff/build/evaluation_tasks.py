@@ -99,7 +99,7 @@ def score_generated(evaluation: Evaluation, maker: Maker, sizes: Sequence[Size],
     for size in sizes:
         made = maker.generated(size, count)
         if made is not None and _enough(evaluation, made, "generated"):
-            evaluation.score_pictures(made.pictures, size, "generated", broken=made.broken)
+            evaluation.score_pictures(made.pictures, size, "generated", **made.about)
 
 
 def score_reconstructed(evaluation: Evaluation, maker: Maker, sizes: Sequence[Size], count: int) -> None:
@@ -144,7 +144,7 @@ def _score_pairs(
         made = make(size)
         if made is not None and _enough(evaluation, made, "run"):
             evaluation.score_pairs(
-                lambda numbers, size=size: truth.take(numbers, size), methods(size, made), made.whole, size, made.broken
+                lambda numbers, size=size: truth.take(numbers, size), methods(size, made), made.whole, size, made.about
             )
 
 
@@ -159,6 +159,6 @@ def _enough(evaluation: Evaluation, made: Made, what: str) -> bool:
     if len(made.whole) >= FEWEST:
         return True
     evaluation.warn(f"too few: {len(made.whole)} whole images of {size}: comparing takes at least {FEWEST}")
-    row = {"what": what, "size": size, "at": size, "images": len(made.whole), "broken": made.broken}
-    evaluation.results.append(row)
+    row = {"what": what, "size": size, "at": size, "images": len(made.whole)}
+    evaluation.results.append(row | made.about)
     return False

@@ -130,6 +130,12 @@ class Run:
             module.to(device).eval().requires_grad_(False)
         return cls(folder, config, step, build_process(config), modules["denoiser"], modules.get("encoder"), device)
 
+    @property
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters each network has."""
+        modules = {"denoiser": self.denoiser, "encoder": self.encoder}
+        return {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items() if m is not None}
+
     @cached_property
     def latents(self) -> LatentModel | LatentGaussian | None:
         """What draws codes: the latent diffusion model if one is trained for this checkpoint, else a Gaussian.

@@ -106,6 +106,22 @@ LEGEND = {
     "feature": "mean feature distance between an image and its truth",
 }
 
+COSTS = {
+    "seconds_per_image": "seconds of a device to make an image",
+    "peak_mb": "most megabytes at once to make images, weights included",
+}
+# Whether more is better, of those where that is so or not.
+MORE_IS_BETTER = {
+    "frechet": False,
+    "kid": False,
+    "precision": True,
+    "recall": True,
+    "spectrum": False,
+    "psnr": True,
+    "ssim": True,
+    "feature": False,
+}
+
 
 def choose_metrics(names: Sequence[str]) -> list[str]:
     """Those named, in METRICS' order; all for none. Raises UserError naming one that is not there."""

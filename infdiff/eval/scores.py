@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infdiff.eval.compare import LEGEND
+from infdiff.eval.compare import COSTS, LEGEND
 
 _WIDTH = 120
-_PLAIN = ("what", "size", "at", "images", "real", "broken")
+_PLAIN = ("run", "what", "size", "at", "images", "real", "broken")
+_TEXTS = ("run", "what")
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:
@@ -24,7 +25,7 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
 
 def as_text(results: Sequence[dict[str, Any]], warnings: Sequence[str]) -> str:
     """A line for each result, what the columns mean, and the warnings."""
-    names = [name for name in (*_PLAIN, *LEGEND) if any(name in row for row in results)]
+    names = [name for name in (*_PLAIN, *LEGEND, *COSTS) if any(name in row for row in results)]
     if all(row["at"] == row["size"] for row in results):
         names.remove("at")
     if len({row["what"] for row in results}) == 1:
@@ -33,11 +34,12 @@ def as_text(results: Sequence[dict[str, Any]], warnings: Sequence[str]) -> str:
     widths = {name: max(len(name), *(len(line[name]) for line in cells)) for name in names}
 
     def line(values: dict[str, str]) -> str:
-        justified = (values[n].ljust(widths[n]) if n == "what" else values[n].rjust(widths[n]) for n in names)
+        justified = (values[n].ljust(widths[n]) if n in _TEXTS else values[n].rjust(widths[n]) for n in names)
         return "  ".join(justified).rstrip()
 
     lines = [line({name: name for name in names}), *map(line, cells), ""]
     lines += [f"{name}: {LEGEND[name]}" for name in names if name in LEGEND]
+    lines += [f"{name}: {COSTS[name]}" for name in names if name in COSTS]
     for warning in warnings:
         lines += textwrap.wrap(f"warning: {warning}", _WIDTH, subsequent_indent="  ")
     return "\n".join(lines)

@@ -133,11 +133,11 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP a second of a product of two large square matrices: what a share of the device's rate is a share of."""
+    """FLOP a second of the fastest of some products of large square matrices: what the device can do."""
     side = _MATRIX_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     timing = measure(lambda: a @ b, device, _PRODUCTS)
-    return 2 * side**3 / (timing.median / 1000)
+    return 2 * side**3 / (timing.minimum / 1000)
 
 
 def _now(device: torch.device) -> float:

@@ -17,6 +17,7 @@ from infdiff.errors import UserError
 from tests.conftest import ROOT, TINY, assert_one_line_error, script_in
 
 METRICS = {"frechet", "kid", "precision", "recall", "diversity", "spectrum", "nearest", "memorisation"}
+COST = {"seconds_per_image", "peak_mb", "made_on"}
 
 
 @pytest.fixture
@@ -60,9 +61,11 @@ def evaluate(script, folder, *arguments):
 
 
 def assert_same(rows, others):
-    """But for the order in which a library adds numbers up, which depends on where they are in memory."""
+    """But for what making them took, and the order in which a library adds up, which depends on where numbers are."""
     for row, other in zip(rows, others, strict=True):
-        assert row == {name: pytest.approx(v, rel=1e-6) if isinstance(v, float) else v for name, v in other.items()}
+        assert row.keys() == other.keys()
+        for name in row.keys() - COST:
+            assert row[name] == (pytest.approx(other[name], rel=1e-6) if isinstance(row[name], float) else other[name])
 
 
 def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(script, trained, monkeypatch):
@@ -72,9 +75,14 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
     assert all(set(row) >= METRICS for row in whole["results"])
     assert all(row["images"] == 6 and row["real"] == 18 and row["broken"] == [] for row in whole["results"])
     assert {"what", "size", "at"} <= set(whole["results"][0])
-    assert whole["real"]["split"] == "train"
+    assert whole["runs"][0]["real"]["split"] == "train"
     assert whole["network"]["name"] == "efficientnet-lite0"
-    assert whole["step"] == 2
+    assert whole["runs"][0]["step"] == 2
+    assert whole["runs"][0]["parameters"].keys() == {"denoiser", "encoder"}
+    for row in whole["results"]:
+        assert row["seconds_per_image"] > 0
+        assert row["peak_mb"] is None or row["peak_mb"] > 0
+        assert row["made_on"] == "CPU (1 threads)"
     assert whole["command"][1:3] == ["--run", "runs/x"]
     assert "frechet" in result.stdout.splitlines()[0]
     assert sum(line.startswith("few images:") for line in whole["warnings"]) == 2
@@ -110,6 +118,30 @@ def test_sizes_beyond_the_data_are_compared_at_the_datas(script, trained):
     assert not METRICS - {"frechet", "spectrum"} & set(row)
 
 
+def test_runs_side_by_side_with_a_report(script, trained):
+    shutil.copytree(trained / "runs/x", trained / "runs/y")
+    arguments = ("--run", "runs/x", "runs/y", "--res", "16,24", "--n", 5, "--report", "report.html", "--seed", 3)
+    result, found = evaluate(script, trained, *arguments)
+    rows = found["results"]
+    assert [(row["run"], row["size"]) for row in rows] == [
+        ("runs/x", "16"),
+        ("runs/x", "24"),
+        ("runs/y", "16"),
+        ("runs/y", "24"),
+    ]
+    # The same weights, the same images.
+    assert [row["frechet"] for row in rows[:2]] == pytest.approx([row["frechet"] for row in rows[2:]], rel=1e-6)
+    assert [run["run"] for run in found["runs"]] == ["runs/x", "runs/y"]
+    assert result.stdout.split()[0] == "run"
+    page = (trained / "report.html").read_text()
+    assert page.count('<img class="sheet"') == 4
+    assert page.count('<img class="own"') == 4 * 5
+    assert "--run runs/x runs/y --res 16,24 --n 5 --report report.html --seed 3" in page
+    assert page.count("training size</span>") == 2 * 2  # scores and cost
+    assert "data.validation_fraction" not in page  # the configuration as it is kept: nested
+    assert page.count("validation_fraction: 0.25") == 2
+
+
 def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
     _, found = evaluate(
         script, trained, "--run", "runs/x", "--task", "reconstruct", "--res", "16,64", "--n", 9, "--split", "val"
@@ -120,14 +152,17 @@ def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
     assert -1 < row["ssim"] < 1
     assert row["feature"] > 0
     assert any("64 is left out" in line and "hold 32" in line for line in found["warnings"])
-    arguments = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5)
+    arguments = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5, "--report", "r.html")
     _, found = evaluate(script, trained, *arguments)
     rows = {row["what"]: row for row in found["results"]}
     assert set(rows) == {"guided", "bicubic"}
+    assert rows["guided"]["seconds_per_image"] > 0
+    assert "seconds_per_image" not in rows["bicubic"]
+    assert "Rows: truth, guided, bicubic" in (trained / "r.html").read_text()
     # On smooth pictures bicubic is nearly right.
     assert rows["bicubic"]["psnr"] > 25
     assert rows["guided"]["psnr"] > 20
-    assert found["real"]["split"] == "val"
+    assert found["runs"][0]["real"]["split"] == "val"
 
 
 def test_a_folder_against_the_data_it_was_made_from(script, trained):
@@ -158,8 +193,11 @@ def test_images_that_are_not_finite_are_reported_and_in_no_number(script, traine
     path = trained / "runs/x/checkpoints/00000002/ema_denoiser.safetensors"
     tensors = safetensors.torch.load_file(path)
     safetensors.torch.save_file({name: torch.full_like(t, torch.nan) for name, t in tensors.items()}, path)
-    result, found = evaluate(script, trained, "--run", "runs/x", "--n", 5)
+    result, found = evaluate(script, trained, "--run", "runs/x", "--n", 5, "--report", "report.html")
     (row,) = found["results"]
+    page = (trained / "report.html").read_text()
+    assert "5 of 5 images of 16 have pixels that are not finite" in page
+    assert "There is no whole image to be shown." in page
     assert row["broken"] == [0, 1, 2, 3, 4]
     assert row["images"] == 0
     assert not METRICS & set(row)
@@ -208,6 +246,9 @@ def test_bad_input_is_one_line(script, trained, main, monkeypatch):
         (*run, "--metrics", "fid"): ["--metrics fid", "frechet"],
         (*run, "--network", "vgg"): ["--network", "efficientnet-lite0"],
         (*run, "--json", "no/where.json"): ["--json no/where.json"],
+        (*run, "--report", "."): ["--report ."],
+        (*run, "--images", "pictures", *data): ["--run runs/x", "--images"],
+        ("--run", "runs/x", "runs/x", "--out", "o"): ["--out o", "one run"],
         (*run, "--task", "superres", "--res", "24", "--from", "28", "--n", 5): ["--from 28", "24"],
         (*run, "--task", "reconstruct", "--res", "64"): ["64", "hold 32"],
         ("--run", "runs/bare"): ["runs/bare", "no checkpoint"],

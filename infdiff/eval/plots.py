@@ -1,0 +1,146 @@
+"""Plots of a report, as SVG that takes its ink from the page around it: dark on light, light on dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from torch import Tensor
+
+from infdiff.eval.compare import LEGEND
+from infdiff.eval.spectrum import FIRST_RING
+from infdiff.grid import parse_size
+
+# Seen well on white and on black.
+COLOURS = ("#3a86d4", "#d9791a", "#2a9d74", "#a56cc9", "#d14d5b", "#8a8f3c")
+# Stands for the page's own ink until the picture is drawn.
+_INK = "#010203"
+_COLUMNS = 3
+_WIDTH, _HEIGHT = 3.6, 2.6  # of one panel, in inches
+
+Point = tuple[float, float]
+
+
+def plot_quality(series: Mapping[str, Sequence[dict[str, Any]]], trained: Sequence[int]) -> str | None:
+    """Each metric against the shorter side in pixels, a line for each name's rows; `trained` sides are marked.
+
+    None where no row has a metric.
+    """
+    names = [name for name in LEGEND if any(name in row for rows in series.values() for row in rows)]
+    if not names:
+        return None
+    with _panels(names) as (figure, axes):
+        for name, panel in zip(names, axes, strict=True):
+            for side in trained:
+                panel.axvline(side, color=_INK, alpha=0.35, linestyle=":", linewidth=1)
+            sides: set[int] = set()
+            for label, rows, colour in _coloured(series):
+                points = sorted(
+                    (min(parse_size(row["size"])), row[name]) for row in rows if math.isfinite(row.get(name, math.nan))
+                )
+                sides |= {side for side, _ in points}
+                _line(panel, points, label, colour, "o-")
+            panel.set(title=name, xlabel="pixels")
+            _powers_of_two(panel, sorted(sides))
+        return _finished(figure, axes)
+
+
+def plot_spectra(series: Mapping[str, Mapping[str, Tensor]], real: Mapping[str, Tensor]) -> str | None:
+    """For each size, mean power against fineness: of the real images, and of each name's at that size.
+
+    None where there is no spectrum.
+    """
+    if not real:
+        return None
+    with _panels(list(real)) as (figure, axes):
+        for (size, reference), panel in zip(real.items(), axes, strict=True):
+            for label, spectra, colour in _coloured(series):
+                if size in spectra:
+                    _line(panel, _points(spectra[size]), label, colour, "-")
+            _line(panel, _points(reference), "real", _INK, "--")
+            panel.set(title=size, xlabel="cycles a side", ylabel="power", yscale="log")
+            _powers_of_two(panel, [2**n for n in range(1, (len(reference) + FIRST_RING).bit_length())])
+        return _finished(figure, axes)
+
+
+def plot_losses(series: Mapping[str, Sequence[dict[str, Any]]]) -> str | None:
+    """Training and validation loss over steps, of each name's log. None where no loss is logged."""
+    kinds = {"loss": "training loss", "validation_loss": "validation loss"}
+    kinds = {key: title for key, title in kinds.items() if any(_logged(rows, key) for rows in series.values())}
+    if not kinds:
+        return None
+    with _panels(list(kinds)) as (figure, axes):
+        for (key, title), panel in zip(kinds.items(), axes, strict=True):
+            for label, rows, colour in _coloured(series):
+                points = _logged(rows, key)
+                _line(panel, points, label, colour, "o-" if len(points) < 40 else "-")
+            panel.set(title=title, xlabel="step", yscale="log")
+        return _finished(figure, axes)
+
+
+def _logged(rows: Sequence[dict[str, Any]], key: str) -> list[Point]:
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+
+
+def _points(spectrum: Tensor) -> list[Point]:
+    return list(enumerate(spectrum.tolist(), start=FIRST_RING))
+
+
+def _coloured(series: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    for place, (label, values) in enumerate(series.items()):
+        yield label, values, COLOURS[place % len(COLOURS)]
+
+
+def _line(panel: Any, points: Sequence[Point], label: str, colour: str, style: str) -> None:
+    if points:
+        panel.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5, linewidth=1.4)
+
+
+def _powers_of_two(panel: Any, ticks: Sequence[int]) -> None:
+    """An axis on which twice as much is a step, with numbers at `ticks`."""
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.minorticks_off()
+
+
+@contextmanager
+def _panels(names: Sequence[str]) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure with a panel for each name, side by side and then below."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    style: dict[str, Any] = dict.fromkeys((*ink, "grid.color"), _INK)
+    style |= {"svg.fonttype": "none", "svg.hashsalt": "infdiff", "font.size": 8, "axes.facecolor": "none"}
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(cast(Any, style)):
+        figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained")
+        axes = [figure.add_subplot(rows, columns, place + 1) for place in range(len(names))]
+        yield figure, axes
+
+
+def _finished(figure: Any, axes: Sequence[Any]) -> str:
+    for panel in axes:
+        panel.grid(alpha=0.15, which="major")
+        panel.spines[["top", "right"]].set_visible(False)
+    fullest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
+    if len(fullest.get_legend_handles_labels()[1]) > 1:
+        fullest.legend(frameon=False)
+    return _inline(figure)
+
+
+def _inline(figure: Any) -> str:
+    """The <svg> element. Its ids are its own, so that several live on one page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    mark = f"p{zlib.crc32(text.encode()):08x}-"
+    text = re.sub(r'\bid="', f'id="{mark}', text)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{mark}", text)

@@ -1,0 +1,42 @@
+"""What making images took, kept beside them."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from infdiff.build.kept_cost import MadeCost, keeping_cost
+from infdiff.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def test_every_batch_is_kept_and_the_first_one_is_not_timed(tmp_path):
+    def make(numbers):
+        held = torch.ones(100, 1_000_000, dtype=torch.uint8)
+        time.sleep(0.2 if 0 in numbers else 0.02)
+        return held[:1, :1].expand(len(numbers), 1)
+
+    assert MadeCost.read(tmp_path) is None
+    measured = keeping_cost(make, tmp_path, rank=0, device=CPU, weights=50_000_000)
+    assert measured([0, 1]).shape == (2, 1)
+    assert MadeCost.read(tmp_path).seconds_per_image >= 0.1  # where there is no other
+    measured([2, 3])
+    cost = MadeCost.read(tmp_path)
+    assert 0.01 <= cost.seconds_per_image < 0.1
+    assert cost.peak_mb is None or 149 < cost.peak_mb < 190
+    assert cost.device == f"CPU ({torch.get_num_threads()} threads)"
+
+
+def test_processes_add_up(tmp_path):
+    for rank, (seconds, peak) in enumerate([(2.0, 100.0), (6.0, 300.0)]):
+        line = json.dumps({"images": 2, "seconds": seconds, "device": "a GPU", "peak_mb": peak})
+        (tmp_path / f"cost-{rank}.jsonl").write_text(line + "\n")
+    assert MadeCost.read(tmp_path) == MadeCost(2.0, 300.0, "a GPU")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    measured = keeping_cost(torch.zeros, tmp_path / "gone", rank=0, device=CPU, weights=0)
+    with pytest.raises(UserError, match="cannot write"):
+        measured([1, 2])
