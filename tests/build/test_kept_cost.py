@@ -15,16 +15,16 @@ CPU = torch.device("cpu")
 def test_every_batch_is_kept_and_the_first_one_is_not_timed(tmp_path):
     def make(numbers):
         held = torch.ones(100, 1_000_000, dtype=torch.uint8)
-        time.sleep(0.2 if 0 in numbers else 0.02)
+        time.sleep(1.0 if 0 in numbers else 0.02)
         return held[:1, :1].expand(len(numbers), 1)
 
     assert MadeCost.read(tmp_path) is None
     measured = keeping_cost(make, tmp_path, rank=0, device=CPU, weights=50_000_000)
     assert measured([0, 1]).shape == (2, 1)
-    assert MadeCost.read(tmp_path).seconds_per_image >= 0.1  # where there is no other
+    assert MadeCost.read(tmp_path).seconds_per_image >= 0.5  # where there is no other
     measured([2, 3])
     cost = MadeCost.read(tmp_path)
-    assert 0.01 <= cost.seconds_per_image < 0.1
+    assert 0.01 <= cost.seconds_per_image < 0.5
     assert cost.peak_mb is None or 149 < cost.peak_mb < 190
     assert cost.device == f"CPU ({torch.get_num_threads()} threads)"
 
