@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from infdiff.pipelines.generate import generate
 _IMAGES = 64
 # Batches whose memory says how it grows.
 _TRIED = (2, 6)
+# How often a better batch is looked for, and how much larger it has to be.
+_TRIES = 5
+_CLOSE = 1.1
 # Of a thousand weights: its steps load what the first step of any model loads, 100 MB of libraries on a CPU.
 _TINY = Config(
     data=DataConfig(size=8),
@@ -203,24 +207,33 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
 
 
 def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> Cost | None:
-    """With the largest batch whose training takes no more than `budget` bytes; None where not even two images fit."""
+    """With a batch whose training takes `budget` bytes, or at most a tenth of its images fewer than would fit.
 
-    def cost(batch: int, most: int) -> Cost:
-        return training_cost(config, replace(setting, batch=batch), device, most)
+    None where not even two images fit.
+    """
 
-    few, more = (cost(batch, 1).peak_bytes for batch in _TRIED)
-    if few is None or more is None:
-        raise UserError("--table 4 needs to know how much memory is taken, which this system does not tell")
-    if few > budget:
+    def cost(batch: int, most: int) -> tuple[Cost, int]:
+        found = training_cost(config, replace(setting, batch=batch), device, most)
+        if found.peak_bytes is None:
+            raise UserError("--table 4 needs to know how much memory is taken, which this system does not tell")
+        return found, found.peak_bytes
+
+    (few, more), images = _TRIED, {batch: cost(batch, 1)[1] for batch in _TRIED}
+    if images[few] > budget:
         return None
-    each = max(1.0, (more - few) / (_TRIED[1] - _TRIED[0]))
-    batch = max(_TRIED[0], int(_TRIED[0] + (budget - few) / each))
-    found = cost(batch, repeat)
-    # A large batch can take more for each image than a small one.
-    while found.peak_bytes is not None and found.peak_bytes > budget and batch > _TRIED[0]:
-        batch = max(_TRIED[0], int(batch * budget / found.peak_bytes))
-        found = cost(batch, repeat)
-    return found
+    best, fits, too_large = None, few, sys.maxsize
+    each = (images[more] - images[few]) / (more - few)
+    for _ in range(_TRIES):
+        batch = min(few + int((budget - images[few]) / max(1.0, each)), too_large - 1)
+        if batch <= fits * _CLOSE:
+            break
+        found, peak = cost(batch, repeat)
+        each = (peak - images[few]) / (batch - few)
+        if peak <= budget:
+            best, fits = found, batch
+        else:
+            too_large = batch
+    return best if best is not None else cost(few, repeat)[0]
 
 
 class _Noise:

@@ -57,12 +57,14 @@ class PaperTable:
         by_place = {(s.size, s.grid, s.subsample): factor for s, factor in factors.items()}
         rows = [[by_place[(*column, rate)] for column in columns] for rate in self.rates]
         heading = [f"{format_size(size)} / {format_size(grid)}" for size, grid in columns]
-        lines = [self.title, *self._block(heading, rows, fid=False)]
-        return "\n".join([*lines, "", "The paper's:", *self._block(self.headings, self.published, fid=True)])
+        lines = [self.title, *self._block(heading, rows, published=False)]
+        return "\n".join([*lines, "", "The paper's:", *self._block(self.headings, self.published, published=True)])
 
-    def _block(self, heading: Sequence[str], rows: Sequence[Sequence[float | None]], *, fid: bool) -> list[str]:
-        cells = [["rate", *heading], *([f"{r:g}x", *map(_cell, row)] for r, row in zip(self.rates, rows, strict=True))]
-        if fid and self.fid_clip:
+    def _block(self, heading: Sequence[str], rows: Sequence[Sequence[float | None]], *, published: bool) -> list[str]:
+        none = "∞" if published else "none fits"
+        cells = [["rate", *heading]]
+        cells += [[f"{r:g}x", *(_cell(f, none) for f in row)] for r, row in zip(self.rates, rows, strict=True)]
+        if published and self.fid_clip:
             for line, text in zip(cells, ("FID_CLIP", *(f"{value:.2f}" for value in self.fid_clip)), strict=True):
                 line.append(text)
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -73,8 +75,8 @@ def _times(size: Size, factor: float) -> Size:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _cell(factor: float | None) -> str:
-    return "none fits" if factor is None else f"{factor:.2f}x"
+def _cell(factor: float | None, none: str) -> str:
+    return none if factor is None else f"{factor:.2f}x"
 
 
 _HEADINGS = ("128 / 32", "128 / 64", "256 / 64", "256 / 128", "512 / 128", "512 / 256")

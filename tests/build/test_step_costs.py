@@ -85,6 +85,7 @@ def test_the_memory_of_a_batch_decides_how_large_it_is(config, monkeypatch):
     found = fitted_cost(config, setting, CPU, 2, 1_000_000_000)
     assert found.peak_bytes <= 1_000_000_000
     assert cost(config, replace(setting, batch=found.setting.batch * 12 // 10), CPU, 2).peak_bytes > 1_000_000_000
+    assert len(tried) <= 8
     assert fitted_cost(config, setting, CPU, 2, 114_100_000).setting.batch == 2
     assert fitted_cost(config, setting, CPU, 2, 100_000_000) is None
 
