@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from infdiff.errors import UserError
+from infdiff.freed_memory import keep_freed_memory
 from infdiff.grid import Size, parse_size
 
 
@@ -52,44 +51,9 @@ def positive(option: str, value: int) -> int:
     return value
 
 
-def reuse_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
-
-    Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
-    page, took two thirds of the time of a step at 1024 x 1024. Elsewhere than on glibc this does nothing.
-    """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-    if (mallopt := _libc("mallopt")) is not None:
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
-
-
-def after_each_step(report: Callable[[], Any], tile: int | None) -> Callable[[], None]:
-    """What to call after each step of sampling: the report, and for images in strips the return of freed memory.
-
-    Memory kept for reuse is full of gaps after a step, and the largest blocks of the next one would not fit in them.
-    """
-    trim = _libc("malloc_trim") if tile is not None else None
-
-    def after() -> None:
-        report()
-        if trim is not None:
-            trim(0)
-
-    return after
-
-
-def _libc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, or None where it has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None
-
-
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143."""
-    reuse_freed_memory()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()

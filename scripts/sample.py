@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.build import Run, default_batch, newest_run, sampling_options, tile_rows, training_size
-from infdiff.cli import Parser, after_each_step, choose_device, positive, run, size_argument
+from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.grid import Size, format_size
 from infdiff.pipelines.picture_files import read_pictures_at
@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{trained.folder}, step {trained.step}; latent codes: {codes}", flush=True)
     with tqdm(total=-(-count // batch) * options["steps"], unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.sample(indices, on_step=after_each_step(bar.update, options["tile"]), **options),
+            lambda indices: trained.sample(indices, on_step=bar.update, **options),
             folder,
             count=count,
             batch=batch,
@@ -76,7 +76,7 @@ def interpolate(trained: Run, arguments: Namespace, size: Size, options: dict) -
     frames = positive("--frames", arguments.frames)
     pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
-        out = trained.interpolate(pictures, frames, on_step=after_each_step(bar.update, options["tile"]), **options)
+        out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
     folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
     record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}

@@ -107,16 +107,23 @@ class Maker:
             return self.run.super_resolve(images, size, seed=self.seed, indices=numbers, rounded=False, **options)
 
         settings = options | {"from": format_size(small), "truth": truth.fingerprint}
-        return self._made("superres", size, len(truth), settings, make)
+        batch = default_batch(self.run.config, size, guided=method == "guided")
+        return self._made("superres", size, len(truth), settings, make, batch)
 
     def _made(
-        self, task: str, size: Size, count: int, settings: dict[str, Any], make: Callable[[Sequence[int]], Tensor]
+        self,
+        task: str,
+        size: Size,
+        count: int,
+        settings: dict[str, Any],
+        make: Callable[[Sequence[int]], Tensor],
+        batch: int | None = None,
     ) -> Made | None:
         settings = settings | {"task": task, "size": format_size(size), "seed": self.seed}
         settings |= {"step": self.run.step, "weights": _weights(self.run)}
         folder = open_folder(self.parent, settings)
         mine = range(self.share.rank, count, self.share.count)
-        batch = self.batch or default_batch(self.run.config, size)
+        batch = self.batch or batch or default_batch(self.run.config, size)
         fill_folder(make, folder, indices=mine, batch=batch, on_images=self.on_images)
         return Made(folder, size, *filled(folder, count)) if self.share.rank == 0 else None
 
