@@ -20,7 +20,7 @@ ALLOWED = {
     "points": {"grid"},
     "ops": {"grid"},
     "nn": {"grid", "ops", "points"},
-    "models": {"grid", "nn", "ops", "points"},
+    "models": {"freed_memory", "grid", "nn", "ops", "points"},
     "diffusion": {"grid"},
     "data": {"errors", "grid", "seeding"},
     "training": {"errors", "grid", "seeding", "images", "points", "diffusion"},

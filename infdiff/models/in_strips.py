@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from infdiff import ops
+from infdiff.freed_memory import own_memory
 from infdiff.grid import Size, pixel_coordinates, scale_of
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
@@ -83,7 +84,7 @@ def _flow(lift: Callable[..., Tensor], blocks: list[_BlockInStrips], memory: _Me
 
 
 class _Memory:
-    """Strips' memory, used again: asked for anew each time, so large blocks of many sizes leave gaps between them."""
+    """Strips' memory, used again."""
 
     def __init__(self, like: Tensor) -> None:
         self.like, self.unused = like, [like]
@@ -92,7 +93,7 @@ class _Memory:
         """(B, rows, W, C); only an image's last strip has fewer rows than the others."""
         if rows != self.like.shape[1]:
             return self.like[:, :rows].clone()
-        return self.unused.pop() if self.unused else torch.empty_like(self.like)
+        return self.unused.pop() if self.unused else own_memory(self.like, *self.like.shape)
 
     def free(self, strip: Tensor) -> None:
         if strip.shape == self.like.shape:
@@ -116,9 +117,8 @@ class _BlockInStrips:
         self.rows = memory.like.shape[1]
         self.reach = ops.rows_around(block.conv.taps.shape[-1], scale)
         around = -(-self.reach // self.rows)
-        self.held = memory.like.new_empty(
-            len(memory.like), min((2 * around + 1) * self.rows, size[0]), *memory.like.shape[2:]
-        )
+        batch, _, width, channels = memory.like.shape
+        self.held = own_memory(memory.like, batch, min((2 * around + 1) * self.rows, size[0]), width, channels)
         self.begin()
 
     def begin(self) -> None:
