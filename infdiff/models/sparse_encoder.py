@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.grid import Size
-from infdiff.models.grid_unet import LAYOUT_SIDE, GridDown
+from infdiff.models.grid_unet import GridDown
+from infdiff.models.unet import LAYOUT_SIDE
 from infdiff.nn.embedding import PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import GridLayerNorm
