@@ -32,8 +32,7 @@ class MollifiedObjective:
         device = images.device
         x0 = from_uint8(images)
         if self.flip:
-            mirrored = torch.rand(batch, 1, 1, 1, device=device, generator=generator) < 0.5
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
+            x0 = mirror_at_random(x0, generator)
         t = torch.randint(1, process.steps + 1, (batch,), device=device, generator=generator)
         white, noise = process.mollifier.noise_pair(batch, x0.shape[1], self.size, [generator])
         ids = self._draw(batch, generator)
@@ -61,3 +60,9 @@ class MollifiedObjective:
 
     def _draw(self, batch: int, generator: torch.Generator) -> Tensor:
         return draw_points(batch, self.points, self.size, generator, self.kind)
+
+
+def mirror_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every second of the images (B, C, H, W), on average, with its columns in reverse."""
+    mirrored = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
+    return torch.where(mirrored, images.flip(-1), images)
