@@ -26,7 +26,7 @@ class DataConfig:
     path: str = ""  # LMDB of prepare_data.py; empty: the embedded demo faces
     validation_path: str = ""  # LMDB of held-out images; empty: a part of `path` is held out
     validation_fraction: float = 0.05  # held out of `path` where there is no validation_path
-    size: int | str = 64  # training resolution: 64, or 96x128 (height x width)
+    size: int | str = 64  # base resolution, and that of training unless resolutions are given: 64, or 96x128 (H x W)
     flip: bool = False  # mirror every second image
     cache: str = "ram"  # none (decode in workers), ram or device (all images as uint8)
     workers: int = 2  # processes that decode, with cache: none
@@ -34,17 +34,23 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GridConfig:
-    size: int | str = 32  # inner grid: 32, or 32x48
+    kind: str = "unet"  # unet, or dfu: dual convolutions, nothing depends on the size
+    size: int | str = 32  # of the grid inside a network on points: 32, or 32x48
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 2, 4)
     blocks: int = 2  # residual blocks a level
-    attention_sizes: tuple[int, ...] = (16, 8)  # attention on grids with these sides
     dropout: float = 0.0
-    dropout_size: int = 16  # dropout on grids of at most this side
+    dropout_size: int = 16  # unet: dropout on grids of at most this side
+    attention_sizes: tuple[int, ...] = (16, 8)  # unet: attention on grids with these sides
+    attention_levels: tuple[int, ...] = ()  # dfu: levels with attention; 0 is the top one
+    modes: int = 16  # dfu: lowest frequencies of the top level's spectral convolutions; 0: the multi-resolution U-Net
+    kernel_size: int = 3  # dfu: of the spatial convolutions; 1: the FNO U-Net
+    factor_rank: int = 0  # dfu: of the spectral weights; 0: full ones
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    kind: str = "points"  # points: ∞-Diff, mollified diffusion; grid: the grid network alone on whole images, EDM
     channels: int = 64  # of the sparse level
     kernel_size: int = 7
     blocks: int = 3  # sparse blocks down, and as many up
@@ -67,6 +73,19 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class EDMConfig:
+    """The process of model.kind grid; the other one's is `diffusion`."""
+
+    noise: str = "white"  # white: of variance 1 per pixel at every resolution; mollified: diffusion.sigma wide
+    data_std: float = 0.5  # standard deviation of the images' values in [-1, 1]
+    log_mean: float = -1.2  # of ln sigma in training
+    log_std: float = 1.2
+    sigma_min: float = 0.002  # of sampling
+    sigma_max: float = 80.0
+    rho: float = 7.0  # steps of sampling are even in sigma^(1 / rho)
+
+
+@dataclass(frozen=True)
 class LatentConfig:
     """The second model, of the codes: scripts/train_latent.py."""
 
@@ -84,10 +103,12 @@ class LatentConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    sampler: str = "ddim"  # ddim, ddpm or dpm++
+    sampler: str = "ddim"  # ddim, ddpm or dpm++; heun for model.kind grid
     steps: int = 50
     eta: float = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    churn: float = 0.0  # noise of heun (S_churn): 0 none
     truncation: float = 1.0  # of the sampled codes' spread about their mean
+    upscale: str = "none"  # bilinear: sample at the training size and resize
     deblur_epsilon: float = 0.1  # noise-to-signal ratio of the Wiener inverse
 
 
@@ -98,6 +119,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    edm: EDMConfig = field(default_factory=EDMConfig)
     train: TrainSettings = field(default_factory=TrainSettings)
     latent: LatentConfig = field(default_factory=LatentConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)

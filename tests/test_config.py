@@ -7,6 +7,7 @@ import pytest
 from infdiff.build import build_modules, check_config, point_count
 from infdiff.config import CONFIG_FOLDER, Config, config_differences, load_config, save_config
 from infdiff.errors import UserError
+from tests.conftest import TINY_GRID
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
 
@@ -115,6 +116,46 @@ def test_the_published_setting_is_about_the_published_size():
 def test_settings_that_cannot_work_are_named(override, key):
     with pytest.raises(UserError, match=key):
         check_config(load_config(CONFIG_FOLDER / "demo.yaml", [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("model.kind=cloud", ["model.kind", "cloud", "points, grid"]),
+        ("model.grid.kind=fno", ["model.grid.kind", "fno", "unet, dfu"]),
+        ("model.z_dim=8", ["model.z_dim: 8", "set it to 0"]),
+        ("train.subsample=4", ["train.subsample: 4", "set it to 1"]),
+        ("train.code_noise=0.1", ["train.code_noise", "set it to 0"]),
+        ("sample.sampler=ddim", ["sample.sampler", "heun"]),
+        ("sample.upscale=cubic", ["sample.upscale", "bilinear"]),
+        ("edm.noise=pink", ["edm.noise", "white, mollified"]),
+        ("edm.sigma_max=0.001", ["edm.sigma_max", "edm.sigma_min"]),
+        ("edm.data_std=0", ["edm.data_std"]),
+        ("edm.rho=nan", ["edm.rho"]),
+        ("model.grid.modes=-1", ["model.grid.modes"]),
+        ("model.grid.kernel_size=2", ["model.grid.kernel_size"]),
+        ("model.grid.attention_levels=[2]", ["model.grid.attention_levels", "0 to 1"]),
+        ("model.grid.factor_rank=-2", ["model.grid.factor_rank"]),
+    ],
+)
+def test_settings_of_a_grid_network_alone_that_cannot_work_are_named(override, parts):
+    check_config(load_config(CONFIG_FOLDER / "demo.yaml", TINY_GRID))
+    with pytest.raises(UserError) as error:
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, override]))
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_mollified_edm_noise_wants_a_mollifier():
+    settings = [*TINY_GRID, "edm.noise=mollified"]
+    check_config(load_config(CONFIG_FOLDER / "demo.yaml", settings))
+    with pytest.raises(UserError, match=r"diffusion\.sigma"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*settings, "diffusion.sigma=0"]))
+
+
+def test_heun_is_not_for_points():
+    with pytest.raises(UserError, match=r"sample.sampler: 'heun': choose one of ddim"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", ["sample.sampler=heun"]))
 
 
 def test_points_are_a_part_of_the_pixels():

@@ -53,9 +53,12 @@ class GridDown(UNetDown):
 class GridUNet(UNet):
     """A U-Net on grids: (B, in_channels, G, K) and condition (B, condition_dim) -> (B, out_channels, G, K).
 
-    sized: as `sized_levels`. A condition is also laid out over the deepest grid.
+    sized: as `sized_levels`. layout: the condition is also laid out over the deepest grid.
     """
 
-    def __init__(self, *, in_channels: int, out_channels: int, condition_dim: int, **sized: Any) -> None:
+    def __init__(
+        self, *, in_channels: int, out_channels: int, condition_dim: int, layout: bool = True, **sized: Any
+    ) -> None:
         levels = sized_levels(condition_dim=condition_dim, **sized)
-        super().__init__(levels, in_channels=in_channels, out_channels=out_channels, layout_dim=condition_dim)
+        layout_dim = condition_dim if layout else 0
+        super().__init__(levels, in_channels=in_channels, out_channels=out_channels, layout_dim=layout_dim)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infdiff.grid import cell_centres
-from infdiff.models import DFU, DFUDenoiser
+from infdiff.models import DFU, GridDenoiser
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.nn.spectral_conv import DualConv
 
@@ -133,7 +133,7 @@ def test_a_new_network_keeps_the_size_of_its_input(generator):
 
 def test_a_training_step_reaches_every_parameter_under_autocast(generator):
     torch.manual_seed(0)
-    model = DFUDenoiser(DFU(**SMALL, attention_levels=(3,), factor_rank=2), condition_dim=6)
+    model = GridDenoiser(DFU(**SMALL, attention_levels=(3,), factor_rank=2), condition_dim=6)
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -149,7 +149,7 @@ def test_a_training_step_reaches_every_parameter_under_autocast(generator):
 
 def test_the_denoiser_starts_at_zero_and_hears_the_noise_level(generator):
     torch.manual_seed(0)
-    model = DFUDenoiser(DFU(**SMALL), condition_dim=6)
+    model = GridDenoiser(DFU(**SMALL), condition_dim=6)
     x = torch.randn(3, 3, 10, 7, generator=generator)
     levels = torch.tensor([-1.5, 0.0, 1.0])
     assert model(x, levels).abs().max() == 0
@@ -176,5 +176,5 @@ def test_the_denoiser_starts_at_zero_and_hears_the_noise_level(generator):
 def test_parameter_counts_of_the_published_setting(options, count):
     published = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "modes": 16, "condition_dim": 512}
     with torch.device("meta"):
-        model = DFUDenoiser(DFU(**SMALL | published | options), condition_dim=512)
+        model = GridDenoiser(DFU(**SMALL | published | options), condition_dim=512)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
