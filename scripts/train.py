@@ -40,11 +40,8 @@ def main() -> None:
     build.open_for_training(folder, config)
     trainer = build.build_trainer(config, data, folder, device)
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
-    points = build.point_count(config)
-    print(
-        f"{folder}: {parameters:,} parameters, {len(data.train)} images, {points} points of each, on {device}",
-        flush=True,
-    )
+    images = f"{len(data.train)} images, {build.describe_points(config)}"
+    print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
     trainer.run()
     print(f"{folder}: {trainer.step} steps done, pictures in {folder / 'samples'}")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from infdiff.build import build_modules, check_config, point_count
+from infdiff.build.sizes import resolutions
 from infdiff.config import CONFIG_FOLDER, Config, config_differences, load_config, save_config
 from infdiff.errors import UserError
 from tests.conftest import TINY_GRID
@@ -58,6 +59,57 @@ def test_what_is_saved_reads_back(tmp_path):
     save_config(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == config
     assert config.train.clip == 0.2
+
+
+def test_mappings_of_sizes_are_read_replaced_and_added_to(tmp_path):
+    path = write(tmp_path, "data: {resolutions: {32: 1, 48x64: 5e-1}, batch_sizes: {32: 8}}")
+    config = load_config(path)
+    assert (config.data.resolutions, config.data.batch_sizes) == ({"32": 1.0, "48x64": 0.5}, {"32": 8})
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    assert load_config(path, ["data.resolutions={16: 1}"]).data.resolutions == {"16": 1.0}
+    assert load_config(path, ["data.resolutions={}"]).data.resolutions == {}
+    assert load_config(path, ["data.resolutions.64=2"]).data.resolutions == {"32": 1.0, "48x64": 0.5, "64": 2.0}
+    differences = config_differences(config, load_config(path, ["data.resolutions.32=0"]))
+    assert differences == ["data.resolutions: {'32': 1.0, '48x64': 0.5} -> {'32': 0.0, '48x64': 0.5}"]
+
+
+@pytest.mark.parametrize("text", ["resolutions: [32]", "resolutions: {32: a}", "batch_sizes: {32: 1.5}"])
+def test_mappings_of_another_kind_are_named(tmp_path, text):
+    with pytest.raises(UserError, match=rf"wrong type for key 'data\.{text.split(':')[0]}.*sizes and"):
+        load_config(write(tmp_path, f"data: {{{text}}}"))
+
+
+def test_weights_of_resolutions_are_normalised():
+    config = load_config(CONFIG_FOLDER / "demo.yaml", ["data.resolutions={32: 1, 48x64: 3, 64: 0}"])
+    assert resolutions(config) == {(32, 32): 0.25, (48, 64): 0.75}
+    assert resolutions(load_config(CONFIG_FOLDER / "demo.yaml")) == {(64, 64): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["data.resolutions={32: 1, 48: -0.5}"], ["data.resolutions.48: -0.5"]),
+        (["data.resolutions={32: .nan}"], ["data.resolutions.32: nan"]),
+        (["data.resolutions={32: 0, 48: 0}"], ["data.resolutions: all weights are 0"]),
+        (["data.resolutions={abc: 1}"], ["data.resolutions: 'abc' is not a size"]),
+        (["data.resolutions={32: 1, 32x32: 1}"], ["data.resolutions: 32 is there twice"]),
+        (["data.resolutions={32: 1}", "data.batch_sizes={48: 4}"], ["data.batch_sizes.48: not one of"]),
+        (["data.resolutions={32: 1}", "data.batch_sizes={32: 0}"], ["data.batch_sizes.32: 0: want at least 1"]),
+        (["data.resolutions={2: 1}", "train.subsample=20"], ["train.subsample: 20", "at most 4"]),
+    ],
+)
+def test_resolutions_that_cannot_work_are_named(overrides, parts):
+    with pytest.raises(UserError) as error:
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", overrides))
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_grid_network_alone_has_its_largest_resolution_as_base():
+    check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, "data.resolutions={8: 1, 16: 1}"]))
+    with pytest.raises(UserError, match=r"data\.size: 16 is not the largest.*set it to 24"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, "data.resolutions={8: 1, 24: 1}"]))
 
 
 def test_differences_are_named():

@@ -16,6 +16,7 @@ from infdiff.build.check import (
 from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.build.objects import Data, build_data, build_modules
 from infdiff.build.run import RUNS, Run, newest_run, open_for_training
+from infdiff.build.sizes import describe_points
 from infdiff.build.system import SAMPLERS, System, system_of
 from infdiff.build.training import build_trainer
 
@@ -35,6 +36,7 @@ __all__ = [
     "check_guidance",
     "check_latent",
     "default_batch",
+    "describe_points",
     "encode_run",
     "grid_size",
     "newest_run",

@@ -7,7 +7,7 @@ from typing import Any
 
 from infdiff.build.grid_networks import check_grid
 from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import grid_size, point_count, read_size, training_size
+from infdiff.build.sizes import batch_sizes, grid_size, point_count, read_size, training_size
 from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.data.batches import CACHES
@@ -58,6 +58,7 @@ def check_config(config: Config) -> None:
         "sample.steps": config.sample.steps,
     }
     require_at_least_one(at_least_one)
+    batch_sizes(config)
     check_grid(config.model.grid)
     system.check()
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from infdiff.build.grid_networks import grid_network
 from infdiff.build.limits import require_choices
-from infdiff.build.sizes import training_size
+from infdiff.build.sizes import largest, resolutions, training_size
 from infdiff.config import Config
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
-from infdiff.grid import Size
+from infdiff.grid import Size, format_size
 from infdiff.models import GridDenoiser
 from infdiff.pipelines.generate_edm import generate_edm
 from infdiff.training.edm_objective import EDMObjective
@@ -41,7 +41,12 @@ class GridSystem:
 
     def check(self) -> None:
         config, edm = self.config, self.config.edm
-        training_size(config)
+        top, size = largest(resolutions(config)), training_size(config)
+        if size != top:
+            raise UserError(
+                f"data.size: {format_size(size)} is not the largest of data.resolutions: with model.kind: grid, set it "
+                f"to {format_size(top)}"
+            )
         wanted = {
             "model.z_dim": (config.model.z_dim, 0, "there is no encoder"),
             "train.subsample": (config.train.subsample, 1, "all pixels are trained on"),

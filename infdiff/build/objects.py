@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from infdiff.build.sizes import training_size
+from infdiff.build.sizes import resolutions, training_size
 from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.data.batches import ImageSet, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.store import ImageStore
+from infdiff.errors import UserError
+from infdiff.grid import Size, format_size
 
 
 def build_modules(config: Config) -> dict[str, nn.Module]:
@@ -25,16 +28,20 @@ def build_modules(config: Config) -> dict[str, nn.Module]:
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out images at the training resolution."""
+    """Training and held-out images at the training size."""
 
     train: ImageSet
     validation: ImageSet
 
 
 def build_data(config: Config, device: torch.device) -> Data:
-    """Open the stores and split them. Raises UserError when one is missing or not ours."""
+    """Open the stores and split them.
+
+    Raises UserError when one is missing or not ours, or holds smaller images than are to be trained on.
+    """
     size, cache = training_size(config), config.data.cache
     store = ImageStore(config.data.path or DEMO_PATH)
+    _require_stored(store, resolutions(config))
     if config.data.validation_path:
         held_out = ImageStore(config.data.validation_path)
         train, rest = list(range(len(store))), list(range(len(held_out)))
@@ -43,3 +50,12 @@ def build_data(config: Config, device: torch.device) -> Data:
         train, rest = split(store, config.data.validation_fraction, config.seed)
     validation = ImageSet(held_out, rest[: config.train.validation_images], size, cache="ram")
     return Data(ImageSet(store, train, size, cache=cache, device=device), validation)
+
+
+def _require_stored(store: ImageStore, sizes: Iterable[Size]) -> None:
+    for size in sizes:
+        if not store.holds(size):
+            raise UserError(
+                f"resolution {format_size(size)} is larger than the images of {store.path}: prepare larger ones, or "
+                "train on smaller ones (data.size, data.resolutions)"
+            )

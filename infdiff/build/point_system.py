@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from infdiff.build.grid_networks import down_half, grid_network
 from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import grid_size, point_count, training_size
+from infdiff.build.sizes import grid_size, point_count, resolutions, training_size
 from infdiff.config import Config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
@@ -49,7 +49,8 @@ class PointSystem:
     def check(self) -> None:
         config, model = self.config, self.config.model
         size, grid = training_size(config), grid_size(config)
-        point_count(config)
+        for resolution in resolutions(config):
+            point_count(config, resolution)
         choices = {
             "model.backend": (model.backend, BACKENDS),
             "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
@@ -123,8 +124,7 @@ class PointSystem:
         config = self.config
         return MollifiedObjective(
             self.process,
-            size=training_size(config),
-            points=point_count(config),
+            points=partial(point_count, config),
             kind=config.train.points,
             flip=config.data.flip,
             code_noise=config.train.code_noise,

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.build.check import sampling_options
+from infdiff.build.mixture import TrainingData
 from infdiff.build.objects import Data, build_modules
 from infdiff.build.sizes import point_count, training_size
 from infdiff.build.system import system_of
 from infdiff.config import Config
-from infdiff.data.batches import batches, first_batches
 from infdiff.pipelines.previews import Draw, Previews
 from infdiff.training.trainer import Trainer
 
 
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
     """Everything `scripts/train.py` runs; the run directory must exist."""
-    size = config.train.batch_size
+    given = TrainingData(config, data, device)
     previews = Previews(
         _drawn_at_training_size(config, device),
         train=data.train,
@@ -34,10 +34,9 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
     return Trainer(
         modules={name: module.to(device) for name, module in build_modules(config).items()},
         objective=system_of(config).objective(),
-        batches=lambda position: batches(
-            data.train, size, seed=config.seed, position=position, workers=config.data.workers, device=device
-        ),
-        validation=lambda: first_batches(data.validation, size, config.train.validation_images, device),
+        batches=given.batches,
+        validation=given.validation,
+        label=given.label,
         on_sample=previews,
         settings=config.train,
         folder=folder,

@@ -13,9 +13,9 @@ from infdiff.errors import UserError
 from infdiff.grid import cell_centres
 from infdiff.images import to_uint8
 from infdiff.training import checkpoint
-from tests.conftest import TINY_GRID, assert_one_line_error, pixels, script_in
+from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in
 
-SETTINGS = [*TINY_GRID, "train.decay_from=1"]
+SETTINGS = [*TINY_GRID, "train.decay_from=1", "data.resolutions={8: 2, 16: 3}", "data.batch_sizes={8: 7}"]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,8 @@ def test_training_leaves_all_that_is_promised(run):
     assert {p.name for p in (run / "samples").glob("*.png")} == {"samples-00000004.png"}
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "validation_loss" in r] == [3, 4]
+    assert set().union(*(r["losses"] for r in records if "losses" in r)) == {"8", "16"}
+    assert all(r["validation_losses"].keys() == {"8", "16"} for r in records if "validation_loss" in r)
 
 
 def test_samples_of_other_sizes(script, run, tmp_path):
@@ -70,6 +72,24 @@ def test_resuming_gives_bit_for_bit_the_same_weights(script, run, tmp_path):
         whole, parts = (checkpoint.load_tensors(f / "checkpoints", 4, group) for f in (run, tmp_path / "parts"))
         assert whole.keys() == parts.keys()
         assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_points_are_trained_on_several_resolutions(script, tmp_path):
+    settings = [*TINY, "data.resolutions={8: 1, 16: 1, 12x24: 1}", "train.log_every=1"]
+    result = script("train.py", "--out", "r", "--steps", 4, *settings)
+    assert result.returncode == 0, result.stderr
+    assert "16, 64, 72 points of them at 8, 16, 12x24" in result.stdout
+    records = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    seen = [size for r in records if "losses" in r for size in r["losses"]]
+    assert len(seen) == 4
+    assert len(set(seen)) > 1
+    assert records[-1]["validation_losses"].keys() == {"8", "16", "12x24"}
+
+
+def test_resolutions_larger_than_the_stored_images_are_refused(script, tmp_path):
+    settings = [*TINY, "data.resolutions={16: 1, 160: 1}", "train.steps=1"]
+    assert_one_line_error(script("train.py", "--out", "r", *settings), "resolution 160", "faces_128.lmdb")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_as_a_library(run, tmp_path):
