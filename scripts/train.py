@@ -7,6 +7,7 @@
 Everything is kept in the run directory. The same command again continues where it stopped.
 """
 
+import sys
 from pathlib import Path
 
 from infdiff import build
@@ -34,6 +35,8 @@ def main() -> None:
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     build.check_config(config)
+    for warning in build.config_warnings(config):
+        print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
     data = build.build_data(config, device)
     folder = arguments.out or build.RUNS / config.name

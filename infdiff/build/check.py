@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infdiff.build.grid_networks import check_grid
+from infdiff.build.grid_networks import check_grid, modes_held
 from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.build.sizes import batch_sizes, grid_size, point_count, read_size, training_size
 from infdiff.build.system import system_of
@@ -20,6 +20,7 @@ __all__ = [
     "check_enlarging",
     "check_guidance",
     "check_latent",
+    "config_warnings",
     "default_batch",
     "grid_size",
     "point_count",
@@ -61,6 +62,15 @@ def check_config(config: Config) -> None:
     batch_sizes(config)
     check_grid(config.model.grid)
     system.check()
+
+
+def config_warnings(config: Config) -> list[str]:
+    """What works, but not as it says."""
+    grid, top = config.model.grid, system_of(config).top_grid()
+    held = modes_held(grid, top)
+    if grid.kind == "dfu" and held < grid.modes:
+        return [f"model.grid.modes: {grid.modes}: grids of {format_size(top)} hold {held}, which are used"]
+    return []
 
 
 def check_latent(config: Config, overrides: Sequence[str]) -> None:

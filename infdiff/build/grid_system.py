@@ -64,6 +64,9 @@ class GridSystem:
         if not edm.sigma_max > edm.sigma_min:
             raise UserError(f"edm.sigma_max: {edm.sigma_max:g}: want more than edm.sigma_min, {edm.sigma_min:g}")
 
+    def top_grid(self) -> Size:
+        return training_size(self.config)
+
     def check_steps(self, steps: int) -> None:
         if steps < 1:
             raise UserError(f"--steps {steps}: want at least 1")
@@ -80,7 +83,7 @@ class GridSystem:
             model.grid,
             in_channels=3,
             out_channels=3,
-            size=training_size(self.config),
+            size=self.top_grid(),
             condition_dim=model.condition_dim,
             layout=False,
         )

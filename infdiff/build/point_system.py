@@ -87,6 +87,9 @@ class PointSystem:
         if grid[0] > size[0] or grid[1] > size[1]:
             raise UserError(f"model.grid.size: {model.grid.size} is larger than data.size {config.data.size}")
 
+    def top_grid(self) -> Size:
+        return grid_size(self.config)
+
     def check_steps(self, steps: int) -> None:
         most = self.config.diffusion.steps
         if not 1 <= steps <= most:
@@ -113,7 +116,7 @@ class PointSystem:
             "backend": model.backend,
             "z_dim": model.z_dim,
         }
-        inner = {"in_channels": model.channels, "size": grid_size(config)}
+        inner = {"in_channels": model.channels, "size": self.top_grid()}
         unet = grid_network(model.grid, out_channels=model.channels, condition_dim=model.condition_dim, **inner)
         modules: dict[str, nn.Module] = {"denoiser": SparseUNet(unet, condition_dim=model.condition_dim, **shared)}
         if model.z_dim:

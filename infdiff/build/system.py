@@ -33,6 +33,9 @@ class System(Protocol):
     def check(self) -> None:
         """Raise UserError naming the first setting that cannot work with this kind."""
 
+    def top_grid(self) -> Size:
+        """The largest grid that the grid network sees in training."""
+
     def check_steps(self, steps: int) -> None:
         """Raise UserError when sampling cannot take so many steps."""
 

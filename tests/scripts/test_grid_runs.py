@@ -92,6 +92,12 @@ def test_resolutions_larger_than_the_stored_images_are_refused(script, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_modes_that_no_grid_holds_are_one_line_of_warning(script):
+    result = script("train.py", "--out", "r", "--steps", 1, *TINY_GRID, "model.grid.modes=20")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "warning: model.grid.modes: 20: grids of 16 hold 8, which are used\n"
+
+
 def test_as_a_library(run, tmp_path):
     model = infdiff.load(run, device="cpu")
     images = model.sample(2, "12x20", seed=5, output="tensor", steps=3)
