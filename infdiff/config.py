@@ -89,6 +89,15 @@ class EDMConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig:
+    """DFU's fine-tuning: also on the largest resolution, bilinearly enlarged (appendix C)."""
+
+    run: str = ""  # whose averaged weights training starts from; `train.py --finetune` sets it
+    size: int | str = 0  # R, larger than all of data.resolutions; 0: no fine-tuning
+    weight: float = 0.2  # w_R; the resolutions share the rest evenly
+
+
+@dataclass(frozen=True)
 class LatentConfig:
     """The second model, of the codes: scripts/train_latent.py."""
 
@@ -124,6 +133,7 @@ class Config:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     edm: EDMConfig = field(default_factory=EDMConfig)
     train: TrainSettings = field(default_factory=TrainSettings)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 

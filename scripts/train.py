@@ -1,7 +1,9 @@
-"""Train ∞-Diff on a random part of each image's pixels.
+"""Train ∞-Diff on a random part of each image's pixels, or DFU on images of several sizes.
 
   python scripts/train.py --subsample 4                                   # the embedded demo faces
   python scripts/train.py --config configs/landscapes_64.yaml --data photos.lmdb --subsample 4 --out runs/photos
+  python scripts/train.py --config configs/dfu_landscapes_64.yaml --data photos.lmdb
+  python scripts/train.py --finetune runs/dfu_ffhq_96 --config configs/dfu_finetune_160.yaml --data ffhq.lmdb
   python scripts/train.py --config configs/ffhq_256.yaml --data ffhq.lmdb train.batch_size=16 train.accumulate=2
 
 Everything is kept in the run directory. The same command again continues where it stopped.
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("--config", default=CONFIG_FOLDER / "demo.yaml", help="YAML file (default configs/demo.yaml)")
     parser.add_argument("--data", help="LMDB from prepare_data.py (default: the embedded demo faces)")
     parser.add_argument("--subsample", type=float, help="train on one pixel in this many")
+    parser.add_argument("--finetune", metavar="RUN", help="start from a DFU run's weights, for a size beyond its own")
     parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_argument("--seed", type=int, help="of weights, order and noise")
@@ -31,6 +34,7 @@ def main() -> None:
         "train.subsample": arguments.subsample,
         "train.steps": arguments.steps,
         "seed": arguments.seed,
+        "finetune.run": arguments.finetune,
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])

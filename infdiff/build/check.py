@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from infdiff.build.finetune import check_finetune
 from infdiff.build.grid_networks import check_grid, modes_held
 from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.build.sizes import batch_sizes, grid_size, point_count, read_size, training_size
@@ -62,6 +63,7 @@ def check_config(config: Config) -> None:
     batch_sizes(config)
     check_grid(config.model.grid)
     system.check()
+    check_finetune(config)
 
 
 def config_warnings(config: Config) -> list[str]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from infdiff.build.objects import Data
-from infdiff.build.sizes import batch_sizes, resolutions
+from infdiff.build.sizes import batch_sizes, enlarged_size, largest, resolutions, training_weights
 from infdiff.config import Config
-from infdiff.data.batches import Examples, first_batches, mixed_batches
+from infdiff.data.batches import Examples, ImageSet, first_batches, mixed_batches
+from infdiff.data.enlarged import Enlarged
 from infdiff.data.mixture import Mixture
-from infdiff.grid import format_size
+from infdiff.grid import Size, format_size
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class TrainingData:
 
     def __init__(self, config: Config, data: Data, device: torch.device) -> None:
         counts = batch_sizes(config)
-        self.parts = [
-            Part(weight, counts[size], data.train.at(size), data.validation.at(size))
-            for size, weight in resolutions(config).items()
-        ]
         self.config, self.device = config, device
+        self.parts = [
+            Part(weight, counts[size], *(_at(size, config, images) for images in (data.train, data.validation)))
+            for size, weight in training_weights(config).items()
+        ]
         self.mixture = Mixture(
             [part.weight for part in self.parts],
             [part.batch_size for part in self.parts],
@@ -62,3 +63,9 @@ class TrainingData:
     def label(self, batch: Tensor) -> str:
         """The batch's resolution, where there are several."""
         return format_size((batch.shape[2], batch.shape[3])) if len(self.parts) > 1 else ""
+
+
+def _at(size: Size, config: Config, images: ImageSet) -> Examples:
+    if size == enlarged_size(config):
+        return Enlarged(images.at(largest(resolutions(config))), size)
+    return images.at(size)

@@ -55,8 +55,10 @@ _MOST_CODES = 4096
 def open_for_training(folder: Path, config: Config) -> None:
     """Make the run directory, or check that it holds a run of the same configuration.
 
-    Raises UserError naming the settings that differ.
+    Raises UserError naming the settings that differ, and for a fine-tuning that starts from no run.
     """
+    if config.finetune.size and not config.finetune.run:
+        raise UserError("fine-tuning starts from a run: name it with --finetune RUN")
     claim_folder(folder, config, may_change=_MAY_CHANGE, remedy="choose another --out")
     try:
         (folder / "samples").mkdir(exist_ok=True)

@@ -38,16 +38,31 @@ def resolutions(config: Config) -> dict[Size, float]:
     return {size: weight / total for size, weight in weights.items() if weight}
 
 
+def enlarged_size(config: Config) -> Size | None:
+    """R of DFU's fine-tuning; None where there is none."""
+    return read_size("finetune.size", config.finetune.size) if config.finetune.size else None
+
+
+def training_weights(config: Config) -> dict[Size, float]:
+    """The weight of each size that steps are trained on: `resolutions`, and in fine-tuning the enlarged one."""
+    weights, size = resolutions(config), enlarged_size(config)
+    if size is None:
+        return weights
+    # w_r = (1 - w_R) / n (DFU appendix C)
+    each = (1 - config.finetune.weight) / len(weights)
+    return {**dict.fromkeys(weights, each), size: config.finetune.weight}
+
+
 def batch_sizes(config: Config) -> dict[Size, int]:
-    """For each of `resolutions`. Raises UserError for a size that is no resolution and a batch of none."""
+    """For each of `training_weights`. Raises UserError for a size that is no resolution and a batch of none."""
     given = _by_size("data.batch_sizes", config.data.batch_sizes)
-    known = _by_size("data.resolutions", config.data.resolutions)
+    known = {**_by_size("data.resolutions", config.data.resolutions), **dict.fromkeys(training_weights(config))}
     for size, count in given.items():
         if size not in known:
             raise UserError(f"data.batch_sizes.{format_size(size)}: not one of data.resolutions")
         if count < 1:
             raise UserError(f"data.batch_sizes.{format_size(size)}: {count}: want at least 1")
-    return {size: given.get(size, config.train.batch_size) for size in resolutions(config)}
+    return {size: given.get(size, config.train.batch_size) for size in training_weights(config)}
 
 
 def largest(sizes: Iterable[Size]) -> Size:
@@ -72,7 +87,7 @@ def point_count(config: Config, size: Size | None = None) -> int:
 
 def describe_points(config: Config) -> str:
     """How many points of how large images are trained on, for people."""
-    counts = {size: point_count(config, size) for size in resolutions(config)}
+    counts = {size: point_count(config, size) for size in training_weights(config)}
     if len(counts) == 1:
         return f"{next(iter(counts.values()))} points of each"
     return f"{', '.join(map(str, counts.values()))} points of them at {', '.join(map(format_size, counts))}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.build.check import sampling_options
+from infdiff.build.finetune import frozen_parameters, load_start
 from infdiff.build.mixture import TrainingData
 from infdiff.build.objects import Data, build_modules
 from infdiff.build.sizes import point_count, training_size
@@ -21,6 +22,8 @@ from infdiff.training.trainer import Trainer
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
     """Everything `scripts/train.py` runs; the run directory must exist."""
     given = TrainingData(config, data, device)
+    modules = build_modules(config)
+    load_start(config, modules)
     previews = Previews(
         _drawn_at_training_size(config, device),
         train=data.train,
@@ -32,11 +35,12 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         truncation=config.sample.truncation,
     )
     return Trainer(
-        modules={name: module.to(device) for name, module in build_modules(config).items()},
+        modules={name: module.to(device) for name, module in modules.items()},
         objective=system_of(config).objective(),
         batches=given.batches,
         validation=given.validation,
         label=given.label,
+        frozen=frozen_parameters(config, modules),
         on_sample=previews,
         settings=config.train,
         folder=folder,

@@ -102,7 +102,8 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
 class Examples(Protocol):
     """Training examples: an ImageSet, or anything held in memory that can be indexed."""
 
-    images: Tensor | None
+    @property
+    def images(self) -> Tensor | None: ...
 
     def __len__(self) -> int: ...
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +31,8 @@ class Trainer:
 
     objective(modules, batch, generator) gives the loss; batches(step) an endless iterator of batches from that step on;
     validation() the held-out batches; on_sample(step, averaged modules) makes pictures. label(batch): what losses are
-    also logged by, one for each label; all batches of a step have the same.
+    also logged by, one for each label; all batches of a step have the same. frozen(batch): parameters that a batch
+    leaves alone, by gradient, momentum and weight decay; the same ones for all batches of a step.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -47,7 +49,9 @@ class Trainer:
         device: torch.device,
         seed: int,
         label: Callable[[Tensor], str] | None = None,
+        frozen: Callable[[Tensor], Sequence[nn.Parameter]] = lambda batch: (),
     ) -> None:
+        self.frozen = frozen
         self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
         self.batches, self.validation, self.on_sample = batches, validation, on_sample
@@ -124,9 +128,10 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for _ in range(s.accumulate):
             batch = next(batches)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                loss = self.objective(self.modules, batch, generator) / s.accumulate
-            loss.backward()
+            with _without_gradient(self.frozen(batch)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+                    loss = self.objective(self.modules, batch, generator) / s.accumulate
+                loss.backward()
             total += loss.detach()
             self.seen += batch.shape[0]
         norm = nn.utils.clip_grad_norm_(self.parameters, s.clip)
@@ -135,6 +140,7 @@ class Trainer:
             group["lr"] = s.rate(self.step)
         # The fused optimiser leaves weights and moments alone where this is 1, without the host knowing.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, bad  # type: ignore[attr-defined]
+        # It passes over parameters without a gradient: their moments and weights stay as they are.
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.modules, self.step)
@@ -201,6 +207,8 @@ class Trainer:
             self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
         moments = checkpoint.load_tensors(self.checkpoints, step, "optimizer")
         for name, parameter in zip(self.names, self.parameters, strict=True):
+            if f"{name}:step" not in moments:
+                continue  # frozen in every step so far
             values: dict[str, Any] = {}
             for key in ("exp_avg", "exp_avg_sq"):
                 # In the parameter's memory layout, so that sums run in the order of an uninterrupted run.
@@ -212,6 +220,17 @@ class Trainer:
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
+
+
+@contextmanager
+def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:

@@ -94,6 +94,27 @@ def test_without_labels_there_are_no_losses_by_label(tmp_path):
     assert all({"losses", "validation_losses"}.isdisjoint(r) for r in read_log(tmp_path / "log.jsonl"))
 
 
+def test_resuming_knows_parameters_that_no_step_has_moved(tmp_path):
+    """They have no moments yet."""
+
+    def run(folder, steps):
+        trainer = make(folder, replace(SETTINGS, steps=steps))
+        trainer.frozen = lambda batch: trainer.parameters[:1] if batch[0, 0] < 0 else ()
+        # Of the batches' first numbers, three are negative and then the fourth is not.
+        signs = torch.tensor([-1.0, -1.0, -1.0, 1.0, -1.0, 1.0]).repeat(2)
+        trainer.batches = lambda step: (DATA[:4].abs() * sign for sign in signs[step:])
+        trainer.run()
+
+    run(tmp_path / "whole", 12)
+    start = make(tmp_path / "fresh").parameters[0].detach().clone()
+    for steps in (2, 3, 5, 12):
+        run(tmp_path / "parts", steps)
+        if steps == 3:
+            assert torch.equal(weights(tmp_path / "parts", 3)["net"]["0.weight"], start)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert not torch.equal(weights(tmp_path / "whole")["net"]["0.weight"], start)
+
+
 def test_another_seed_gives_other_weights(tmp_path):
     make(tmp_path / "a").run()
     make(tmp_path / "b", seed=1).run()
