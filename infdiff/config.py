@@ -39,6 +39,7 @@ class DataConfig:
 class GridConfig:
     kind: str = "unet"  # unet, or dfu: dual convolutions, nothing depends on the size
     size: int | str = 32  # of the grid inside a network on points: 32, or 32x48
+    scale_with_output: bool = False  # dfu: that grid is as much larger as the image is than data.size
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 2, 4)
     blocks: int = 2  # residual blocks a level

@@ -157,6 +157,7 @@ def test_parameter_counts_of_dfu_and_its_baselines():
     assert parameters("dfu_ffhq_96") == parameters("dfu_church_96") == 790_870_659
     assert parameters("unet_multires_96") == 50_576_003
     assert parameters("fno_unet_96") == 754_819_715
+    assert parameters("infdiff_dfu_128") == 60_579_843
     assert parameters("unet_single_96") == 56_047_107
 
 

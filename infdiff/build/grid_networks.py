@@ -29,6 +29,8 @@ def check_grid(grid: GridConfig) -> None:
             raise UserError(f"model.grid.{key}: {getattr(grid, key)}: want 0 (none) or more")
     if grid.kernel_size < 1 or grid.kernel_size % 2 == 0:
         raise UserError(f"model.grid.kernel_size: {grid.kernel_size}: want an odd number")
+    if grid.scale_with_output and grid.kind != "dfu":
+        raise UserError("model.grid.scale_with_output: a grid that follows the image wants model.grid.kind: dfu")
     levels = range(len(grid.multipliers))
     if not set(grid.attention_levels) <= set(levels):
         raise UserError(f"model.grid.attention_levels: {list(grid.attention_levels)}: want levels 0 to {levels[-1]}")

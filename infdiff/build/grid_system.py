@@ -51,6 +51,7 @@ class GridSystem:
             "model.z_dim": (config.model.z_dim, 0, "there is no encoder"),
             "train.subsample": (config.train.subsample, 1, "all pixels are trained on"),
             "train.code_noise": (config.train.code_noise, 0, "there is no encoder"),
+            "model.grid.scale_with_output": (config.model.grid.scale_with_output, 0, "the grid is the image"),
         }
         for key, (value, only, why) in wanted.items():
             if value != only:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from infdiff.build.grid_networks import down_half, grid_network
 from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import grid_size, point_count, resolutions, training_size
+from infdiff.build.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.config import Config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
@@ -88,7 +88,11 @@ class PointSystem:
             raise UserError(f"model.grid.size: {model.grid.size} is larger than data.size {config.data.size}")
 
     def top_grid(self) -> Size:
-        return grid_size(self.config)
+        grid = grid_size(self.config)
+        if not self.config.model.grid.scale_with_output:
+            return grid
+        down, across = scale_of(largest(resolutions(self.config)), training_size(self.config))
+        return round(grid[0] * down), round(grid[1] * across)
 
     def check_steps(self, steps: int) -> None:
         most = self.config.diffusion.steps
@@ -116,11 +120,15 @@ class PointSystem:
             "backend": model.backend,
             "z_dim": model.z_dim,
         }
-        inner = {"in_channels": model.channels, "size": self.top_grid()}
-        unet = grid_network(model.grid, out_channels=model.channels, condition_dim=model.condition_dim, **inner)
-        modules: dict[str, nn.Module] = {"denoiser": SparseUNet(unet, condition_dim=model.condition_dim, **shared)}
+        inner = {"in_channels": model.channels, "out_channels": model.channels, "condition_dim": model.condition_dim}
+        network = grid_network(model.grid, size=self.top_grid(), **inner)
+        scaled = model.grid.scale_with_output
+        denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
+        modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
-            modules["encoder"] = SparseEncoder(down_half(model.grid, **inner), **shared)
+            # Its grid stays as it is: a code is of the function, whatever the size of the image.
+            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
+            modules["encoder"] = SparseEncoder(trunk, **shared)
         return modules
 
     def objective(self) -> MollifiedObjective:

@@ -86,6 +86,16 @@ def test_points_are_trained_on_several_resolutions(script, tmp_path):
     assert records[-1]["validation_losses"].keys() == {"8", "16", "12x24"}
 
 
+def test_dfu_inside_a_network_on_points(script, tmp_path):
+    settings = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"]
+    result = script("train.py", "--out", "r", "--steps", 2, *settings, "data.resolutions={16: 1, 32: 1}")
+    assert result.returncode == 0, result.stderr
+    model = infdiff.load(tmp_path / "r", device="cpu")
+    images = model.sample(1, "20x48", output="tensor")
+    assert images.shape == (1, 3, 20, 48)
+    assert model.reconstruct(images, output="tensor").shape == images.shape
+
+
 def test_resolutions_larger_than_the_stored_images_are_refused(script, tmp_path):
     settings = [*TINY, "data.resolutions={16: 1, 160: 1}", "train.steps=1"]
     assert_one_line_error(script("train.py", "--out", "r", *settings), "resolution 160", "faces_128.lmdb")
