@@ -6,6 +6,8 @@
   python scripts/train.py --finetune runs/dfu_ffhq_96 --config configs/dfu_finetune_160.yaml --data ffhq.lmdb
   python scripts/train.py --config configs/ffhq_256.yaml --data ffhq.lmdb train.batch_size=16 train.accumulate=2
 
+  python scripts/train.py --config configs/dfu_landscapes_64.yaml --dry-run
+
 Everything is kept in the run directory. The same command again continues where it stopped.
 """
 
@@ -24,6 +26,9 @@ def main() -> None:
     parser.add_argument("--subsample", type=float, help="train on one pixel in this many")
     parser.add_argument("--finetune", metavar="RUN", help="start from a DFU run's weights, for a size beyond its own")
     parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be trained, train two steps, keep nothing"
+    )
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_argument("--seed", type=int, help="of weights, order and noise")
     parser.add_device()
@@ -43,6 +48,9 @@ def main() -> None:
         print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
     data = build.build_data(config, device)
+    if arguments.dry_run:
+        build.dry_run(config, data, device, print)
+        return
     folder = arguments.out or build.RUNS / config.name
     build.open_for_training(folder, config)
     trainer = build.build_trainer(config, data, folder, device)

@@ -153,6 +153,11 @@ def parameters(name, *overrides):
     return sum(p.numel() for module in modules.values() for p in module.parameters())
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_builds(path):
+    assert parameters(path.stem) > 1_000_000
+
+
 def test_parameter_counts_of_dfu_and_its_baselines():
     assert parameters("dfu_ffhq_96") == parameters("dfu_church_96") == 790_870_659
     assert parameters("unet_multires_96") == 50_576_003

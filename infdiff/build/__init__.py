@@ -14,6 +14,7 @@ from infdiff.build.check import (
     tile_rows,
     training_size,
 )
+from infdiff.build.dry_run import dry_run
 from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.build.objects import Data, build_data, build_modules
 from infdiff.build.run import RUNS, Run, newest_run, open_for_training
@@ -39,6 +40,7 @@ __all__ = [
     "config_warnings",
     "default_batch",
     "describe_points",
+    "dry_run",
     "encode_run",
     "grid_size",
     "newest_run",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from infdiff.build.grid_networks import grid_network
@@ -89,6 +90,9 @@ class GridSystem:
             layout=False,
         )
         return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim)}
+
+    def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
+        return modules["denoiser"](torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta"))
 
     def objective(self) -> EDMObjective:
         return EDMObjective(self.process, flip=self.config.data.flip)

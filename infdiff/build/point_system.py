@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from infdiff.build.grid_networks import down_half, grid_network
@@ -130,6 +131,15 @@ class PointSystem:
             trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
             modules["encoder"] = SparseEncoder(trunk, **shared)
         return modules
+
+    def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
+        count = point_count(self.config, size)
+        ids = torch.empty(1, count, dtype=torch.int64, device="meta")
+        x, z = torch.empty(1, count, 3, device="meta"), None
+        if "encoder" in modules:
+            z = modules["encoder"](x, modules["encoder"].geometry(ids, size))
+        denoiser = modules["denoiser"]
+        return denoiser(x, denoiser.geometry(ids, size), torch.empty(1, device="meta"), z)
 
     def objective(self) -> MollifiedObjective:
         config = self.config

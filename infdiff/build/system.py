@@ -45,6 +45,9 @@ class System(Protocol):
     def networks(self) -> dict[str, nn.Module]:
         """Fresh weights from the global generator: "denoiser", and "encoder" where there is one."""
 
+    def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
+        """What the networks make of one training image of a size and any values, on the meta device."""
+
     def objective(self) -> Objective: ...
 
     def generate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,15 @@ class Trainer:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def trial(self, steps: int) -> Iterator[tuple[float, float]]:
+        """Train for some steps and write nothing: the loss of each, and its seconds."""
+        batches = self.batches(0)
+        for _ in range(steps):
+            started = time.perf_counter()
+            loss = float(self._train_step(batches)[0][0])
+            self.step += 1
+            yield loss, time.perf_counter() - started
 
     def _loop(self, log: Log) -> None:
         s = self.settings
