@@ -8,17 +8,14 @@ from infdiff.build.check import (
     check_latent,
     config_warnings,
     default_batch,
-    grid_size,
-    point_count,
     sampling_options,
     tile_rows,
-    training_size,
 )
 from infdiff.build.dry_run import dry_run
 from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.build.objects import Data, build_data, build_modules
 from infdiff.build.run import RUNS, Run, newest_run, open_for_training
-from infdiff.build.sizes import describe_points
+from infdiff.build.sizes import describe_points, grid_size, point_count, training_size
 from infdiff.build.system import SAMPLERS, System, system_of
 from infdiff.build.training import build_trainer
 

@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infdiff.build.finetune import check_finetune
 from infdiff.build.grid_networks import check_grid, modes_held
 from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import batch_sizes, grid_size, point_count, read_size, training_size
+from infdiff.build.sizes import batch_sizes, read_size, training_size
 from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.data.batches import CACHES
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.grid import Size, format_size
-
-__all__ = [
-    "check_config",
-    "check_enlarging",
-    "check_guidance",
-    "check_latent",
-    "config_warnings",
-    "default_batch",
-    "grid_size",
-    "point_count",
-    "sampling_options",
-    "tile_rows",
-    "training_size",
-]
 
 UPSCALES = ("none", "bilinear")
 _SAMPLING_OPTIONS = ("sampler", "steps", "eta", "churn", "truncation")
@@ -63,7 +48,6 @@ def check_config(config: Config) -> None:
     batch_sizes(config)
     check_grid(config.model.grid)
     system.check()
-    check_finetune(config)
 
 
 def config_warnings(config: Config) -> list[str]:

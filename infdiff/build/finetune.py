@@ -20,14 +20,14 @@ _MAY_DIFFER = ("model.backend", "model.grid.dropout", "model.grid.dropout_size")
 
 
 def check_finetune(config: Config) -> None:
-    """Raise UserError naming the first setting of `finetune` that cannot work."""
+    """Raise UserError naming the first setting of `finetune` that cannot work with a grid network alone."""
     tune, size = config.finetune, enlarged_size(config)
     if size is None:
         if tune.run:
             raise UserError("--finetune: set finetune.size to the size to tune for, as configs/dfu_finetune_160.yaml")
         return
-    if config.model.kind != "grid" or config.model.grid.kind != "dfu":
-        raise UserError("finetune.size: fine-tuning is for model.kind: grid with model.grid.kind: dfu")
+    if config.model.grid.kind != "dfu":
+        raise UserError(f"finetune.size: {format_size(size)}: fine-tuning is for model.grid.kind: dfu")
     top = largest(resolutions(config))
     if not (size[0] > top[0] and size[1] > top[1]):
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infdiff.build.finetune import check_finetune
 from infdiff.build.grid_networks import grid_network
 from infdiff.build.limits import require_choices
 from infdiff.build.sizes import largest, resolutions, training_size
@@ -41,7 +42,7 @@ class GridSystem:
         return EDM(data_std=e.data_std, log_mean=e.log_mean, log_std=e.log_std, mollifier=mollifier)
 
     def check(self) -> None:
-        config, edm = self.config, self.config.edm
+        config = self.config
         top, size = largest(resolutions(config)), training_size(config)
         if size != top:
             raise UserError(
@@ -57,9 +58,16 @@ class GridSystem:
         for key, (value, only, why) in wanted.items():
             if value != only:
                 raise UserError(f"{key}: {value:g} does not go with model.kind: grid, where {why}: set it to {only}")
+        self._check_process()
+        check_finetune(config)
+
+    def _check_process(self) -> None:
+        edm = self.config.edm
         require_choices({"edm.noise": (edm.noise, NOISES)})
-        if edm.noise == "mollified" and not config.diffusion.sigma > 0:
-            raise UserError(f"diffusion.sigma: {config.diffusion.sigma:g}: edm.noise mollified wants a positive width")
+        if edm.noise == "mollified" and not self.config.diffusion.sigma > 0:
+            raise UserError(
+                f"diffusion.sigma: {self.config.diffusion.sigma:g}: edm.noise mollified wants a positive width"
+            )
         for key in ("data_std", "log_std", "sigma_min", "rho"):
             if not getattr(edm, key) > 0:
                 raise UserError(f"edm.{key}: {getattr(edm, key):g}: want a positive number")

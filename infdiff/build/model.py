@@ -17,11 +17,11 @@ from infdiff.build.check import (
     default_batch,
     sampling_options,
     tile_rows,
-    training_size,
 )
 from infdiff.build.latent_model import LatentModel, latent_folder
 from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.build.run import Run
+from infdiff.build.sizes import training_size
 from infdiff.cli import choose_device
 from infdiff.data import codes
 from infdiff.errors import UserError

@@ -50,6 +50,8 @@ class PointSystem:
     def check(self) -> None:
         config, model = self.config, self.config.model
         size, grid = training_size(config), grid_size(config)
+        if config.finetune.run or config.finetune.size:
+            raise UserError("finetune: it is for model.kind: grid; name such a configuration with --config")
         for resolution in resolutions(config):
             point_count(config, resolution)
         choices = {

@@ -134,5 +134,5 @@ def test_the_published_finetuning_fits_the_published_run():
 
 
 def test_points_are_not_finetuned():
-    with pytest.raises(UserError, match=r"finetune\.size"):
+    with pytest.raises(UserError, match=r"finetune: it is for model\.kind: grid"):
         check_config(load_config(CONFIG_FOLDER / "demo.yaml", ["finetune.size=128"]))
