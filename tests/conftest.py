@@ -52,6 +52,17 @@ TINY = [
     "sample.steps=3",
 ]
 
+# The same for a grid network alone, with EDM.
+TINY_GRID = [
+    *TINY,
+    "model.kind=grid",
+    "model.z_dim=0",
+    "model.grid.kind=dfu",
+    "model.grid.modes=3",
+    "train.subsample=1",
+    "sample.sampler=heun",
+]
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

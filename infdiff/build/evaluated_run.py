@@ -71,7 +71,7 @@ class Maker:
     run: Run
     parent: Path
     seed: int
-    options: dict[str, Any]  # sampler, steps, eta, truncation
+    options: dict[str, Any]  # as `sampling_options`
     deblur: bool = False
     batch: int | None = None
     share: Share = Share()
@@ -86,7 +86,7 @@ class Maker:
 
     def reconstructed(self, truth: Part, size: Size) -> Made | None:
         """Real images at a size through their codes and back."""
-        options = {name: value for name, value in self.options.items() if name != "truncation"}
+        options = {name: value for name, value in self.options.items() if name not in ("truncation", "upscale")}
         options |= {"deblur": self.deblur}
         tile = tile_rows(self.run.config, size)
 

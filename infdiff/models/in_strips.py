@@ -32,7 +32,7 @@ def denoise_in_strips(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None,
     blocks = [_BlockInStrips(b, size, scale_of(size, model.base), condition, memory) for b in (*model.down, *model.up)]
     down, up = blocks[: len(model.down)], blocks[len(model.down) :]
 
-    grid = ops.GridFromStrips(size, model.grid, x.device)
+    grid = ops.GridFromStrips(size, model.grid_for(size), x.device)
     for number, strip in enumerate(_flow(lift, down, memory)):
         grid.add(strip.flatten(1, 2), number * rows)
     up[0].added = model.grid_network(grid.read(), condition)
