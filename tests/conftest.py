@@ -105,6 +105,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+# For processes that tests start, which run side by side, too.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -113,7 +116,7 @@ def script_in(folder: Path) -> Script:
 
     def call(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = os.environ | ONE_THREAD
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, **options
         )
