@@ -8,13 +8,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from infdiff.errors import UserError
+from infdiff.freed_memory import keep_freed_memory
 from infdiff.grid import Size, parse_size
-from infdiff.memory import return_freed_memory, reuse_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,23 +67,9 @@ def positive(option: str, value: int) -> int:
     return value
 
 
-def after_each_step(report: Callable[[], Any], tile: int | None) -> Callable[[], None]:
-    """What to call after each step of sampling: the report, and for images in strips the return of freed memory.
-
-    Memory kept for reuse is full of gaps after a step, and the largest blocks of the next one would not fit in them.
-    """
-
-    def after() -> None:
-        report()
-        if tile is not None:
-            return_freed_memory()
-
-    return after
-
-
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143."""
-    reuse_freed_memory()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,10 @@ class DataConfig:
     path: str = ""  # LMDB of prepare_data.py; empty: the embedded demo faces
     validation_path: str = ""  # LMDB of held-out images; empty: a part of `path` is held out
     validation_fraction: float = 0.05  # held out of `path` where there is no validation_path
-    size: int | str = 64  # training resolution: 64, or 96x128 (height x width)
+    size: int | str = 64  # base resolution, and that of training unless resolutions are given: 64, or 96x128 (H x W)
+    # Trained on these, with these weights, one a step: {32: 0.2, 48x64: 0.8}; empty: on `size` alone.
+    resolutions: dict[str, float] = field(default_factory=dict)
+    batch_sizes: dict[str, int] = field(default_factory=dict)  # at a resolution; train.batch_size at the others
     flip: bool = False  # mirror every second image
     cache: str = "ram"  # none (decode in workers), ram or device (all images as uint8)
     workers: int = 2  # processes that decode, with cache: none
@@ -34,17 +37,24 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GridConfig:
-    size: int | str = 32  # inner grid: 32, or 32x48
+    kind: str = "unet"  # unet, or dfu: dual convolutions, nothing depends on the size
+    size: int | str = 32  # of the grid inside a network on points: 32, or 32x48
+    scale_with_output: bool = False  # dfu: that grid is as much larger as the image is than data.size
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 2, 4)
     blocks: int = 2  # residual blocks a level
-    attention_sizes: tuple[int, ...] = (16, 8)  # attention on grids with these sides
     dropout: float = 0.0
-    dropout_size: int = 16  # dropout on grids of at most this side
+    dropout_size: int = 16  # unet: dropout on grids of at most this side
+    attention_sizes: tuple[int, ...] = (16, 8)  # unet: attention on grids with these sides
+    attention_levels: tuple[int, ...] = ()  # dfu: levels with attention; 0 is the top one
+    modes: int = 16  # dfu: lowest frequencies of the top level's spectral convolutions; 0: the multi-resolution U-Net
+    kernel_size: int = 3  # dfu: of the spatial convolutions; 1: the FNO U-Net
+    factor_rank: int = 0  # dfu: of the spectral weights; 0: full ones
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    kind: str = "points"  # points: ∞-Diff, mollified diffusion; grid: the grid network alone on whole images, EDM
     channels: int = 64  # of the sparse level
     kernel_size: int = 7
     blocks: int = 3  # sparse blocks down, and as many up
@@ -67,6 +77,28 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class EDMConfig:
+    """The process of model.kind grid; the other one's is `diffusion`."""
+
+    noise: str = "white"  # white: of variance 1 per pixel at every resolution; mollified: diffusion.sigma wide
+    data_std: float = 0.5  # standard deviation of the images' values in [-1, 1]
+    log_mean: float = -1.2  # of ln sigma in training
+    log_std: float = 1.2
+    sigma_min: float = 0.002  # of sampling
+    sigma_max: float = 80.0
+    rho: float = 7.0  # steps of sampling are even in sigma^(1 / rho)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """DFU's fine-tuning: also on the largest resolution, bilinearly enlarged (appendix C)."""
+
+    run: str = ""  # whose averaged weights training starts from; `train.py --finetune` sets it
+    size: int | str = 0  # R, larger than all of data.resolutions; 0: no fine-tuning
+    weight: float = 0.2  # w_R; the resolutions share the rest evenly
+
+
+@dataclass(frozen=True)
 class LatentConfig:
     """The second model, of the codes: scripts/train_latent.py."""
 
@@ -84,10 +116,12 @@ class LatentConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    sampler: str = "ddim"  # ddim, ddpm or dpm++
+    sampler: str = "ddim"  # ddim, ddpm or dpm++; heun for model.kind grid
     steps: int = 50
     eta: float = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    churn: float = 0.0  # noise of heun (S_churn): 0 none
     truncation: float = 1.0  # of the sampled codes' spread about their mean
+    upscale: str = "none"  # bilinear: sample at the training size and resize
     deblur_epsilon: float = 0.1  # noise-to-signal ratio of the Wiener inverse
 
 
@@ -98,7 +132,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    edm: EDMConfig = field(default_factory=EDMConfig)
     train: TrainSettings = field(default_factory=TrainSettings)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
@@ -124,12 +160,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not an override: write key.path=value, as in train.batch_size=16")
-    merged = _merge(OmegaConf.structured(Config), OmegaConf.create(values), f"config {path}")
+        section, _, name = override.split("=")[0].partition(".")
+        if f"{section}.{name}" in _MAPPINGS and isinstance(values.get(section), dict):
+            # A whole mapping takes the place of the file's; one of its keys is added to it.
+            values[section].pop(name, None)
+    merged = _merge(OmegaConf.structured(Config), values, f"config {path}")
     try:
         given = OmegaConf.from_dotlist(list(overrides))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"cannot read {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
-    return _to_config(_merge(merged, given, "command line"))
+    return _to_config(_merge(merged, OmegaConf.to_container(given), "command line"))
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -148,11 +188,19 @@ def config_differences(a: Config, b: Config, ignore: Sequence[str] = ()) -> list
 
 
 def _merge(base: DictConfig, values: Any, where: str) -> DictConfig:
-    _check(OmegaConf.to_container(values), Config, "", where)
+    values = _with_text_keys(values)
+    _check(values, Config, "", where)
     try:
-        return cast(DictConfig, OmegaConf.merge(base, values))
+        return cast(DictConfig, OmegaConf.merge(base, OmegaConf.create(values)))
     except ValidationError as error:
         raise UserError(f"{where}: wrong type for key {error.full_key!r}: {str(error).splitlines()[0]}") from error
+
+
+def _with_text_keys(values: Any) -> Any:
+    """YAML reads 32 as a number; sizes such as 32x48 are text."""
+    if not isinstance(values, dict):
+        return values
+    return {str(key): _with_text_keys(value) for key, value in values.items()}
 
 
 def _check(values: Any, cls: type, prefix: str, where: str) -> None:
@@ -176,12 +224,15 @@ def _check(values: Any, cls: type, prefix: str, where: str) -> None:
             raise UserError(f"{where}: wrong type for key {name!r}: {value!r} should be {kind}")
 
 
+_MAPPINGS = ("data.resolutions", "data.batch_sizes")
 _KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text",
     int | str: "64 or 48x64",
+    dict[str, float]: "sizes and numbers, as {32: 0.2, 48x64: 0.8}",
+    dict[str, int]: "sizes and whole numbers, as {32: 64, 64: 16}",
 }
 
 
@@ -192,6 +243,8 @@ def _fits(value: Any, wanted: Any) -> bool:
         return type(value) in (int, str)
     if wanted is float:
         return type(value) in (int, float) or (isinstance(value, str) and _reads_as_float(value))
+    if get_origin(wanted) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(wanted)[1]) for item in value.values())
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
@@ -212,18 +265,18 @@ def _frozen(cls: type, values: Any) -> Any:
     arguments, hints = {}, get_type_hints(cls)
     for f in fields(cls):
         value = values[f.name]
-        if isinstance(value, dict):
+        if is_dataclass(hints[f.name]):
             value = _frozen(hints[f.name], value)
         arguments[f.name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 
 
 def _flatten(config: Config) -> dict[str, Any]:
-    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    def walk(part: Any, prefix: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for key, value in values.items():
-            out |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        for f in fields(part):
+            value = getattr(part, f.name)
+            out |= walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else {prefix + f.name: value}
         return out
 
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    return walk(cast(dict[str, Any], container), "")
+    return walk(config, "")

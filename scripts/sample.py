@@ -3,6 +3,7 @@
   python scripts/sample.py --res 1024                                     # one image from the newest run
   python scripts/sample.py --run runs/photos --res 512x1024 --n 4 --steps 50 --seed 7 --out pictures
   python scripts/sample.py --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur
+  python scripts/sample.py --run runs/dfu_ffhq_96 --res 160 --n 16        # DFU: 18 steps of Heun's method
   python scripts/sample.py --run runs/photos --interpolate a.png b.png --frames 12
 
 Image i depends on the seed and i alone, whatever --n and --batch.
@@ -15,9 +16,8 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import Run, default_batch, newest_run, sampling_options, tile_rows, training_size
-from infdiff.cli import Parser, after_each_step, choose_device, positive, run, size_argument
-from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.build import SAMPLERS, UPSCALES, Run, default_batch, newest_run, sampling_options, tile_rows, training_size
+from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.grid import Size, format_size
 from infdiff.pipelines.picture_files import read_pictures_at
 from infdiff.pipelines.sample_folder import frames_to_folder, sample_to_folder
@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--res", help="256, or 512x1024 (height x width); default: the training size")
     parser.add_argument("--n", type=int, default=1, help="images (default 1)")
     parser.add_argument("--batch", type=int, help="images at once (default: as many as fit about 2 GiB)")
-    parser.add_argument("--sampler", choices=sorted(SAMPLERS), help="default: the run's")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's; heun for a grid network alone")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--eta", type=float, help="noise of ddim, from 0 (default) to 1")
+    parser.add_argument("--churn", type=float, help="noise of heun, from 0 (default)")
+    parser.add_argument("--upscale", choices=UPSCALES, help="bilinear: sample at the training size and resize")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--truncation", type=float, help="of the codes' spread; below 1 more usual images, less variety"
@@ -46,8 +48,9 @@ def main() -> None:
     arguments = parser.parse_args()
     trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
-    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "truncation")}
-    options = sampling_options(trained.config, **given) | {"tile": tile_rows(trained.config, size, arguments.tile)}
+    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "churn", "truncation", "upscale")}
+    options = sampling_options(trained.config, size=size, deblur=arguments.deblur, **given)
+    options |= {"tile": tile_rows(trained.config, size, arguments.tile)}
     if arguments.interpolate:
         interpolate(trained, arguments, size, {name: options[name] for name in ("steps", "tile")})
         return
@@ -59,9 +62,10 @@ def main() -> None:
     record = options | {"size": list(size), "count": count, "batch": batch, "latents": codes}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
     print(f"{trained.folder}, step {trained.step}; latent codes: {codes}", flush=True)
-    with tqdm(total=-(-count // batch) * options["steps"], unit="step", disable=None) as bar:
+    evaluations = -(-count // batch) * trained.system.evaluations(options["steps"])
+    with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.sample(indices, on_step=after_each_step(bar.update, options["tile"]), **options),
+            lambda indices: trained.sample(indices, on_step=bar.update, **options),
             folder,
             count=count,
             batch=batch,
@@ -76,7 +80,7 @@ def interpolate(trained: Run, arguments: Namespace, size: Size, options: dict) -
     frames = positive("--frames", arguments.frames)
     pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
-        out = trained.interpolate(pictures, frames, on_step=after_each_step(bar.update, options["tile"]), **options)
+        out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
     folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
     record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.build import Run, check_enlarging, newest_run, tile_rows
-from infdiff.cli import Parser, after_each_step, choose_device, run
+from infdiff.cli import Parser, choose_device, run
 from infdiff.eval.similarity import psnr
 from infdiff.grid import format_size
 from infdiff.images import from_uint8
@@ -46,7 +46,7 @@ def main() -> None:
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
         tile = tile_rows(trained.config, size)
-        large = trained.super_resolve(small, size, tile=tile, on_step=after_each_step(bar.update, tile), **options)
+        large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
     agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}

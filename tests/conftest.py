@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"no CUDA kernels here: {reason}"))
+    # First, so that the other workers do all the rest meanwhile.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 # Tests run side by side: one thread each, which also makes sums run in one order.
@@ -50,6 +52,17 @@ TINY = [
     "train.checkpoint_every=3",
     "train.sample_every=1000",
     "sample.steps=3",
+]
+
+# The same for a grid network alone, with EDM.
+TINY_GRID = [
+    *TINY,
+    "model.kind=grid",
+    "model.z_dim=0",
+    "model.grid.kind=dfu",
+    "model.grid.modes=3",
+    "train.subsample=1",
+    "sample.sampler=heun",
 ]
 
 
@@ -92,6 +105,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+# For processes that tests start, which run side by side, too.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -100,7 +116,7 @@ def script_in(folder: Path) -> Script:
 
     def call(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment = os.environ | ONE_THREAD
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, **options
         )

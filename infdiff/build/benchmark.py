@@ -11,11 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from infdiff.build.check import check_config, default_batch, grid_size, sampling_options, tile_rows, training_size
-from infdiff.build.objects import Data, build_modules, build_process
+from infdiff.build.check import check_config, default_batch, sampling_options, tile_rows
+from infdiff.build.objects import Data, build_modules
+from infdiff.build.sizes import batch_sizes, training_size
+from infdiff.build.system import system_of
 from infdiff.build.training import build_trainer
-from infdiff.cli import after_each_step
-from infdiff.config import Config, DataConfig, GridConfig, ModelConfig
+from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
 from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
 from infdiff.eval.flops import flop_of
@@ -23,8 +24,7 @@ from infdiff.eval.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.eval.paper_tables import PaperTable
 from infdiff.eval.steps import Cost, Setting
 from infdiff.grid import Size, format_size
-from infdiff.memory import PeakMemory
-from infdiff.pipelines.generate import generate
+from infdiff.peak_memory import PeakMemory
 
 # Images to draw batches from: reading them is part of a step, what they show is not.
 _IMAGES = 64
@@ -82,17 +82,23 @@ def plan_training(
     subsamples: Sequence[float] = (),
     batch: int | None = None,
 ) -> Plan:
-    """Every size with every part of the pixels, by default the configuration's. The grid keeps its part of the size.
+    """Every size with every part of the pixels, by default those that the configuration trains on.
 
     Raises UserError when the configuration cannot work there.
     """
-    whole, cells = training_size(config), grid_size(config)
-    settings = []
-    for size in sizes or [whole]:
-        grid = (round(size[0] * cells[0] / whole[0]), round(size[1] * cells[1] / whole[1]))
-        for subsample in subsamples or [config.train.subsample]:
-            settings.append(Setting(size, grid, subsample, batch or config.train.batch_size))
+    own = batch_sizes(config)
+    settings = [
+        Setting(size, _grid_of(config, size), subsample, batch or own.get(size, config.train.batch_size))
+        for size in sizes or own
+        for subsample in subsamples or [config.train.subsample]
+    ]
     return _checked(config, settings, lambda setting: training_cost(config, setting, device, repeat), device)
+
+
+def _grid_of(config: Config, size: Size) -> Size:
+    """What the grid network works on: the same part of every size."""
+    whole, cells = training_size(config), system_of(config).grid()
+    return round(size[0] * cells[0] / whole[0]), round(size[1] * cells[1] / whole[1])
 
 
 def plan_table(
@@ -105,7 +111,8 @@ def plan_table(
     if budget is not None and not (table.fitted and budget > 0):
         raise UserError(f"--budget {budget:g}: want more than 0, with --table 4")
     most = int(1e9 * budget) if budget is not None else BUDGETS[device.type]
-    settings = table.settings(training_size(config), grid_size(config), batch or table.batch or config.train.batch_size)
+    grid = system_of(config).grid()
+    settings = table.settings(training_size(config), grid, batch or table.batch or config.train.batch_size)
 
     def measure(setting: Setting) -> Cost | None:
         if table.fitted:
@@ -121,7 +128,7 @@ def plan_sampling(
     """The configuration's sampler at every size, by default the training size; batch: by default as `sample.py`'s."""
     check_config(config)
     settings = [
-        Setting(size, grid_size(config), 1.0, batch or default_batch(config, size))
+        Setting(size, system_of(config).grid(), 1.0, batch or default_batch(config, size))
         for size in sizes or [training_size(config)]
     ]
     return Plan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
@@ -137,13 +144,14 @@ def _checked(
 
 
 def at_setting(config: Config, setting: Setting) -> Config:
-    """The configuration at a setting. Raises UserError when it cannot work there."""
+    """The configuration with a setting's size as its only one. Raises UserError when it cannot work there."""
     grid = replace(config.model.grid, size=format_size(setting.grid))
     changed = replace(
         config,
-        data=replace(config.data, size=format_size(setting.size)),
+        data=replace(config.data, size=format_size(setting.size), resolutions={}, batch_sizes={}),
         model=replace(config.model, grid=grid),
         train=replace(config.train, subsample=setting.subsample, batch_size=setting.batch),
+        finetune=FinetuneConfig(),
     )
     try:
         check_config(changed)
@@ -170,32 +178,22 @@ def training_cost(config: Config, setting: Setting, device: torch.device, repeat
 
 
 def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
-    """Of steps of the configuration's sampler, at the setting's size, with fresh weights and codes of noise."""
+    """Of evaluations of the network by the configuration's sampler, with fresh weights and codes of noise."""
     check_config(config)
     memory = PeakMemory(device)
     modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
-    process, options = build_process(config), sampling_options(config)
-    if config.diffusion.steps <= WARM_UP:
-        raise UserError(f"diffusion.steps: {config.diffusion.steps}: timing takes more than {WARM_UP}")
+    system, options = system_of(config), sampling_options(config)
+    if system.most_steps is not None and system.most_steps <= WARM_UP:
+        raise UserError(f"diffusion.steps: {system.most_steps}: timing takes more than {WARM_UP}")
     z = torch.randn(setting.batch, config.model.z_dim, device=device) if config.model.z_dim else None
-    tile = tile_rows(config, setting.size)
-    steps_per_image = options["steps"]
+    evaluations = system.evaluations(options["steps"])
+    for name in ("upscale", "truncation"):
+        options.pop(name, None)
 
     def sample(steps: int, on_step: Callable[[], None]) -> None:
-        generate(
-            modules["denoiser"],
-            process,
-            size=setting.size,
-            seed=config.seed,
-            indices=range(setting.batch),
-            z=z,
-            device=device,
-            sampler=options["sampler"],
-            steps=min(steps, config.diffusion.steps),
-            eta=options["eta"],
-            tile=tile,
-            on_step=after_each_step(on_step, tile),
-        )
+        fixed = {"size": setting.size, "seed": config.seed, "indices": range(setting.batch), "device": device}
+        fixed |= {"steps": min(steps, system.most_steps or steps), "tile": tile_rows(config, setting.size)}
+        system.generate(modules["denoiser"], z=z, on_step=on_step, **(options | fixed))
 
     warm, laps = Laps(device), Laps(device)
     sample(WARM_UP + 1, warm.mark)
@@ -203,7 +201,7 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     peak = memory.bytes()
     parameters = sum(p.numel() for p in modules["denoiser"].parameters())
     flop = flop_of(lambda: sample(1, lambda: None))
-    return Cost(setting, laps.timing(), flop, peak, parameters, setting.batch, steps_per_image)
+    return Cost(setting, laps.timing(), flop, peak, parameters, setting.batch, evaluations)
 
 
 def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> Cost | None:
@@ -245,6 +243,10 @@ class _Noise:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def at(self, size: Size) -> _Noise:
+        """These images are of the one size there is."""
+        return self
 
     def take(self, places: Tensor) -> Tensor:
         """(B, 3, H, W) uint8."""

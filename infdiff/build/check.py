@@ -5,38 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from infdiff.build.grid_networks import check_grid, modes_held
+from infdiff.build.limits import require_at_least_one, require_choices
+from infdiff.build.sizes import batch_sizes, read_size, training_size
+from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.data.batches import CACHES
-from infdiff.diffusion.process import TARGETS
-from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.eval.spectrum import SMALLEST_SPECTRUM
-from infdiff.grid import Size, format_size, parse_size, scale_of
-from infdiff.ops import BACKENDS, rows_around
-from infdiff.ops.kernels import MAX_WINDOW
-from infdiff.ops.torchsparse_backend import why_missing
-from infdiff.points import KINDS
+from infdiff.grid import Size, format_size
 
+UPSCALES = ("none", "bilinear")
+_SAMPLING_OPTIONS = ("sampler", "steps", "eta", "churn", "truncation")
 _GIB = 1024**3
-_BUSY_PIXELS = 1 << 19
+# Memory of a guided step over that of a plain one; measured at 256 pixels.
+_KEPT_FOR_GRADIENT = 5
 
 
 def check_config(config: Config) -> None:
-    """Raise UserError naming the first setting that cannot work."""
-    size, grid = training_size(config), grid_size(config)
-    point_count(config)
+    """Raise UserError naming the first setting that cannot work, or does not go with model.kind."""
+    system = system_of(config)
     choices = {
         "data.cache": (config.data.cache, CACHES),
-        "model.backend": (config.model.backend, BACKENDS),
-        "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
-        "diffusion.target": (config.diffusion.target, TARGETS),
-        "train.points": (config.train.points, KINDS),
-        "sample.sampler": (config.sample.sampler, SAMPLERS),
+        "sample.sampler": (config.sample.sampler, system.samplers),
+        "sample.upscale": (config.sample.upscale, UPSCALES),
     }
-    for key, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise UserError(f"{key}: {value!r}: choose one of {', '.join(allowed)}")
+    require_choices(choices)
     at_least_one = {
         "train.steps": config.train.steps,
         "train.batch_size": config.train.batch_size,
@@ -47,42 +42,23 @@ def check_config(config: Config) -> None:
         "train.keep_checkpoints": config.train.keep_checkpoints,
         "train.max_bad_steps": config.train.max_bad_steps,
         "train.validation_images": config.train.validation_images,
-        "diffusion.steps": config.diffusion.steps,
-        "model.channels": config.model.channels,
-        "model.blocks": config.model.blocks,
-        "model.mlp_ratio": config.model.mlp_ratio,
         "model.condition_dim": config.model.condition_dim,
-        "model.grid.channels": config.model.grid.channels,
-        "model.grid.blocks": config.model.grid.blocks,
         "sample.steps": config.sample.steps,
     }
-    for key, value in at_least_one.items():
-        if value < 1:
-            raise UserError(f"{key}: {value}: want at least 1")
+    require_at_least_one(at_least_one)
     check_evaluation(config)
-    if not 1 <= config.model.kernel_size <= MAX_WINDOW or config.model.kernel_size % 2 == 0:
-        raise UserError(f"model.kernel_size: {config.model.kernel_size}: want an odd number from 1 to {MAX_WINDOW}")
-    if config.model.backend == "torchsparse" and (missing := why_missing()):
-        raise UserError(f"model.backend: {missing}")
-    if config.model.z_dim < 0:
-        raise UserError(f"model.z_dim: {config.model.z_dim}: want 0 (no autoencoder) or more")
-    if config.train.code_noise < 0:
-        raise UserError(f"train.code_noise: {config.train.code_noise:g}: want 0 (none) or more")
-    if not config.diffusion.shift > 0:
-        raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
-    if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
-        raise UserError("diffusion.sigma must not be negative and diffusion.data_std must be positive")
-    if not 0 <= config.model.grid.dropout < 1:
-        raise UserError(f"model.grid.dropout: {config.model.grid.dropout}: want 0 up to, not including, 1")
-    if not config.model.grid.multipliers or min(config.model.grid.multipliers) < 1:
-        raise UserError("model.grid.multipliers: want at least one level, each at least 1")
-    if config.sample.steps > config.diffusion.steps:
-        raise UserError(f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}")
-    deepest = 2 ** (len(config.model.grid.multipliers) - 1)
-    if min(grid) < deepest:
-        raise UserError(f"model.grid.size: {config.model.grid.size} is too small to halve for every multiplier")
-    if grid[0] > size[0] or grid[1] > size[1]:
-        raise UserError(f"model.grid.size: {config.model.grid.size} is larger than data.size {config.data.size}")
+    batch_sizes(config)
+    check_grid(config.model.grid)
+    system.check()
+
+
+def config_warnings(config: Config) -> list[str]:
+    """What works, but not as it says."""
+    grid, top = config.model.grid, system_of(config).top_grid()
+    held = modes_held(grid, top)
+    if grid.kind == "dfu" and held < grid.modes:
+        return [f"model.grid.modes: {grid.modes}: grids of {format_size(top)} hold {held}, which are used"]
+    return []
 
 
 def check_evaluation(config: Config) -> None:
@@ -113,23 +89,39 @@ def check_latent(config: Config, overrides: Sequence[str]) -> None:
             raise UserError(f"latent.train.{key}: {getattr(latent.train, key)}: want at least 1")
 
 
-def sampling_options(config: Config, **given: Any) -> dict[str, Any]:
-    """sampler, steps, eta and truncation: those given and not None, else the run's.
+def sampling_options(config: Config, *, size: Size | None = None, deblur: bool = False, **given: Any) -> dict[str, Any]:
+    """The options of the run's kind (`System.options`), and upscale: those given and not None, else the run's.
 
-    Raises UserError naming the first one that cannot work with this run.
+    size: of the images. Raises UserError naming the first one that cannot work with this run.
     """
+    system, sample = system_of(config), config.sample
+    for name in _SAMPLING_OPTIONS:
+        if given.get(name) is not None and name not in system.options:
+            kind, have = config.model.kind, ", ".join(f"--{option}" for option in system.options)
+            raise UserError(f"--{name} {given[name]}: a run of model.kind {kind} has only {have}")
     options = {
-        name: getattr(config.sample, name) if given.get(name) is None else given[name]
-        for name in ("sampler", "steps", "eta", "truncation")
+        name: getattr(sample, name) if given.get(name) is None else given[name] for name in (*system.options, "upscale")
     }
+    if options["sampler"] not in system.samplers:
+        raise UserError(f"--sampler {options['sampler']}: this run samples with {', '.join(system.samplers)}")
     _check_steps(config, options["steps"])
-    if not options["truncation"] >= 0:
+    system.check_options(options, deblur)
+    if options["upscale"] not in UPSCALES:
+        raise UserError(f"--upscale {options['upscale']}: choose one of {', '.join(UPSCALES)}")
+    base = training_size(config)
+    if options["upscale"] != "none" and size is not None and size[0] * base[1] != size[1] * base[0]:
         raise UserError(
-            f"--truncation {options['truncation']:g}: want 0 (the mean code) or more; 1 is the whole spread"
+            f"--res {format_size(size)}: with --upscale the shape is that of the training size, {format_size(base)}"
         )
-    if not 0 <= options["eta"] <= 1:
-        raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
     return options
+
+
+def _check_steps(config: Config, steps: int) -> None:
+    most = system_of(config).most_steps
+    if most is not None and not 1 <= steps <= most:
+        raise UserError(f"--steps {steps}: want 1 to {most}, the run's diffusion.steps")
+    if steps < 1:
+        raise UserError(f"--steps {steps}: want at least 1")
 
 
 def check_guidance(config: Config, steps: int, weight: float, variety: float = 0.0) -> None:
@@ -141,18 +133,13 @@ def check_guidance(config: Config, steps: int, weight: float, variety: float = 0
         raise UserError(f"--variety {variety:g}: want 0 (the code of the visible pixels) to 1 (any code)")
 
 
-def _check_steps(config: Config, steps: int) -> None:
-    if not 1 <= steps <= config.diffusion.steps:
-        raise UserError(f"--steps {steps}: want 1 to {config.diffusion.steps}, the run's diffusion.steps")
-
-
 def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: float) -> Size:
     """The size that `--res` means for a picture of size `small`: one number is its longer side.
 
     Raises UserError when it is smaller than the picture, or another option cannot work.
     """
     check_guidance(config, steps, weight)
-    size = _size("--res", res)
+    size = read_size("--res", res)
     if "x" not in res.lower():
         longer = max(small)
         size = round(size[0] * small[0] / longer), round(size[0] * small[1] / longer)
@@ -161,58 +148,26 @@ def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: f
     return size
 
 
-def default_batch(config: Config, size: Size) -> int:
-    """How many images of a size to sample at once: about 2 GiB of features."""
-    return max(1, min(64, 2 * _GIB // _feature_bytes(config, size)))
+def default_batch(config: Config, size: Size, *, guided: bool = False) -> int:
+    """How many images of a size to sample at once: about 2 GiB of features. guided: the network is differentiated."""
+    kept = _KEPT_FOR_GRADIENT if guided else 1
+    return max(1, min(64, 2 * _GIB // (kept * system_of(config).feature_bytes(size))))
 
 
 def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None:
     """What `--tile` means: rows of pixels that go through the network at a time; None for all at once.
 
     tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
-    take more than 3 GiB. Raises UserError for anything else.
+    take more than 3 GiB and the network can. Raises UserError for anything else.
     """
-    if tile == "off" or (tile is None and _feature_bytes(config, size) <= 3 * _GIB):
+    system = system_of(config)
+    rows = system.strip_rows(size)
+    if tile == "off" or (tile is None and (rows is None or system.feature_bytes(size) <= 3 * _GIB)):
         return None
+    if rows is None:
+        raise UserError(f"--tile {tile}: a run of model.kind {config.model.kind} takes all rows of an image at once")
     if tile is not None and tile != "auto":
         if not tile.isdigit() or int(tile) < 1:
             raise UserError(f"--tile {tile}: want a number of rows from 1 on, auto or off")
         return int(tile)
-    # Half as high as the rows around them that are read, which take memory in any case; higher ones would be a quarter
-    # faster. But so many pixels that a device is busy.
-    reach = rows_around(config.model.kernel_size, scale_of(size, training_size(config)))
-    return max(-(-reach // 2), _BUSY_PIXELS // size[1], 1)
-
-
-def _feature_bytes(config: Config, size: Size) -> int:
-    """Of one image whose pixels all go through the network at once."""
-    features_held = config.model.blocks + 6
-    return size[0] * size[1] * config.model.channels * 4 * features_held
-
-
-def training_size(config: Config) -> Size:
-    """The base resolution (H, W)."""
-    return _size("data.size", config.data.size)
-
-
-def grid_size(config: Config) -> Size:
-    return _size("model.grid.size", config.model.grid.size)
-
-
-def point_count(config: Config) -> int:
-    """Points drawn from each training image. Raises UserError when `train.subsample` leaves none."""
-    size, subsample = training_size(config), config.train.subsample
-    if not subsample >= 1:
-        raise UserError(f"train.subsample: {subsample:g}: want 1 (all pixels) or more")
-    count = round(size[0] * size[1] / subsample)
-    if count < 1:
-        most = size[0] * size[1]
-        raise UserError(f"train.subsample: {subsample:g} leaves no point of {most} pixels: want at most {most}")
-    return count
-
-
-def _size(key: str, value: int | str) -> Size:
-    try:
-        return parse_size(value)
-    except ValueError as error:
-        raise UserError(f"{key}: {error}") from error
+    return rows

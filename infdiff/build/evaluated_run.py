@@ -80,7 +80,7 @@ class Maker:
     run: Run
     parent: Path
     seed: int
-    options: dict[str, Any]  # sampler, steps, eta, truncation
+    options: dict[str, Any]  # as `sampling_options`
     deblur: bool = False
     batch: int | None = None
     share: Share = Share()
@@ -95,7 +95,7 @@ class Maker:
 
     def reconstructed(self, truth: Part, size: Size) -> Made | None:
         """Real images at a size through their codes and back."""
-        options = {name: value for name, value in self.options.items() if name != "truncation"}
+        options = {name: value for name, value in self.options.items() if name not in ("truncation", "upscale")}
         options |= {"deblur": self.deblur}
         tile = tile_rows(self.run.config, size)
 
@@ -116,16 +116,23 @@ class Maker:
             return self.run.super_resolve(images, size, seed=self.seed, indices=numbers, rounded=False, **options)
 
         settings = options | {"from": format_size(small), "truth": truth.fingerprint}
-        return self._made("superres", size, len(truth), settings, make)
+        batch = default_batch(self.run.config, size, guided=method == "guided")
+        return self._made("superres", size, len(truth), settings, make, batch)
 
     def _made(
-        self, task: str, size: Size, count: int, settings: dict[str, Any], make: Callable[[Sequence[int]], Tensor]
+        self,
+        task: str,
+        size: Size,
+        count: int,
+        settings: dict[str, Any],
+        make: Callable[[Sequence[int]], Tensor],
+        batch: int | None = None,
     ) -> Made | None:
         settings = settings | {"task": task, "size": format_size(size), "seed": self.seed}
         settings |= {"step": self.run.step, "weights": _weights(self.run)}
         folder = open_folder(self.parent, settings)
         mine = range(self.share.rank, count, self.share.count)
-        batch = self.batch or default_batch(self.run.config, size)
+        batch = self.batch or batch or default_batch(self.run.config, size)
         weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
         measured = keeping_cost(make, folder, rank=self.share.rank, device=self.run.device, weights=weights)
         fill_folder(measured, folder, indices=mine, batch=batch, on_images=self.on_images)

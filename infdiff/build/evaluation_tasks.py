@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infdiff.build import real_images
-from infdiff.build.check import training_size
 from infdiff.build.evaluated_run import Made, Maker, reduced
 from infdiff.build.evaluation import Evaluation, Images
 from infdiff.build.real_images import Part, RealImages
+from infdiff.build.sizes import training_size
 from infdiff.config import Config
 from infdiff.data.picture_set import PictureSet
 from infdiff.data.sources import Source, open_source

@@ -58,8 +58,13 @@ def build_latent_trainer(config: Config, codes: Codes, folder: Path, device: tor
     return Trainer(
         modules={"latent": network.to(device)},
         objective=LatentObjective(process),
-        batches=lambda position: batches(
-            train, settings.batch_size, seed=config.seed, position=position, workers=0, device=device
+        batches=lambda step: batches(
+            train,
+            settings.batch_size,
+            seed=config.seed,
+            position=step * settings.batch_size * settings.accumulate,
+            workers=0,
+            device=device,
         ),
         validation=lambda: code_batches(held_out, settings.batch_size, device),
         on_sample=lambda step, modules: None,

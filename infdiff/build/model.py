@@ -17,11 +17,11 @@ from infdiff.build.check import (
     default_batch,
     sampling_options,
     tile_rows,
-    training_size,
 )
 from infdiff.build.latent_model import LatentModel, latent_folder
 from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.build.run import Run
+from infdiff.build.sizes import training_size
 from infdiff.cli import choose_device
 from infdiff.data import codes
 from infdiff.errors import UserError
@@ -54,7 +54,7 @@ class Model:
     def sample(
         self, n: int = 1, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
-        """n new images. options: sampler, steps, eta, truncation, by default the run's; deblur; tile as `tile_rows`."""
+        """n new images. options: deblur, upscale, tile as `tile_rows`, and those of `System.options`."""
         whole = self._size(size)
         settings = self._options(options, whole)
         batch = default_batch(self.run.config, whole)
@@ -71,10 +71,11 @@ class Model:
     def decode(
         self, z: Tensor, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
-        """Images of codes (N, z_dim), at any size. options: as `sample`, but for truncation."""
+        """Images of codes (N, z_dim), at any size. options: as `sample`, but for truncation and upscale."""
+        self.run.require_encoder()
         whole = self._size(size)
         settings = self._options(options, whole)
-        del settings["truncation"]
+        del settings["truncation"], settings["upscale"]
         return from_images(self.run.decode(z, whole, seed=seed, **settings), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **options: Any) -> Any:
@@ -94,6 +95,7 @@ class Model:
         output: str = "pil",
     ) -> Any:
         """Images at a larger size; one number is the longer side. method: "guided" or "encode"."""
+        self.run.require_encoder()
         small = to_images(images)
         steps = self.run.config.sample.steps if steps is None else steps
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
@@ -169,7 +171,7 @@ class Model:
     def _options(self, given: dict[str, Any], size: Size) -> dict[str, Any]:
         """The run's sampling settings, with those given in their place."""
         deblur, tile = given.pop("deblur", False), given.pop("tile", None)
-        settings = sampling_options(self.run.config, **given)
+        settings = sampling_options(self.run.config, size=size, deblur=deblur, **given)
         if unknown := given.keys() - settings.keys():
             raise ValueError(f"unknown option {sorted(unknown)[0]!r}: want {', '.join([*settings, 'deblur', 'tile'])}")
         rows = tile_rows(self.run.config, size, None if tile is None else str(tile))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.build.check import point_count
 from infdiff.build.latent_model import LatentModel
-from infdiff.build.objects import build_data, build_modules, build_process
+from infdiff.build.objects import build_data, build_modules
+from infdiff.build.sizes import point_count, training_size
+from infdiff.build.system import System, system_of
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
@@ -21,7 +23,7 @@ from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.grid import Size
 from infdiff.images import from_uint8, to_uint8
-from infdiff.pipelines.generate import encode, generate
+from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.super_resolve import super_resolve
@@ -55,8 +57,10 @@ _MOST_CODES = 4096
 def open_for_training(folder: Path, config: Config) -> None:
     """Make the run directory, or check that it holds a run of the same configuration.
 
-    Raises UserError naming the settings that differ.
+    Raises UserError naming the settings that differ, and for a fine-tuning that starts from no run.
     """
+    if config.finetune.size and not config.finetune.run:
+        raise UserError("fine-tuning starts from a run: name it with --finetune RUN")
     claim_folder(folder, config, may_change=_MAY_CHANGE, remedy="choose another --out")
     try:
         (folder / "samples").mkdir(exist_ok=True)
@@ -102,7 +106,7 @@ class Run:
     folder: Path
     config: Config
     step: int
-    process: MollifiedDiffusion
+    system: System
     denoiser: nn.Module
     encoder: nn.Module | None
     device: torch.device
@@ -130,7 +134,7 @@ class Run:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"{folder}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
-        return cls(folder, config, step, build_process(config), modules["denoiser"], modules.get("encoder"), device)
+        return cls(folder, config, step, system_of(config), modules["denoiser"], modules.get("encoder"), device)
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -157,36 +161,47 @@ class Run:
         """Where sampled codes come from, for people."""
         return "none (the run has no encoder)" if self.latents is None else self.latents.describe()
 
-    def sample(
-        self, indices: Sequence[int], size: Size, *, seed: int, truncation: float, deblur: bool, **options: Any
-    ) -> Tensor:
-        """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone. options: as `generate`.
+    @property
+    def process(self) -> MollifiedDiffusion:
+        """Of the mollified diffusion. Raises UserError for a run of another kind."""
+        process = self.system.process
+        if not isinstance(process, MollifiedDiffusion):
+            kind = self.config.model.kind
+            raise UserError(f"{self.folder} is of model.kind {kind}: this wants a run of model.kind points")
+        return process
 
+    def sample(
+        self,
+        indices: Sequence[int],
+        size: Size,
+        *,
+        seed: int,
+        truncation: float = 1.0,
+        upscale: str = "none",
+        **options: Any,
+    ) -> Tensor:
+        """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone.
+
+        upscale: "bilinear" samples at the training size and resizes. options: deblur, and those of `System.generate`.
         Here and below, rounded=False gives float32 in [-1, 1] instead, in which pixels that are not finite show.
         """
         z = None
         if self.latents is not None:
             z = self.latents.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
-        return self._generate(z, size, indices, seed=seed, deblur=deblur, **options)
+        sampled = training_size(self.config) if upscale == "bilinear" else size
+        return self._generate(z, size, indices, sampled=sampled, seed=seed, **options)
 
-    def reconstruct(self, images: Tensor, *, seed: int = 0, deblur: bool = False, **options: Any) -> Tensor:
+    def reconstruct(self, images: Tensor, *, seed: int = 0, **options: Any) -> Tensor:
         """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder.
 
         options: as `decode`.
         """
         self.require_encoder()
         size = (images.shape[2], images.shape[3])
-        return self.decode(self.encode(images.to(self.device)), size, seed=seed, deblur=deblur, **options)
+        return self.decode(self.encode(images.to(self.device)), size, seed=seed, **options)
 
     def decode(
-        self,
-        z: Tensor,
-        size: Size,
-        *,
-        seed: int = 0,
-        indices: Sequence[int] | None = None,
-        deblur: bool = False,
-        **options: Any,
+        self, z: Tensor, size: Size, *, seed: int = 0, indices: Sequence[int] | None = None, **options: Any
     ) -> Tensor:
         """Codes (B, z_dim) -> images (B, 3, H, W) uint8 of any size.
 
@@ -195,7 +210,7 @@ class Run:
         self.require_encoder()
         z = z.to(self.device)
         numbers = range(len(z)) if indices is None else indices
-        return self._generate(z, size, numbers, seed=seed, deblur=deblur, **options)
+        return self._generate(z, size, numbers, sampled=size, seed=seed, **options)
 
     def _generate(
         self,
@@ -203,15 +218,21 @@ class Run:
         size: Size,
         indices: Sequence[int],
         *,
+        sampled: Size,
         seed: int,
-        deblur: bool,
+        deblur: bool = False,
         rounded: bool = True,
         **options: Any,
     ) -> Tensor:
-        images = generate(
-            self.denoiser, self.process, size=size, seed=seed, indices=indices, z=z, device=self.device, **options
+        """Sampled at one size, resized to another."""
+        images = self.system.generate(
+            self.denoiser, size=sampled, seed=seed, indices=indices, z=z, device=self.device, **options
         )
-        return _finished(self._sharpen(images) if deblur else images, rounded)
+        if deblur:
+            images = self.system.sharpen(images)
+        if size != sampled:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return _finished(images, rounded)
 
     @torch.no_grad()
     def super_resolve(
@@ -257,6 +278,7 @@ class Run:
         the visible pixels are the image's exactly. options: as `pipelines.inpaint`. Raises UserError when a model
         that this needs is missing.
         """
+        process = self.process
         image, hidden = image.to(self.device), hidden.to(self.device)
         generators = [generator_for(self.device, seed, "latent", i) for i in indices]
         if bool(hidden.all()):
@@ -267,7 +289,7 @@ class Run:
             code = encode_visible(self.encoder, image, hidden, points=point_count(self.config), seed=seed)
             z = self._varied(code, generators, variety)
         clean = from_uint8(image)
-        out = inpaint(self.denoiser, self.process, clean, hidden, z=z, seed=seed, indices=indices, **options)
+        out = inpaint(self.denoiser, process, clean, hidden, z=z, seed=seed, indices=indices, **options)
         if not pasted:
             return to_uint8(out).cpu()
         return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
@@ -286,9 +308,6 @@ class Run:
                 "train one with scripts/train_latent.py"
             )
         return self.latents.vary(code, generators, variety)
-
-    def _sharpen(self, images: Tensor) -> Tensor:
-        return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes (B, z_dim) of images (B, 3, H, W) uint8, from a part of their pixels. The run must have an encoder."""

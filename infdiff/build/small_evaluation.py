@@ -9,8 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.check import default_batch, point_count, sampling_options, tile_rows, training_size
-from infdiff.build.objects import Data, build_process
+from infdiff.build.check import default_batch
+from infdiff.build.objects import Data
+from infdiff.build.sizes import point_count, training_size
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
@@ -19,7 +20,8 @@ from infdiff.eval.distances import squared_mmd
 from infdiff.eval.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
 from infdiff.images import to_uint8
-from infdiff.pipelines.generate import encode, generate
+from infdiff.pipelines.generate import encode
+from infdiff.pipelines.previews import Draw
 from infdiff.seeding import generator_for
 
 _BATCH = 64
@@ -34,8 +36,8 @@ class SmallEvaluation:
     pixels that are not finite: they are in no number, and where fewer than two are whole there is none.
     """
 
-    def __init__(self, config: Config, data: Data, device: torch.device) -> None:
-        self.config, self.data, self.device = config, data, device
+    def __init__(self, config: Config, data: Data, device: torch.device, draw: Draw) -> None:
+        self.config, self.data, self.device, self.draw = config, data, device, draw
         self.count = config.train.eval_images
         self.size = training_size(config)
 
@@ -79,20 +81,10 @@ class SmallEvaluation:
         return torch.cat(spectra).mean(dim=0), torch.cat(features) if features else None
 
     def _sample(self, denoiser: nn.Module, latents: LatentGaussian | None, numbers: list[int]) -> Tensor:
-        options = sampling_options(self.config)
-        truncation = options.pop("truncation")
+        if latents is None:
+            return self.draw(denoiser, None, numbers)
         generators = [generator_for(self.device, self.config.seed, "latent", i) for i in numbers]
-        return generate(
-            denoiser,
-            build_process(self.config),
-            size=self.size,
-            seed=self.config.seed,
-            indices=numbers,
-            z=None if latents is None else latents.sample(generators, truncation),
-            device=self.device,
-            tile=tile_rows(self.config, self.size),
-            **options,
-        )
+        return self.draw(denoiser, latents.sample(generators, self.config.sample.truncation), numbers)
 
     def _latents(self, encoder: nn.Module) -> LatentGaussian:
         def codes_of(images: Tensor) -> Tensor:

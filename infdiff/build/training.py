@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from infdiff.build.check import point_count, training_size
-from infdiff.build.objects import Data, build_modules, build_objective, build_process
+from infdiff.build.check import sampling_options
+from infdiff.build.finetune import frozen_parameters, load_start
+from infdiff.build.mixture import TrainingData
+from infdiff.build.objects import Data, build_modules
+from infdiff.build.sizes import point_count, training_size
 from infdiff.build.small_evaluation import SmallEvaluation
+from infdiff.build.system import system_of
 from infdiff.config import Config
-from infdiff.data.batches import batches, first_batches
-from infdiff.pipelines.previews import Previews
+from infdiff.pipelines.previews import Draw, Previews
 from infdiff.training.trainer import Trainer
 
 
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
     """Everything `scripts/train.py` runs; the run directory must exist."""
-    size = config.train.batch_size
+    given = TrainingData(config, data, device)
+    modules = build_modules(config)
+    load_start(config, modules)
+    draw = drawn_at_training_size(config, device)
     previews = Previews(
-        build_process(config),
+        draw,
         train=data.train,
         validation=data.validation,
-        size=training_size(config),
         points=point_count(config),
         folder=folder / "samples",
         device=device,
         seed=config.seed,
-        sampler=config.sample.sampler,
-        steps=config.sample.steps,
         truncation=config.sample.truncation,
     )
     return Trainer(
-        modules={name: module.to(device) for name, module in build_modules(config).items()},
-        objective=build_objective(config),
-        batches=lambda position: batches(
-            data.train, size, seed=config.seed, position=position, workers=config.data.workers, device=device
-        ),
-        validation=lambda: first_batches(data.validation, size, config.train.validation_images, device),
+        modules={name: module.to(device) for name, module in modules.items()},
+        objective=system_of(config).objective(),
+        batches=given.batches,
+        validation=given.validation,
+        label=given.label,
+        frozen=frozen_parameters(config, modules),
         on_sample=previews,
         settings=config.train,
         folder=folder,
         device=device,
         seed=config.seed,
-        evaluate=SmallEvaluation(config, data, device) if config.train.eval_every else None,
+        evaluate=SmallEvaluation(config, data, device, draw) if config.train.eval_every else None,
     )
+
+
+def drawn_at_training_size(config: Config, device: torch.device) -> Draw:
+    """Samples at the training size, with the configuration's sampler."""
+    system, options = system_of(config), sampling_options(config)
+    for name in ("truncation", "upscale"):
+        options.pop(name, None)
+
+    def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int]) -> Tensor:
+        size = training_size(config)
+        return system.generate(denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, **options)
+
+    return draw

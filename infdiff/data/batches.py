@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class ImageSet(Dataset[Tensor]):
     ) -> None:
         if cache not in CACHES:
             raise UserError(f"data.cache: {cache}: choose one of {', '.join(CACHES)}")
-        self.store, self.indices, self.size, self.cache = store, indices, size, cache
+        self.store, self.indices, self.size, self.cache, self.device = store, indices, size, cache, device
         self.images: Tensor | None = None
         if cache != "none":
             images = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
@@ -56,12 +57,18 @@ class ImageSet(Dataset[Tensor]):
             return torch.stack([self._read(int(p)) for p in places])
         return self.images[places.to(self.images.device)]
 
+    def at(self, size: Size) -> ImageSet:
+        """The same images at another size, made from the stored ones."""
+        if size == self.size:
+            return self
+        return ImageSet(self.store, self.indices, size, cache=self.cache, device=self.device)
+
     def _read(self, place: int) -> Tensor:
         image = self.store.read(self.indices[place])
         return to_tensor(resize(crop_to_aspect(image, self.size), self.size))
 
 
-def first_batches(images: ImageSet, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
+def first_batches(images: Examples, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
     """(B, 3, H, W) uint8 batches of the first `limit` images, in order, on `device`."""
     for places in torch.arange(min(limit, len(images))).split(batch_size):
         yield images.take(places).to(device)
@@ -95,33 +102,55 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
 class Examples(Protocol):
     """Training examples: an ImageSet, or anything held in memory that can be indexed."""
 
-    images: Tensor | None
+    @property
+    def images(self) -> Tensor | None: ...
 
     def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> Tensor: ...
 
     def take(self, places: Tensor) -> Tensor: ...
 
 
 def batches(
-    images: ImageSet | Examples, batch_size: int, *, seed: int, position: int, workers: int, device: torch.device | str
+    images: Examples, batch_size: int, *, seed: int, position: int, workers: int, device: torch.device | str
 ) -> Iterator[Tensor]:
     """Endless (B, 3, H, W) uint8 batches on `device`, from the image at `position` of the endless order on."""
-    if images.images is None:
-        yield from _loaded(images, batch_size, seed, position, workers, device)
+    draws = itertools.repeat((0, batch_size))
+    return mixed_batches([images], draws, seed=seed, position=position, workers=workers, device=device)
+
+
+def mixed_batches(
+    sets: Sequence[Examples],
+    draws: Iterable[tuple[int, int]],
+    *,
+    seed: int,
+    position: int,
+    workers: int,
+    device: torch.device | str,
+) -> Iterator[Tensor]:
+    """As `batches`, of several sets of the same images: draws gives the set and the size of each batch."""
+    if any(images.images is None for images in sets):
+        yield from _loaded(sets, draws, seed, position, workers, device)
         return
-    while True:
-        places = torch.tensor([_place(len(images), seed, p) for p in range(position, position + batch_size)])
-        yield _to_device(images.take(places), device)
-        position += batch_size
+    for number, count in draws:
+        places = torch.tensor([_place(len(sets[number]), seed, p) for p in range(position, position + count)])
+        yield _to_device(sets[number].take(places), device)
+        position += count
 
 
 def _loaded(
-    images: ImageSet, batch_size: int, seed: int, position: int, workers: int, device: torch.device | str
+    sets: Sequence[Examples],
+    draws: Iterable[tuple[int, int]],
+    seed: int,
+    position: int,
+    workers: int,
+    device: torch.device | str,
 ) -> Iterator[Tensor]:
     pin = torch.device(device).type == "cuda"
     loader = DataLoader(
-        _InOrder(images, seed),
-        batch_sampler=_Positions(position, batch_size),
+        _InOrder(sets, seed),
+        batch_sampler=_Positions(draws, position),
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="spawn" if workers else None,
@@ -147,21 +176,22 @@ def _place(count: int, seed: int, position: int) -> int:
 
 
 class _InOrder(Dataset[Tensor]):
-    """Images by their position in the endless order."""
+    """Images by their set and their position in the endless order."""
 
-    def __init__(self, images: ImageSet, seed: int) -> None:
-        self.images, self.seed = images, seed
+    def __init__(self, sets: Sequence[Examples], seed: int) -> None:
+        self.sets, self.seed = sets, seed
 
-    def __getitem__(self, position: int) -> Tensor:
-        return self.images[_place(len(self.images), self.seed, position)]
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        images = self.sets[key[0]]
+        return images[_place(len(images), self.seed, key[1])]
 
 
-class _Positions(Sampler[list[int]]):
-    def __init__(self, start: int, batch_size: int) -> None:
-        self.start, self.batch_size = start, batch_size
+class _Positions(Sampler[list[tuple[int, int]]]):
+    def __init__(self, draws: Iterable[tuple[int, int]], start: int) -> None:
+        self.draws, self.start = draws, start
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         position = self.start
-        while True:
-            yield list(range(position, position + self.batch_size))
-            position += self.batch_size
+        for number, count in self.draws:
+            yield [(number, place) for place in range(position, position + count)]
+            position += count

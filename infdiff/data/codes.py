@@ -119,6 +119,9 @@ class CodeSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, place: int) -> Tensor:
+        return self.images[place]
+
     def take(self, places: Tensor) -> Tensor:
         return self.images[places.to(self.images.device)]
 

@@ -71,6 +71,13 @@ class ImageStore:
     def __len__(self) -> int:
         return self.header.count
 
+    def holds(self, size: Size) -> bool:
+        """Whether there is an image at least as large as `size` (H, W) along both axes."""
+        if self.header.size is not None:
+            return size[0] <= self.header.size[0] and size[1] <= self.header.size[1]
+        widths_and_heights = (self.read(index).size for index in range(len(self)))
+        return any(size[0] <= height and size[1] <= width for width, height in widths_and_heights)
+
     def read(self, index: int) -> Image.Image:
         """Image `index` in RGB."""
         return decode_image(self._value(index), self.header.format)

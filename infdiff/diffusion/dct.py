@@ -10,12 +10,23 @@ from torch import Tensor
 
 from infdiff.grid import Size
 
+# Transforms take ten times an image's memory on the way: large images are filtered one channel at a time.
+_PIXELS_AT_ONCE = 1 << 24
+
 
 def filter_image(x: Tensor, gain: Tensor) -> Tensor:
     """Multiply the DCT-II coefficients of images (..., H, W) by `gain` (H, W).
 
     The transforms run in float64 for float64 images and in float32 for all others; the result has x's dtype.
     """
+    planes = max(1, _PIXELS_AT_ONCE // gain.numel())
+    images = x.reshape(-1, *x.shape[-2:])
+    if len(images) <= planes:
+        return _filtered(x, gain)
+    return torch.cat([_filtered(some, gain) for some in images.split(planes)]).view_as(x)
+
+
+def _filtered(x: Tensor, gain: Tensor) -> Tensor:
     work = x if x.dtype == torch.float64 else x.float()
     modes = _dct(_dct(work).mT).mT
     modes = modes * gain.to(work)

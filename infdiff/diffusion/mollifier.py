@@ -93,7 +93,7 @@ class Mollifier:
         if not self.sigma:
             return white, white
         scale = scale_of(fine, self.base)
-        white = white * math.sqrt(scale[0] * scale[1])
+        white *= math.sqrt(scale[0] * scale[1])
         return white[centres].contiguous(), self(white)[centres].contiguous()
 
     def _response(self, image: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def ddim(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, noise: 
         x = math.sqrt(bar_s) * image + math.sqrt(max(1 - bar_s - sigma**2, 0.0)) * direction
         if sigma > 0:
             x = x + sigma * noise()
+        del image, direction  # as large as x: not to be held while the network runs
     return x
 
 

@@ -27,10 +27,14 @@ UNCOUNTED = ("lattice_index", "inverse_count", "nearest_points", "resize_kernel"
 
 def flop_of(call: Callable[[], object]) -> int:
     """FLOP of a call, which runs once, nothing of it compiled."""
-    counter = FlopCounterMode(display=False, custom_mapping=_mapping())
-    with torch.compiler.set_stance("force_eager"), counter:
+    with torch.compiler.set_stance("force_eager"), flop_counter() as counter:
         call()
     return int(counter.get_total_flops())
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts within its context; on the meta device, too."""
+    return FlopCounterMode(display=False, custom_mapping=_mapping())
 
 
 def convolution_multiply_adds(points: int, size: Shape, kernel_size: int, scale: Scale) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from infdiff import ops
+from infdiff.freed_memory import own_memory
 from infdiff.grid import Size, pixel_coordinates, scale_of
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
@@ -31,7 +32,7 @@ def denoise_in_strips(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None,
     blocks = [_BlockInStrips(b, size, scale_of(size, model.base), condition, memory) for b in (*model.down, *model.up)]
     down, up = blocks[: len(model.down)], blocks[len(model.down) :]
 
-    grid = ops.GridFromStrips(size, model.grid, x.device)
+    grid = ops.GridFromStrips(size, model.grid_for(size), x.device)
     for number, strip in enumerate(_flow(lift, down, memory)):
         grid.add(strip.flatten(1, 2), number * rows)
     up[0].added = model.grid_network(grid.read(), condition)
@@ -83,7 +84,7 @@ def _flow(lift: Callable[..., Tensor], blocks: list[_BlockInStrips], memory: _Me
 
 
 class _Memory:
-    """Strips' memory, used again: asked for anew each time, so large blocks of many sizes leave gaps between them."""
+    """Strips' memory, used again."""
 
     def __init__(self, like: Tensor) -> None:
         self.like, self.unused = like, [like]
@@ -92,7 +93,7 @@ class _Memory:
         """(B, rows, W, C); only an image's last strip has fewer rows than the others."""
         if rows != self.like.shape[1]:
             return self.like[:, :rows].clone()
-        return self.unused.pop() if self.unused else torch.empty_like(self.like)
+        return self.unused.pop() if self.unused else own_memory(self.like, *self.like.shape)
 
     def free(self, strip: Tensor) -> None:
         if strip.shape == self.like.shape:
@@ -116,9 +117,8 @@ class _BlockInStrips:
         self.rows = memory.like.shape[1]
         self.reach = ops.rows_around(block.conv.taps.shape[-1], scale)
         around = -(-self.reach // self.rows)
-        self.held = memory.like.new_empty(
-            len(memory.like), min((2 * around + 1) * self.rows, size[0]), *memory.like.shape[2:]
-        )
+        batch, _, width, channels = memory.like.shape
+        self.held = own_memory(memory.like, batch, min((2 * around + 1) * self.rows, size[0]), width, channels)
         self.begin()
 
     def begin(self) -> None:

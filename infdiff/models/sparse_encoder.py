@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.grid import Size
-from infdiff.models.grid_unet import LAYOUT_SIDE, GridDown
+from infdiff.models.unet import LAYOUT_SIDE, UNetDown
 from infdiff.nn.embedding import PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import GridLayerNorm
@@ -20,7 +20,7 @@ class SparseEncoder(nn.Module):
 
     def __init__(
         self,
-        trunk: GridDown,
+        trunk: UNetDown,
         *,
         base: Size,
         grid: Size,

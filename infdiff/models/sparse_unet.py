@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from infdiff import ops
-from infdiff.grid import Size
+from infdiff.grid import Size, scale_of
 from infdiff.models.in_strips import denoise_in_strips
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
@@ -17,7 +17,8 @@ class SparseUNet(nn.Module):
     """Values at points, diffusion time and latent code -> values at the same points.
 
     grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
-    base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels.
+    base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: so
+    do they the grid, for a grid network that nothing ties to a size.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class SparseUNet(nn.Module):
         condition_dim: int = 512,
         depthwise: bool = True,
         backend: str = "auto",
+        scale_grid: bool = False,
     ) -> None:
         super().__init__()
+        self.scale_grid = scale_grid
         self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
         self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim)
         self.lift = PointLift(in_channels, channels)
@@ -58,10 +61,17 @@ class SparseUNet(nn.Module):
         self.norm = ModulatedLayerNorm(channels)
         self.project = nn.Linear(channels, in_channels)
 
+    def grid_for(self, size: Size) -> Size:
+        """The grid for images of a size: at least one cell along either axis."""
+        if not self.scale_grid:
+            return self.grid
+        rows, columns = (round(cells * s) for cells, s in zip(self.grid, scale_of(size, self.base), strict=True))
+        return max(1, rows), max(1, columns)
+
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
         """Precompute what depends on the points alone; pass it to every call with the same points."""
         return Geometry.of(
-            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid, backend=self.backend
+            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid_for(size), backend=self.backend
         )
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,8 +12,8 @@ from infdiff.nn.attention import GridAttention
 from infdiff.nn.norm import GridLayerNorm, silu_norm
 
 
-def conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """A padded convolution that keeps the variance of what passes through.
+def conv(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
+    """A padded convolution that keeps the variance of what passes through, or scales its standard deviation by `gain`.
 
     PyTorch's own initialisation shrinks it to a third at every layer without a residual; after a few, the signal is
     small against the biases and the next normalisation blows both up.
@@ -18,26 +21,37 @@ def conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> 
     layer = nn.Conv2d(in_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
     assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight *= gain
     nn.init.zeros_(layer.bias)
     return layer
 
 
 class ConvBlock(nn.Module):
-    """Residual block on grids: norm, conv 3x3, modulated norm, dropout, conv 3x3; optionally attention after it."""
+    """Residual block on grids: norm, conv 3x3, modulated norm, dropout, conv 3x3; optionally attention after it.
+
+    convolution: makes another layer in place of the 3x3 ones from (in_channels, channels, gain=...), as `conv` does.
+    """
 
     def __init__(
-        self, in_channels: int, channels: int, *, condition_dim: int, dropout: float = 0.0, attention: bool = False
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        condition_dim: int,
+        dropout: float = 0.0,
+        attention: bool = False,
+        convolution: Callable[..., nn.Module] = conv,
     ) -> None:
         super().__init__()
         self.norm_in = GridLayerNorm(in_channels)
-        self.conv_in = conv(in_channels, channels, 3)
+        self.conv_in = convolution(in_channels, channels)
         self.norm_out = GridLayerNorm(channels, condition_dim)
         self.dropout = dropout
-        self.conv_out = conv(channels, channels, 3)
+        # A block starts as the identity: the deep network begins as a shallow one.
+        self.conv_out = convolution(channels, channels, gain=0.0)
         self.skip = conv(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = GridAttention(channels) if attention else nn.Identity()
-        # A block starts as the identity: the deep network begins as a shallow one.
-        nn.init.zeros_(self.conv_out.weight)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         h = self.conv_in(silu_norm(self.norm_in, x))

@@ -32,7 +32,7 @@ def operator(name: str) -> Callable[[Callable[_Arguments, _Result]], CustomOpDef
         @wraps(function)
         def without_autocast(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
             device = next(a.device.type for a in arguments if isinstance(a, Tensor))
-            if not torch.is_autocast_enabled(device):
+            if not _autocasts(device):
                 return function(*arguments, **named)
             with torch.autocast(device, enabled=False):
                 return function(*arguments, **named)
@@ -49,10 +49,15 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     Every operator on features begins with it. Sums inside are in float32 in any case.
     """
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not _autocasts(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
+def _autocasts(device: str) -> bool:
+    """The meta device knows no autocast, and says so by an error."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def same_points(ids: Tensor) -> Tensor:

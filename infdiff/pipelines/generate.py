@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS, Denoiser
+from infdiff.freed_memory import give_back_freed_memory
 from infdiff.grid import Size
 from infdiff.images import from_uint8
 from infdiff.points import all_points, draw_points, gather
@@ -34,7 +35,14 @@ def image_network(
     tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
     """
     if tile is not None:
-        return lambda x, t: denoiser.in_strips(x, t, z, tile)
+
+        def in_strips(x: Tensor, t: Tensor) -> Tensor:
+            give_back_freed_memory()
+            out = denoiser.in_strips(x, t, z, tile)
+            give_back_freed_memory()
+            return out
+
+        return in_strips
     geometry = denoiser.geometry(all_points(batch, size, device), size)
 
     def network(x: Tensor, t: Tensor) -> Tensor:

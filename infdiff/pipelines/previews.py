@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from infdiff.data.batches import ImageSet, first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
-from infdiff.diffusion.process import MollifiedDiffusion
-from infdiff.grid import Size
 from infdiff.images import to_uint8
-from infdiff.pipelines.generate import encode, generate
+from infdiff.pipelines.generate import encode
 from infdiff.pipelines.pictures import contact_sheet, save_png
 from infdiff.seeding import generator_for
 
 _COLUMNS = 8
 _CODES = 256
+
+
+# (denoiser, codes or None, indices) -> images (B, C, H, W) in [-1, 1].
+Draw = Callable[[nn.Module, Tensor | None, Sequence[int]], Tensor]
 
 
 class Previews:
@@ -30,22 +32,19 @@ class Previews:
 
     def __init__(
         self,
-        process: MollifiedDiffusion,
+        draw: Draw,
         *,
         train: ImageSet,
         validation: ImageSet,
-        size: Size,
         points: int,
         folder: Path,
         device: torch.device,
         seed: int,
-        sampler: str,
-        steps: int,
         truncation: float,
     ) -> None:
-        self.process, self.train, self.validation = process, train, validation
-        self.size, self.points, self.folder, self.device = size, points, folder, device
-        self.seed, self.sampler, self.steps, self.truncation = seed, sampler, steps, truncation
+        self.draw, self.train, self.validation = draw, train, validation
+        self.points, self.folder, self.device = points, folder, device
+        self.seed, self.truncation = seed, truncation
 
     def __call__(self, step: int, modules: Mapping[str, nn.Module]) -> None:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
@@ -68,18 +67,7 @@ class Previews:
         save_png(contact_sheet(samples, _COLUMNS), self.folder / f"samples-{step:08d}.png")
 
     def _generate(self, denoiser: nn.Module, z: Tensor | None, count: int) -> Tensor:
-        images = generate(
-            denoiser,
-            self.process,
-            size=self.size,
-            seed=self.seed,
-            indices=range(count),
-            z=z,
-            device=self.device,
-            sampler=self.sampler,
-            steps=self.steps,
-        )
-        return to_uint8(images).cpu()
+        return to_uint8(self.draw(denoiser, z, range(count))).cpu()
 
 
 def _full_row(images: Tensor) -> Tensor:

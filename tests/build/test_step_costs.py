@@ -71,6 +71,18 @@ def test_a_sweep_keeps_the_grids_part_of_the_size(config):
     assert (changed.data.size, changed.model.grid.size, changed.train.subsample) == ("32x48", "16x24", 4)
 
 
+def test_networks_on_whole_images_are_measured_at_each_size_that_they_train_on():
+    path = CONFIG_FOLDER / "dfu_landscapes_64.yaml"
+    small = ["data.resolutions={8: 1, 16: 1}", "data.batch_sizes={8: 3}", "data.size=16", "train.batch_size=2"]
+    config = load_config(path, [*small, "model.grid.channels=8", "model.grid.modes=4", "model.grid.factor_rank=2"])
+    plan = plan_training(config, CPU, 2)
+    assert [(s.size, s.grid, s.batch) for s in plan.settings] == [((8, 8), (8, 8), 3), ((16, 16), (16, 16), 2)]
+    few, many = plan.run()
+    assert 0 < few.flop / 3 < many.flop / 2
+    (one,) = plan_sampling(config, CPU, 2, batch=1).run()
+    assert one.steps_per_image == 2 * config.sample.steps - 1
+
+
 def test_the_memory_of_a_batch_decides_how_large_it_is(config, monkeypatch):
     tried = []
 

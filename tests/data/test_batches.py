@@ -2,10 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from infdiff.data.batches import ImageSet, batches, order, split
+from infdiff.data.batches import ImageSet, batches, mixed_batches, order, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import open_source
@@ -30,6 +32,43 @@ def test_every_way_to_read_gives_the_same_order(store, cache, workers):
     expected = torch.cat([order(24, 1, epoch) for epoch in (0, 1)])[:30]
     images = ImageSet(store, list(range(24)), (16, 16))
     assert torch.equal(take(store, cache, 0, 6, workers), torch.stack([images[int(i)] for i in expected]))
+
+
+@pytest.mark.parametrize(("cache", "workers"), [("ram", 0), ("none", 0), ("none", 2)])
+def test_batches_of_several_sizes_go_on_in_one_order(store, cache, workers):
+    small = ImageSet(store, list(range(24)), (8, 8), cache=cache)
+    sets = [small, small.at((16, 16))]
+    draws = [(0, 3), (1, 5), (1, 2), (0, 4)]
+    out = list(mixed_batches(sets, draws, seed=1, position=20, workers=workers, device="cpu"))
+    places = iter(torch.cat([order(24, 1, epoch) for epoch in (0, 1)])[20:].tolist())
+    for batch, (number, count) in zip(out, draws, strict=True):
+        assert torch.equal(batch, torch.stack([sets[number][next(places)] for _ in range(count)]))
+
+
+def test_every_size_is_made_from_the_stored_images_without_aliasing(store):
+    images = ImageSet(store, [3], (8, 8), cache="ram")
+    assert images.at((8, 8)) is images
+    for size in ((16, 16), (12, 12), (5, 5)):
+        expected = store.read(3).resize(size, Image.Resampling.LANCZOS)
+        assert torch.equal(images.at(size)[0].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
+
+
+def test_a_pattern_finer_than_the_size_becomes_grey(tmp_path):
+    board = np.kron(np.indices((32, 32)).sum(0) % 2 * 255, np.ones((1, 1))).astype(np.uint8)
+    (tmp_path / "boards").mkdir()
+    Image.fromarray(np.stack([board] * 3, axis=-1)).save(tmp_path / "boards" / "a.png")
+    prepare(open_source(tmp_path / "boards"), tmp_path / "b.lmdb", Recipe(size=(32, 32)), progress=False)
+    small = ImageSet(ImageStore(tmp_path / "b.lmdb"), [0], (32, 32)).at((12, 12))
+    assert (small[0][:, 2:-2, 2:-2].float() - 127.5).abs().max() < 12
+
+
+def test_a_store_says_which_sizes_it_holds(store, photos, tmp_path):
+    assert store.holds((16, 16))
+    assert not store.holds((16, 17))
+    prepare(open_source(photos), tmp_path / "n.lmdb", Recipe(size=None), progress=False)
+    native = ImageStore(tmp_path / "n.lmdb")  # of 40x60, 64x48 and 33x33 pixels
+    assert all(native.holds(size) for size in ((40, 60), (64, 48), (33, 33)))
+    assert not any(native.holds(size) for size in ((64, 60), (65, 1), (1, 61)))
 
 
 def test_a_position_is_all_there_is_to_resume(store):

@@ -6,6 +6,7 @@ import pytest
 import scipy.fft
 import torch
 
+from infdiff.diffusion import dct
 from infdiff.diffusion.dct import filter_image, resample
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.grid import cell_centres
@@ -18,6 +19,14 @@ def test_a_gain_multiplies_scipys_coefficients(size, generator):
     modes = scipy.fft.dctn(image.numpy(), type=2, axes=(-2, -1), norm="ortho") * gain.numpy()
     expected = torch.from_numpy(scipy.fft.idctn(modes, type=2, axes=(-2, -1), norm="ortho"))
     torch.testing.assert_close(filter_image(image, gain), expected)
+
+
+def test_large_images_are_filtered_one_by_one(generator, monkeypatch):
+    image, gain = torch.randn(2, 3, 8, 5, generator=generator), torch.rand(8, 5, dtype=torch.float64)
+    together = filter_image(image, gain)
+    for pixels in (1, 80):
+        monkeypatch.setattr(dct, "_PIXELS_AT_ONCE", pixels)
+        assert torch.equal(filter_image(image, gain), together)
 
 
 @pytest.mark.parametrize(("small", "large"), [((8, 8), (16, 16)), ((6, 9), (15, 11)), ((5, 7), (5, 7))])

@@ -37,8 +37,9 @@ def at_once(model, x, t, z):
         ("model.blocks=1", "model.kernel_size=3"),
         ("model.blocks=3", "model.kernel_size=7"),
         ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
+        ("model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"),
     ],
-    ids=["one block", "three blocks", "regular taps"],
+    ids=["one block", "three blocks", "regular taps", "grid that follows the image"],
 )
 def test_strips_equal_all_at_once(size, rows, settings, generator):
     model = denoiser(*settings)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.build import build_modules, build_process
+from infdiff.build import build_modules, system_of
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.errors import UserError
 from infdiff.images import from_uint8, to_uint8
@@ -28,7 +28,7 @@ def trained():
         module.eval().requires_grad_(False)
         for parameter in module.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return modules, build_process(config)
+    return modules, system_of(config).process
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
@@ -76,7 +76,7 @@ def test_every_step_is_reported(trained):
 
 def test_a_perfect_denoiser_reaches_its_image():
     """The pipeline hands pixels to the network and back in the right order."""
-    process = build_process(load_config(CONFIG_FOLDER / "demo.yaml", TINY))
+    process = system_of(load_config(CONFIG_FOLDER / "demo.yaml", TINY)).process
     goal = torch.rand(3, 6, 9, generator=torch.Generator().manual_seed(0)) - 0.5
 
     class Perfect(nn.Module):

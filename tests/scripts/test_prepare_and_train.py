@@ -14,7 +14,7 @@ import torch
 
 from infdiff.build import Run
 from infdiff.training import checkpoint
-from tests.conftest import ROOT, TINY, assert_one_line_error, pixels
+from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, pixels
 
 
 def weights(run, step):
@@ -30,7 +30,7 @@ def assert_same_weights(a, b):
 
 def start(folder, *arguments):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments), *TINY]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | ONE_THREAD
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

@@ -1,5 +1,6 @@
 """The objective: what the network sees, and that it can learn from it."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -28,7 +29,8 @@ class Recorder(nn.Module):
 
 def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None, **options):
     process = MollifiedDiffusion(Mollifier(1.0, SIZE), target=target, data_std=0.5)
-    objective = MollifiedObjective(process, size=SIZE, points=36, kind="uniform", flip=flip, **options)
+    options |= {"points": lambda size: size[0] * size[1] // 4, "kind": "uniform", "flip": flip}
+    objective = MollifiedObjective(process, **options)
     modules = {"denoiser": Recorder()} | ({"encoder": Recorder()} if encoder else {})
     if images is None:
         images = torch.randint(0, 256, (5, 3, *SIZE), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
@@ -39,6 +41,18 @@ def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None,
 def test_the_draws_are_the_generators_alone():
     assert torch.equal(run(3)[0], run(3)[0])
     assert not torch.equal(run(3)[0], run(4)[0])
+
+
+def test_images_of_another_size_are_points_of_their_own_grid():
+    """A quarter of the pixels of each, the mollifier by the resolution law."""
+    large = torch.randint(0, 256, (5, 3, 24, 36), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
+    _, modules, _, _ = run(images=large)
+    x, ids, _ = modules["denoiser"].calls[0]
+    assert ids.shape == (5, 24 * 36 // 4)
+    assert ids.max() > 12 * 36
+    assert x.std(dim=(1, 2)).mean().item() == pytest.approx(1, abs=0.3)
+    clean, seen, _ = modules["encoder"].calls[0]
+    torch.testing.assert_close(clean, gather(large / 127.5 - 1, seen))
 
 
 def test_the_encoder_sees_a_clean_subset_of_its_own():

@@ -21,8 +21,8 @@ SETTINGS = TrainSettings(
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 
 
-def batches(position):
-    for start in itertools.count(position, 4):
+def batches(step):
+    for start in itertools.count(4 * step, 4):
         yield DATA[torch.arange(start, start + 4) % 64]
 
 
@@ -65,6 +65,55 @@ def test_resuming_gives_bit_for_bit_the_same_weights(tmp_path):
     for steps in (4, 8, 12):
         make(tmp_path / "parts", replace(SETTINGS, steps=steps)).run()
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_losses_are_also_logged_by_label(tmp_path):
+    """Batches alternate between two kinds, one of them with ten times the loss."""
+
+    def alternating(step):
+        for number in itertools.count(step):
+            yield torch.full((4, 6), 1.0 if number % 2 else 2.0)
+
+    def loss(modules, batch, generator):
+        return modules["net"][0].bias.sum() * 0 + batch.mean() ** 2
+
+    trainer = make(tmp_path, replace(SETTINGS, steps=6, log_every=3), loss)
+    trainer.batches, trainer.label = alternating, lambda batch: "odd" if batch[0, 0] == 1 else "even"
+    trainer.validation = lambda: [torch.full((2, 6), 2.0), torch.full((6, 6), 1.0), torch.full((2, 6), 2.0)]
+    trainer.run()
+    records = read_log(tmp_path / "log.jsonl")
+    reports = [r for r in records if "loss" in r]
+    assert [r["losses"] for r in reports] == [{"even": 4.0, "odd": 1.0}] * 2
+    assert [r["loss"] for r in reports] == [3.0, 2.0], "even, odd, even and odd, even, odd"
+    last = [r for r in records if "validation_loss" in r][-1]
+    assert last["validation_losses"] == {"even": 4.0, "odd": 1.0}
+    assert last["validation_loss"] == pytest.approx((4 * 4 + 6 * 1) / 10)
+
+
+def test_without_labels_there_are_no_losses_by_label(tmp_path):
+    make(tmp_path).run()
+    assert all({"losses", "validation_losses"}.isdisjoint(r) for r in read_log(tmp_path / "log.jsonl"))
+
+
+def test_resuming_knows_parameters_that_no_step_has_moved(tmp_path):
+    """They have no moments yet."""
+
+    def run(folder, steps):
+        trainer = make(folder, replace(SETTINGS, steps=steps))
+        trainer.frozen = lambda batch: trainer.parameters[:1] if batch[0, 0] < 0 else ()
+        # Of the batches' first numbers, three are negative and then the fourth is not.
+        signs = torch.tensor([-1.0, -1.0, -1.0, 1.0, -1.0, 1.0]).repeat(2)
+        trainer.batches = lambda step: (DATA[:4].abs() * sign for sign in signs[step:])
+        trainer.run()
+
+    run(tmp_path / "whole", 12)
+    start = make(tmp_path / "fresh").parameters[0].detach().clone()
+    for steps in (2, 3, 5, 12):
+        run(tmp_path / "parts", steps)
+        if steps == 3:
+            assert torch.equal(weights(tmp_path / "parts", 3)["net"]["0.weight"], start)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert not torch.equal(weights(tmp_path / "whole")["net"]["0.weight"], start)
 
 
 def test_another_seed_gives_other_weights(tmp_path):

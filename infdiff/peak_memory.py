@@ -1,39 +1,20 @@
-"""How much memory this process takes, on a CUDA device or the host, and when freed memory goes back to the kernel."""
+"""How much memory this process takes, on a CUDA device or the host."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from infdiff.freed_memory import give_back_freed_memory
 
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 _RESET_THE_PEAK = "5"
-
-
-def reuse_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
-
-    Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
-    page, took two thirds of the time of a step at 1024 x 1024. Elsewhere than on glibc this does nothing.
-    """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-    if (mallopt := _libc("mallopt")) is not None:
-        mallopt(mmap_threshold, most)
-        mallopt(trim_threshold, most)
-
-
-def return_freed_memory() -> None:
-    """Give it back to the kernel after all, where the host's library can."""
-    if (trim := _libc("malloc_trim")) is not None:
-        trim(0)
 
 
 class PeakMemory:
@@ -55,7 +36,7 @@ class PeakMemory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        return_freed_memory()
+        give_back_freed_memory()
         with suppress(OSError):
             _RESET.write_text(_RESET_THE_PEAK)
 
@@ -72,11 +53,3 @@ def _resident(key: str) -> int | None:
         return None
     found = re.search(rf"^{key}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     return None if found is None else int(found[1]) * 1024
-
-
-def _libc(name: str) -> Callable[..., Any] | None:
-    """A function of the C library, or None where it has none of that name."""
-    try:
-        return getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError, TypeError):
-        return None

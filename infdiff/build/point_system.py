@@ -1,0 +1,175 @@
+"""∞-Diff (model.kind: points): networks on points of mollified images, with or without an autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.build.grid_networks import down_half, grid_network
+from infdiff.build.limits import require_at_least_one, require_choices
+from infdiff.build.sizes import grid_size, largest, point_count, resolutions, training_size
+from infdiff.config import Config
+from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
+from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.diffusion.schedules import SCHEDULES
+from infdiff.errors import UserError
+from infdiff.grid import Size, scale_of
+from infdiff.models import SparseEncoder, SparseUNet
+from infdiff.ops import BACKENDS, rows_around
+from infdiff.ops.kernels import MAX_WINDOW
+from infdiff.ops.torchsparse_backend import why_missing
+from infdiff.pipelines.generate import generate
+from infdiff.points import KINDS
+from infdiff.training.objective import MollifiedObjective
+
+_BUSY_PIXELS = 1 << 19
+
+
+class PointSystem:
+    """See `build.system.System`."""
+
+    samplers = tuple(SAMPLERS)
+    options = ("sampler", "steps", "eta", "truncation")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def process(self) -> MollifiedDiffusion:
+        d = self.config.diffusion
+        mollifier = Mollifier(d.sigma, training_size(self.config))
+        return MollifiedDiffusion(
+            mollifier, schedule=d.schedule, steps=d.steps, shift=d.shift, target=d.target, data_std=d.data_std
+        )
+
+    def check(self) -> None:
+        config, model = self.config, self.config.model
+        size, grid = training_size(config), grid_size(config)
+        if config.finetune.run or config.finetune.size:
+            raise UserError("finetune: it is for model.kind: grid; name such a configuration with --config")
+        for resolution in resolutions(config):
+            point_count(config, resolution)
+        choices = {
+            "model.backend": (model.backend, BACKENDS),
+            "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
+            "diffusion.target": (config.diffusion.target, TARGETS),
+            "train.points": (config.train.points, KINDS),
+        }
+        require_choices(choices)
+        at_least_one = {
+            "diffusion.steps": config.diffusion.steps,
+            "model.channels": model.channels,
+            "model.blocks": model.blocks,
+            "model.mlp_ratio": model.mlp_ratio,
+        }
+        require_at_least_one(at_least_one)
+        if not 1 <= model.kernel_size <= MAX_WINDOW or model.kernel_size % 2 == 0:
+            raise UserError(f"model.kernel_size: {model.kernel_size}: want an odd number from 1 to {MAX_WINDOW}")
+        if model.backend == "torchsparse" and (missing := why_missing()):
+            raise UserError(f"model.backend: {missing}")
+        if model.z_dim < 0:
+            raise UserError(f"model.z_dim: {model.z_dim}: want 0 (no autoencoder) or more")
+        if config.train.code_noise < 0:
+            raise UserError(f"train.code_noise: {config.train.code_noise:g}: want 0 (none) or more")
+        if not config.diffusion.shift > 0:
+            raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
+        if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
+            raise UserError("diffusion.sigma must not be negative and diffusion.data_std must be positive")
+        if config.sample.steps > config.diffusion.steps:
+            raise UserError(
+                f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}"
+            )
+        deepest = 2 ** (len(model.grid.multipliers) - 1)
+        if min(grid) < deepest:
+            raise UserError(f"model.grid.size: {model.grid.size} is too small to halve for every multiplier")
+        if grid[0] > size[0] or grid[1] > size[1]:
+            raise UserError(f"model.grid.size: {model.grid.size} is larger than data.size {config.data.size}")
+
+    def grid(self) -> Size:
+        return grid_size(self.config)
+
+    def top_grid(self) -> Size:
+        grid = self.grid()
+        if not self.config.model.grid.scale_with_output:
+            return grid
+        down, across = scale_of(largest(resolutions(self.config)), training_size(self.config))
+        return round(grid[0] * down), round(grid[1] * across)
+
+    @property
+    def most_steps(self) -> int:
+        return self.config.diffusion.steps
+
+    def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
+        if not options["truncation"] >= 0:
+            raise UserError(
+                f"--truncation {options['truncation']:g}: want 0 (the mean code) or more; 1 is the whole spread"
+            )
+        if not 0 <= options["eta"] <= 1:
+            raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
+
+    def networks(self) -> dict[str, nn.Module]:
+        config, model = self.config, self.config.model
+        shared: dict[str, Any] = {
+            "base": training_size(config),
+            "grid": grid_size(config),
+            "channels": model.channels,
+            "kernel_size": model.kernel_size,
+            "blocks": model.blocks,
+            "mlp_ratio": model.mlp_ratio,
+            "depthwise": model.depthwise,
+            "backend": model.backend,
+            "z_dim": model.z_dim,
+        }
+        inner = {"in_channels": model.channels, "out_channels": model.channels, "condition_dim": model.condition_dim}
+        network = grid_network(model.grid, size=self.top_grid(), **inner)
+        scaled = model.grid.scale_with_output
+        denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
+        modules: dict[str, nn.Module] = {"denoiser": denoiser}
+        if model.z_dim:
+            # Its grid stays as it is: a code is of the function, whatever the size of the image.
+            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
+            modules["encoder"] = SparseEncoder(trunk, **shared)
+        return modules
+
+    def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
+        count = point_count(self.config, size)
+        ids = torch.empty(1, count, dtype=torch.int64, device="meta")
+        x, z = torch.empty(1, count, 3, device="meta"), None
+        if "encoder" in modules:
+            z = modules["encoder"](x, modules["encoder"].geometry(ids, size))
+        denoiser = modules["denoiser"]
+        return denoiser(x, denoiser.geometry(ids, size), torch.empty(1, device="meta"), z)
+
+    def objective(self) -> MollifiedObjective:
+        config = self.config
+        return MollifiedObjective(
+            self.process,
+            points=partial(point_count, config),
+            kind=config.train.points,
+            flip=config.data.flip,
+            code_noise=config.train.code_noise,
+        )
+
+    def generate(self, denoiser: nn.Module, **options: Any) -> Tensor:
+        return generate(denoiser, self.process, **options)
+
+    def evaluations(self, steps: int) -> int:
+        return steps
+
+    def sharpen(self, images: Tensor) -> Tensor:
+        return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
+
+    def strip_rows(self, size: Size) -> int:
+        # Half as high as the rows around them that are read, which take memory in any case; higher ones would be a
+        # quarter faster. But so many pixels that a device is busy.
+        reach = rows_around(self.config.model.kernel_size, scale_of(size, training_size(self.config)))
+        return max(-(-reach // 2), _BUSY_PIXELS // size[1], 1)
+
+    def feature_bytes(self, size: Size) -> int:
+        features_held = self.config.model.blocks + 6
+        return size[0] * size[1] * self.config.model.channels * 4 * features_held

@@ -1,0 +1,111 @@
+"""The sizes that a configuration names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from infdiff.config import Config
+from infdiff.errors import UserError
+from infdiff.grid import Size, format_size, parse_size
+
+_Value = TypeVar("_Value")
+
+
+def training_size(config: Config) -> Size:
+    """The base resolution (H, W)."""
+    return read_size("data.size", config.data.size)
+
+
+def grid_size(config: Config) -> Size:
+    """Of the grid inside a network on points, for images of the base resolution."""
+    return read_size("model.grid.size", config.model.grid.size)
+
+
+def resolutions(config: Config) -> dict[Size, float]:
+    """What is trained on, with weights that sum to 1, none of them 0: `data.resolutions`, or data.size alone.
+
+    Raises UserError for a size that is none or there twice, a weight below 0, and when all are 0.
+    """
+    weights = _by_size("data.resolutions", config.data.resolutions) or {training_size(config): 1.0}
+    for size, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise UserError(f"data.resolutions.{format_size(size)}: {weight:g}: want a weight of 0 or more")
+    total = sum(weights.values())
+    if total == 0:
+        raise UserError("data.resolutions: all weights are 0: give one of the resolutions more")
+    return {size: weight / total for size, weight in weights.items() if weight}
+
+
+def enlarged_size(config: Config) -> Size | None:
+    """R of DFU's fine-tuning; None where there is none."""
+    return read_size("finetune.size", config.finetune.size) if config.finetune.size else None
+
+
+def training_weights(config: Config) -> dict[Size, float]:
+    """The weight of each size that steps are trained on: `resolutions`, and in fine-tuning the enlarged one."""
+    weights, size = resolutions(config), enlarged_size(config)
+    if size is None:
+        return weights
+    # w_r = (1 - w_R) / n (DFU appendix C)
+    each = (1 - config.finetune.weight) / len(weights)
+    return {**dict.fromkeys(weights, each), size: config.finetune.weight}
+
+
+def batch_sizes(config: Config) -> dict[Size, int]:
+    """For each of `training_weights`. Raises UserError for a size that is no resolution and a batch of none."""
+    given = _by_size("data.batch_sizes", config.data.batch_sizes)
+    known = {**_by_size("data.resolutions", config.data.resolutions), **dict.fromkeys(training_weights(config))}
+    for size, count in given.items():
+        if size not in known:
+            raise UserError(f"data.batch_sizes.{format_size(size)}: not one of data.resolutions")
+        if count < 1:
+            raise UserError(f"data.batch_sizes.{format_size(size)}: {count}: want at least 1")
+    return {size: given.get(size, config.train.batch_size) for size in training_weights(config)}
+
+
+def largest(sizes: Iterable[Size]) -> Size:
+    """By the number of pixels."""
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def point_count(config: Config, size: Size | None = None) -> int:
+    """Points drawn from each image of a size, by default the training size.
+
+    Raises UserError when `train.subsample` leaves none.
+    """
+    size, subsample = size or training_size(config), config.train.subsample
+    if not subsample >= 1:
+        raise UserError(f"train.subsample: {subsample:g}: want 1 (all pixels) or more")
+    count = round(size[0] * size[1] / subsample)
+    if count < 1:
+        most = size[0] * size[1]
+        raise UserError(f"train.subsample: {subsample:g} leaves no point of {most} pixels: want at most {most}")
+    return count
+
+
+def describe_points(config: Config) -> str:
+    """How many points of how large images are trained on, for people."""
+    counts = {size: point_count(config, size) for size in training_weights(config)}
+    if len(counts) == 1:
+        return f"{next(iter(counts.values()))} points of each"
+    return f"{', '.join(map(str, counts.values()))} points of them at {', '.join(map(format_size, counts))}"
+
+
+def read_size(key: str, value: int | str) -> Size:
+    """`parse_size`, with the key or option named in the error."""
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+def _by_size(key: str, values: Mapping[str, _Value]) -> dict[Size, _Value]:
+    out: dict[Size, _Value] = {}
+    for text, value in values.items():
+        size = read_size(key, text)
+        if size in out:
+            raise UserError(f"{key}: {format_size(size)} is there twice")
+        out[size] = value
+    return out

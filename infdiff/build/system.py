@@ -1,0 +1,91 @@
+"""The two systems of the package, and the only place where `model.kind` chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.build.grid_system import GridSystem
+from infdiff.build.point_system import PointSystem
+from infdiff.config import Config
+from infdiff.diffusion.edm import EDM
+from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.errors import UserError
+from infdiff.grid import Size
+from infdiff.training.trainer import Objective
+
+
+class System(Protocol):
+    """How a configuration of one kind is checked, built, trained and sampled.
+
+    samplers: what `--sampler` can be. options: the sampling options it has, by their names in the section `sample`.
+    """
+
+    samplers: tuple[str, ...]
+    options: tuple[str, ...]
+
+    @property
+    def most_steps(self) -> int | None:
+        """How many steps sampling can take; None for any number."""
+
+    @property
+    def process(self) -> MollifiedDiffusion | EDM: ...
+
+    def check(self) -> None:
+        """Raise UserError naming the first setting that cannot work with this kind."""
+
+    def grid(self) -> Size:
+        """The grid that the grid network sees of images of the training size."""
+
+    def top_grid(self) -> Size:
+        """The largest grid that the grid network sees in training."""
+
+    def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
+        """Raise UserError naming the first sampling option that cannot work."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Fresh weights from the global generator: "denoiser", and "encoder" where there is one."""
+
+    def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
+        """What the networks make of one training image of a size and any values, on the meta device."""
+
+    def objective(self) -> Objective: ...
+
+    def generate(
+        self,
+        denoiser: nn.Module,
+        *,
+        size: Size,
+        seed: int,
+        indices: Sequence[int],
+        z: Tensor | None,
+        device: torch.device,
+        **options: Any,
+    ) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i]."""
+
+    def evaluations(self, steps: int) -> int:
+        """How often sampling with so many steps evaluates the network."""
+
+    def sharpen(self, images: Tensor) -> Tensor:
+        """Undo the mollifier."""
+
+    def strip_rows(self, size: Size) -> int | None:
+        """How many rows of an image to take at a time where memory is short; None for a network that cannot."""
+
+    def feature_bytes(self, size: Size) -> int:
+        """About what the features of one image of a size take in sampling."""
+
+
+_KINDS: dict[str, type[PointSystem] | type[GridSystem]] = {"points": PointSystem, "grid": GridSystem}
+SAMPLERS = tuple(sampler for kind in _KINDS.values() for sampler in kind.samplers)
+
+
+def system_of(config: Config) -> System:
+    """Raises UserError for an unknown kind."""
+    if config.model.kind not in _KINDS:
+        raise UserError(f"model.kind: {config.model.kind!r}: choose one of {', '.join(_KINDS)}")
+    return _KINDS[config.model.kind](config)

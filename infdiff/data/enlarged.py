@@ -1,0 +1,34 @@
+"""Images enlarged: what fine-tuning shows of a resolution for which there are none (DFU appendix C)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from infdiff.data.batches import Examples
+from infdiff.grid import Size
+
+
+class Enlarged:
+    """The same images, bilinearly enlarged to `size` (H, W)."""
+
+    def __init__(self, examples: Examples, size: Size) -> None:
+        self.examples, self.size = examples, size
+
+    @property
+    def images(self) -> Tensor | None:
+        return self.examples.images
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self._enlarge(self.examples[place][None])[0]
+
+    def take(self, places: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 images at `places` (B,)."""
+        return self._enlarge(self.examples.take(places))
+
+    def _enlarge(self, images: Tensor) -> Tensor:
+        return F.interpolate(images.float(), self.size, mode="bilinear").round().to(torch.uint8)

@@ -1,0 +1,50 @@
+"""Mixed-resolution training (DFU section 3): which resolution each step is trained on."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count
+
+from infdiff.seeding import derive_seed
+
+_SEEDS = 2**63
+
+
+class Mixture:
+    """Parts of a mixture, one drawn for each step with its weight: a pure function of (seed, step).
+
+    So it is the same on every rank, and nothing has to be kept to resume. weights: not negative, not all zero; they
+    need not sum to 1. batch_sizes: of each part. batches_a_step: all of one part.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], batch_sizes: Sequence[int], *, seed: int, batches_a_step: int = 1
+    ) -> None:
+        if len(weights) != len(batch_sizes) or not sum(weights) > 0 or min(weights) < 0:
+            raise ValueError(
+                f"weights {weights}: want one for each of {len(batch_sizes)} parts, not negative, not all 0"
+            )
+        self.batch_sizes, self.batches_a_step, self.seed = tuple(batch_sizes), batches_a_step, seed
+        self._bounds = list(accumulate(weights))
+        self._last = max(part for part, weight in enumerate(weights) if weight > 0)
+
+    def part(self, step: int) -> int:
+        """The number of the part that a step is trained on."""
+        if len(self.batch_sizes) == 1:
+            return 0
+        place = derive_seed(self.seed, "resolution", step) / _SEEDS * self._bounds[-1]
+        return min(bisect_right(self._bounds, place), self._last)
+
+    def images_before(self, step: int) -> int:
+        """How many images the steps before this one take: the position in the order of images."""
+        if len(set(self.batch_sizes)) == 1:
+            return step * self.batch_sizes[0] * self.batches_a_step
+        return self.batches_a_step * sum(self.batch_sizes[self.part(earlier)] for earlier in range(step))
+
+    def draws(self, step: int) -> Iterator[tuple[int, int]]:
+        """(part, batch size) of every batch from a step on, without end."""
+        for number in count(step):
+            part = self.part(number)
+            for _ in range(self.batches_a_step):
+                yield part, self.batch_sizes[part]

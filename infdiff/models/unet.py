@@ -1,0 +1,122 @@
+"""The skeleton of the grid networks: levels of residual blocks, skip connections from the way down to the way up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from infdiff.nn.conv_block import Downsample, Upsample, conv
+
+# Cells a side of the coarse picture that codes are read from and written to.
+LAYOUT_SIDE = 4
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a network of this shape is made of.
+
+    multipliers: the channels of each level, the top one first, in units of `channels`; each is half as large as the
+    last, rounded up. block(level, in_channels, channels, attention=...) makes a residual block, called with the
+    features (B, C, G, K) and a condition (B, D) or None. shrink(channels) and enlarge(channels) make what leads from
+    one level to the next and back, the latter called with the size to reach. Attention follows every block of the
+    `attention` levels, and in the middle of the network the first of two blocks, if `attention_in_middle`.
+    """
+
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    block: Callable[..., nn.Module]
+    attention: Collection[int]
+    attention_in_middle: bool
+    kernel_size: int = 3  # of the first and the last convolution
+    shrink: Callable[[int], nn.Module] = Downsample
+    enlarge: Callable[[int], nn.Module] = Upsample
+
+    def width(self, level: int) -> int:
+        return self.multipliers[level] * self.channels
+
+    def make(self, level: int, in_channels: int) -> nn.Module:
+        return self.block(level, in_channels, self.width(level), attention=level in self.attention)
+
+
+class UNetDown(nn.Module):
+    """The down half of the U-Net, also the trunk of the encoder."""
+
+    def __init__(self, levels: Levels, in_channels: int) -> None:
+        super().__init__()
+        self.conv_in = conv(in_channels, levels.channels, levels.kernel_size)
+        self.levels = nn.ModuleList()
+        self.reductions = nn.ModuleList()
+        self.skip_channels: list[int] = []
+        current = levels.channels
+        for level in range(len(levels.multipliers)):
+            stage = nn.ModuleList()
+            for _ in range(levels.blocks):
+                stage.append(levels.make(level, current))
+                current = levels.width(level)
+                self.skip_channels.append(current)
+            self.levels.append(stage)
+            if level < len(levels.multipliers) - 1:
+                self.reductions.append(levels.shrink(current))
+        self.out_channels = current
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, G, K) -> the deepest features and the list of skip connections."""
+        x = self.conv_in(x)
+        skips = []
+        for level, stage in enumerate(self.levels):
+            if level:
+                x = self.reductions[level - 1](x)
+            for block in stage:
+                x = block(x, condition)
+                skips.append(x)
+        return x, skips
+
+
+class UNet(nn.Module):
+    """(B, in_channels, G, K) and condition (B, condition_dim) or None -> (B, out_channels, G, K).
+
+    Every block of the up half reads the skip connection of its twin in the down half. layout_dim: the length of a
+    condition that is also laid out over the deepest grid; 0 for none.
+    """
+
+    def __init__(self, levels: Levels, *, in_channels: int, out_channels: int, layout_dim: int) -> None:
+        super().__init__()
+        self.down = UNetDown(levels, in_channels)
+        skips = list(self.down.skip_channels)
+        current, bottom = self.down.out_channels, len(levels.multipliers) - 1
+        self.middle = nn.ModuleList(
+            levels.block(bottom, current, current, attention=attention)
+            for attention in (levels.attention_in_middle, False)
+        )
+        # What lies where, from the condition: modulation alone says the same thing everywhere.
+        self.layout = nn.Linear(layout_dim, current * LAYOUT_SIDE**2) if layout_dim else None
+        self.levels = nn.ModuleList()
+        self.enlargements = nn.ModuleList()
+        for level in range(bottom, -1, -1):
+            stage = nn.ModuleList()
+            for _ in range(levels.blocks):
+                stage.append(levels.make(level, current + skips.pop()))
+                current = levels.width(level)
+            self.levels.append(stage)
+            if level:
+                self.enlargements.append(levels.enlarge(current))
+        self.conv_out = conv(current, out_channels, levels.kernel_size)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        x, skips = self.down(x, condition)
+        if self.layout is not None and condition is not None:
+            coarse = self.layout(condition).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))
+            x = x + F.interpolate(coarse.to(x.dtype), x.shape[2:], mode="bilinear", align_corners=False)
+        for block in self.middle:
+            x = block(x, condition)
+        for level, stage in enumerate(self.levels):
+            if level:
+                x = self.enlargements[level - 1](x, skips[-1].shape[2:])
+            for block in stage:
+                x = block(torch.cat([x, skips.pop()], dim=1), condition)
+        return self.conv_out(x)

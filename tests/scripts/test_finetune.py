@@ -1,0 +1,138 @@
+"""Fine-tuning: what it starts from, what it is shown, and exactly which weights move on which batches."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infdiff.build import Run, build_data, build_trainer, check_config
+from infdiff.build.mixture import TrainingData
+from infdiff.build.sizes import training_weights
+from infdiff.config import CONFIG_FOLDER, config_differences, load_config
+from infdiff.data.enlarged import Enlarged
+from infdiff.errors import UserError
+from infdiff.training import checkpoint
+from tests.conftest import TINY_GRID, assert_one_line_error, script_in
+
+CPU = torch.device("cpu")
+RUN = [*TINY_GRID, "data.resolutions={8: 3, 16: 1}", "train.weight_decay=0.1", "train.decay_from=1"]
+TUNE = [*RUN, "finetune.size=24"]
+MANY = [*TUNE, "finetune.weight=0.6"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    result = script_in(folder)("train.py", "--out", "r", "--steps", 6, *RUN)
+    assert result.returncode == 0, result.stderr
+    return folder / "r"
+
+
+def trainer(start, folder, *overrides):
+    config = load_config(CONFIG_FOLDER / "demo.yaml", [*MANY, f"finetune.run={start}", *overrides])
+    check_config(config)
+    return build_trainer(config, build_data(config, CPU), folder, CPU)
+
+
+def test_training_starts_from_the_averaged_weights(start, tmp_path):
+    expected = checkpoint.load_tensors(start / "checkpoints", 6, "ema_denoiser")
+    tuned = trainer(start, tmp_path)
+    for modules in (tuned.modules, tuned.ema.modules):
+        state = modules["denoiser"].state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_spatial_weights_but_the_bottoms_stay_bit_for_bit_on_enlarged_batches_only(start, tmp_path):
+    """Momentum is there from the first step on, and weight decay: nothing of either may reach a frozen weight."""
+    tuned = trainer(start, tmp_path)
+    batches = tuned.batches(0)
+    seen = {"24": 0, "16": 0, "8": 0}
+    for step in range(24):
+        before = {name: p.detach().clone() for name, p in zip(tuned.names, tuned.parameters, strict=True)}
+        tuned.step = step
+        _, label = tuned._train_step(batches)
+        seen[label] += 1
+        still = {
+            name.removeprefix("denoiser.network.")
+            for name, p in zip(tuned.names, tuned.parameters, strict=True)
+            if torch.equal(p, before[name])
+        }
+        if label != "24":
+            assert still == set()
+            continue
+        # Two levels: level 1 is the bottom. A block has two dual convolutions, taps and bias each.
+        top_blocks = ("down.levels.0.0", "levels.1.0")
+        taps = [f"{block}.{conv}.spatial" for block in top_blocks for conv in ("conv_in", "conv_out")]
+        taps += ["down.conv_in", "conv_out"]
+        assert still == {f"{conv}.{part}" for conv in taps for part in ("weight", "bias")}
+    assert min(seen.values()) > 0
+
+
+def test_enlarged_images_are_those_of_the_largest_resolution(start, tmp_path):
+    config = load_config(CONFIG_FOLDER / "demo.yaml", MANY)
+    data = build_data(config, CPU)
+    given = TrainingData(config, data, CPU)
+    assert [part.weight for part in given.parts] == pytest.approx([0.2, 0.2, 0.6])
+    enlarged = given.parts[-1].train
+    assert isinstance(enlarged, Enlarged)
+    for place in (0, 5):
+        small = Image.fromarray(data.train.at((16, 16))[place].permute(1, 2, 0).numpy())
+        expected = torch.from_numpy(np.array(small.resize((24, 24), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+        assert (enlarged[place].int() - expected.int()).abs().max() <= 1
+    assert torch.equal(enlarged.take(torch.tensor([5, 0])), torch.stack([enlarged[5], enlarged[0]]))
+    batches = [tuple(batch.shape[2:]) for batch in itertools.islice(given.batches(0), 200)]
+    assert batches.count((24, 24)) == pytest.approx(120, abs=35)
+    assert {tuple(batch.shape[2:]) for batch in given.validation()} == {(8, 8), (16, 16), (24, 24)}
+
+
+def test_from_the_command_line_and_resumed_exactly(script, start, tmp_path):
+    for steps in (2, 5):
+        result = script("train.py", "--finetune", start, "--out", "parts", "--steps", steps, *MANY)
+        assert result.returncode == 0, result.stderr
+    result = script("train.py", "--finetune", start, "--out", "whole", "--steps", 5, *MANY)
+    assert result.returncode == 0, result.stderr
+    for group in ("denoiser", "ema_denoiser", "optimizer"):
+        a, b = (checkpoint.load_tensors(tmp_path / f / "checkpoints", 5, group) for f in ("parts", "whole"))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), group
+    records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert records[-1]["validation_losses"].keys() == {"8", "16", "24"}
+    run = Run.load(tmp_path / "whole", CPU)
+    assert run.sample([0], (24, 24), seed=0, sampler="heun", steps=2).shape == (1, 3, 24, 24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--finetune", "nowhere", *TUNE], ["--finetune nowhere", "not a run"]),
+        (["--finetune", "START", *RUN], ["finetune.size"]),
+        (["--finetune", "START", *RUN, "finetune.size=16"], ["finetune.size: 16", "want more", "16"]),
+        (["--finetune", "START", *TUNE, "model.grid.modes=4"], ["another architecture", "model.grid.modes: 3 -> 4"]),
+        (["--finetune", "START", *TUNE, "edm.data_std=0.7"], ["edm.data_std: 0.5 -> 0.7"]),
+        (["--finetune", "START", *TUNE, "finetune.weight=0"], ["finetune.weight: 0"]),
+        (["--finetune", "START", *TUNE, "model.grid.kind=unet"], ["finetune.size", "dfu"]),
+        ([*TUNE], ["--finetune RUN"]),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_left(script, start, tmp_path, arguments, parts):
+    arguments = [start if argument == "START" else argument for argument in arguments]
+    assert_one_line_error(script("train.py", "--out", "o", "--steps", 1, *arguments), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_published_finetuning_fits_the_published_run():
+    run, tune = (load_config(CONFIG_FOLDER / f"{name}.yaml") for name in ("dfu_ffhq_96", "dfu_finetune_160"))
+    assert config_differences(run, tune, ignore=("name", "train", "finetune", "data.batch_sizes")) == []
+    assert training_weights(tune) == pytest.approx(
+        {(n, n): weight for n, weight in zip((32, 48, 64, 80, 96, 160), (0.16,) * 5 + (0.2,), strict=True)}
+    )
+    assert (tune.train.learning_rate, tune.train.steps) == (1e-4, 10_000)
+
+
+def test_points_are_not_finetuned():
+    with pytest.raises(UserError, match=r"finetune: it is for model\.kind: grid"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", ["finetune.size=128"]))
