@@ -13,12 +13,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.build import benchmark
 from infdiff.cli import Parser, choose_device, numbers, output_file, positive, run, size_argument
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import CONFIG_FOLDER, Config, load_config
 from infdiff.errors import UserError
 from infdiff.eval import operators, paper_tables, table, timing
 from infdiff.eval.step_report import StepReport
@@ -39,6 +40,7 @@ TRAIN = """Time whole training steps: batch, forward, backward, clipping, optimi
   python scripts/benchmark.py train --table 3                       # speed at each part of the pixels, ffhq_128
   python scripts/benchmark.py train --table 4 --budget 0.5 --config configs/demo.yaml
   python scripts/benchmark.py train --table 5 --batch 2 --config configs/demo.yaml
+  python scripts/benchmark.py train --config configs/dfu_ffhq_96.yaml --against model.grid.modes=0
 
 Tables 4 and 5 vary the data's resolution (half, once and twice the configuration's) and the grid's (a quarter and a
 half of that). Their own configurations are the published ones and want a GPU. FID_CLIP, a column of Table 3, takes
@@ -75,6 +77,7 @@ def main() -> None:
         command.add_argument("--config", type=Path, help="YAML file (default configs/demo.yaml, or the table's own)")
         command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
         command.add_argument("--batch", type=int, help="images at once (default: the configuration's, of Table 5 16)")
+        command.add_argument("--against", default="", metavar="KEY=VALUE", help="the same with this changed, beside it")
         command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
     for command, repeat, call in ((ops, 20, time_operators), (train, 10, time_steps), (sample, 10, time_steps)):
         command.add_argument("--repeat", type=int, default=repeat, help=f"times that it is timed (default {repeat})")
@@ -110,30 +113,43 @@ def time_operators(arguments: Namespace) -> None:
 
 def time_steps(arguments: Namespace) -> None:
     """`benchmark.py train` and `benchmark.py sample`."""
-    device, training = choose_device(arguments.device), arguments.WHAT == "train"
-    paper = paper_tables.TABLES[arguments.table] if training and arguments.table else None
+    device = choose_device(arguments.device)
+    paper = paper_tables.TABLES[arguments.table] if getattr(arguments, "table", None) else None
     default = CONFIG_FOLDER / f"{paper.config if paper else 'demo'}.yaml"
-    config = load_config(arguments.config or default, [*arguments.overrides, f"seed={arguments.seed}"])
-    sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
-    batch = None if arguments.batch is None else positive("--batch", arguments.batch)
-    if not training:
-        plan = benchmark.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
-    elif paper is None:
-        parts = numbers("--subsample", arguments.subsample)
-        plan = benchmark.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
-    elif sizes or arguments.subsample:
-        raise UserError("--table: it says the sizes and the parts of the pixels itself; give no --res and --subsample")
-    else:
-        plan = benchmark.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)
-    with tqdm(total=len(plan.settings), unit="setting", disable=None) as bar:
-        before = timing.matrix_rate(device, plan.dtype)
-        costs = plan.run(bar.update)
-    rate = max(before, timing.matrix_rate(device, plan.dtype))
+    overrides = [*arguments.overrides, f"seed={arguments.seed}"]
+    config = load_config(arguments.config or default, overrides)
+    plans = [plan_of(arguments, config, paper, device)]
+    if arguments.against:
+        if paper is not None:
+            raise UserError("--against: goes with --subsample and --res, not with --table")
+        changed = load_config(arguments.config or default, [*overrides, arguments.against])
+        plans.append(plan_of(arguments, changed, paper, device))
+    with tqdm(total=sum(len(plan.settings) for plan in plans), unit="setting", disable=None) as bar:
+        before = timing.matrix_rate(device, plans[0].dtype)
+        costs, *others = [plan.run(bar.update) for plan in plans]
+    rate = max(before, timing.matrix_rate(device, plans[0].dtype))
     about = {"infdiff": __version__} | table.environment(device, arguments.seed, arguments.repeat)
-    report = StepReport(about | {"config": config.name}, rate, plan.settings, costs, paper)
+    about |= {"config": config.name}
+    report = StepReport(about, rate, plans[0].settings, costs, paper, arguments.against, *others)
     if arguments.json is not None:
         report.save(arguments.json)
     print(report.as_text())
+
+
+def plan_of(
+    arguments: Namespace, config: Config, paper: paper_tables.PaperTable | None, device: torch.device
+) -> benchmark.Plan:
+    """What the arguments say is to be measured."""
+    sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
+    batch = None if arguments.batch is None else positive("--batch", arguments.batch)
+    if arguments.WHAT == "sample":
+        return benchmark.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
+    if paper is None:
+        parts = numbers("--subsample", arguments.subsample)
+        return benchmark.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
+    if sizes or arguments.subsample:
+        raise UserError("--table: it says the sizes and the parts of the pixels itself; give no --res and --subsample")
+    return benchmark.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import torch
 
 from infdiff import __version__
 from infdiff.build import evaluation_tasks as tasks
-from infdiff.build.check import sampling_options, training_size
+from infdiff.build.check import sampling_options
 from infdiff.build.evaluated_run import Maker, Share
 from infdiff.build.evaluation import Evaluation
 from infdiff.build.run import Run, newest_run
+from infdiff.build.sizes import training_weights
 from infdiff.config import Config
 from infdiff.data.picture_set import PictureSet
 from infdiff.errors import UserError
@@ -83,7 +84,10 @@ class Evaluated:
             return Subject(self.name, results, looks, warnings, facts)
         facts |= {f"parameters of the {name}": f"{count:,}" for name, count in self.about["parameters"].items()}
         config = (self.run.folder / "config.yaml").read_text()
-        log, trained = read_log(self.run.folder / "log.jsonl"), [format_size(training_size(self.run.config))]
+        log, trained = (
+            read_log(self.run.folder / "log.jsonl"),
+            list(map(format_size, training_weights(self.run.config))),
+        )
         return Subject(self.name, results, looks, warnings, facts, trained, config, log)
 
 

@@ -89,6 +89,23 @@ def test_a_table_of_the_paper_from_a_small_model(script, tmp_path):
     assert all(f["factor"] > 0 for f in factors)
 
 
+def test_a_changed_setting_is_measured_beside(script, tmp_path):
+    config = ["--config", ROOT / "configs" / "dfu_landscapes_64.yaml", "model.grid.channels=8", "train.batch_size=2"]
+    small = ["data.resolutions={8: 1, 16: 1}", "data.size=16", "--repeat", 2, "--device", "cpu"]
+    result = script("benchmark.py", "train", *config, *small, "--against", "model.grid.modes=0", "--json", "both.json")
+    assert result.returncode == 0, result.stderr
+    _, other = result.stdout.split("With model.grid.modes=0:\n")
+    assert other.splitlines()[0].endswith("time saved")
+    assert [line.split()[0] for line in other.splitlines()[1:]] == ["8", "16"]
+    found = json.loads((tmp_path / "both.json").read_text())
+    assert found["against"]["changed"] == "model.grid.modes=0"
+    for row, changed in zip(found["results"], found["against"]["results"], strict=True):
+        assert row["flop"] > changed["flop"] > 0
+        assert row["parameters"] > changed["parameters"]
+        saved = f"{1 - changed['median_ms'] / row['median_ms']:.1%}"
+        assert saved in other
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -102,6 +119,8 @@ def test_a_table_of_the_paper_from_a_small_model(script, tmp_path):
         (["train", "--table", "2"], "--table"),
         (["train", "--table", "3", "--res", "64"], "--table"),
         (["train", "--table", "3", "--budget", "4"], "--budget 4"),
+        (["train", "--table", "3", "--against", "model.channels=8"], "--against"),
+        (["train", "--against", "model.chanels=8"], "model.chanels"),
         (["train", "--subsample", "two"], "--subsample two"),
         (["train", "--subsample", "0"], "train.subsample: 0"),
         (["train", "--batch", "0"], "--batch 0"),

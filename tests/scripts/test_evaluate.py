@@ -110,6 +110,32 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
     assert_same(shared["results"], whole["results"])
 
 
+def test_a_run_of_a_grid_network_alone(script, trained):
+    config = [
+        "--config",
+        ROOT / "configs" / "dfu_landscapes_64.yaml",
+        "data.resolutions={12: 1, 16: 1}",
+        "data.size=16",
+    ]
+    small = [
+        "model.grid.channels=8",
+        "model.grid.modes=4",
+        "train.batch_size=2",
+        "data.path=photos.lmdb",
+        "data.validation_fraction=0.25",
+    ]
+    result = script("train.py", "--steps", 1, "--out", "runs/dfu", *config, *small, "train.warmup=0", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    call = ("--run", "runs/dfu", "--res", "16,12,32", "--n", 5, "--steps", 2, "--report", "dfu.html")
+    _, found = evaluate(script, trained, *call)
+    assert [(row["size"], row["images"]) for row in found["results"]] == [("16", 5), ("12", 5), ("32", 5)]
+    assert all(set(row) >= METRICS for row in found["results"])
+    # In two tables each of the sizes that it was trained at.
+    assert (trained / "dfu.html").read_text().count("training size</span>") == 4
+    error = script("evaluate.py", "--run", "runs/dfu", "--task", "reconstruct", "--n", 5)
+    assert_one_line_error(error, "encoder")
+
+
 def test_sizes_beyond_the_data_are_compared_at_the_datas(script, trained):
     _, found = evaluate(script, trained, "--run", "runs/x", "--res", "48", "--n", 5, "--metrics", "frechet,spectrum")
     (row,) = found["results"]
