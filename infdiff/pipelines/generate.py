@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infdiff.diffusion.process import MollifiedDiffusion
-from infdiff.diffusion.samplers import SAMPLERS, Denoiser
+from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
 from infdiff.freed_memory import give_back_freed_memory
 from infdiff.grid import Size
 from infdiff.images import from_uint8
@@ -89,10 +89,13 @@ def generate(
     def noise() -> Tensor:
         return process.mollifier.noise(len(indices), channels, size, generators)
 
-    options = {"eta": eta} if sampler == "ddim" else {}
-    return SAMPLERS[sampler](
-        counted, noise() if start is None else start, steps, alpha_bar=process.alpha_bar, noise=noise, **options
-    )
+    bars = process.alpha_bar
+    # Called plainly, and ddpm by what it is: whoever passes arguments on holds them to the end, here the first noise,
+    # which is as large as the image.
+    if sampler in ("ddim", "ddpm"):
+        eta = 1.0 if sampler == "ddpm" else eta
+        return ddim(counted, noise() if start is None else start, steps, alpha_bar=bars, noise=noise, eta=eta)
+    return SAMPLERS[sampler](counted, noise() if start is None else start, steps, alpha_bar=bars, noise=noise)
 
 
 @torch.no_grad()
