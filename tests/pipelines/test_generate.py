@@ -1,6 +1,7 @@
 """Generation, previews and folders of samples."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from infdiff.build import build_modules, system_of
 from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.images import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode, generate
@@ -55,6 +57,33 @@ def test_an_image_depends_on_seed_and_index_alone(trained, sampler, size):
     apart = torch.cat([run([3]), run([1, 0])])
     torch.testing.assert_close(apart, together[[3, 1, 0]], rtol=0, atol=1e-4)
     assert (run([0], seed=4) - together[:1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
+def test_the_first_noise_is_let_go_of(trained, sampler, monkeypatch):
+    # It is as large as the image: held to the end, it would be a good part of a large sample's memory.
+    modules, process = trained
+    drawn, alive, draw = [], [], Mollifier.noise
+
+    def noise(*arguments):
+        out = draw(*arguments)
+        drawn.append(weakref.ref(out))
+        return out
+
+    monkeypatch.setattr(Mollifier, "noise", noise)
+    generate(
+        modules["denoiser"],
+        process,
+        size=(8, 8),
+        seed=0,
+        indices=[0],
+        z=torch.zeros(1, 8),
+        device=CPU,
+        sampler=sampler,
+        steps=3,
+        on_step=lambda: alive.append(drawn[0]() is not None),
+    )
+    assert alive == [True, False, False]
 
 
 def test_every_step_is_reported(trained):
