@@ -6,8 +6,9 @@ sum_y kappa(y - c) v(y) has four forms, which agree. At scale s and k x k taps, 
 - tents: on any scale, for each row of taps, kappa along the row, then that row's tent along the column, 2 k s (k + 2);
 - fourier: on any scale, a product of spectra, whatever s is. Depthwise taps only.
 
-Images are (B, H, W, C), channels last, as features at points are. Where only some rows of a large image are in memory,
-`context` says how many of those given, above and below, are there to be read alone.
+Images are (B, H, W, C), channels last, as features at points are. Where only a part of a large image is at hand,
+`context` says how many of the rows given, above and below, and of the columns, left and right, are there to be read
+alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel
 FORMS = ("direct", "whole", "tents", "fourier")
 
 Scale = tuple[float, float]
-Context = tuple[int, int]
+Context = tuple[tuple[int, int], tuple[int, int]]
+NO_CONTEXT: Context = ((0, 0), (0, 0))
 
 # Measured on 2 CPU cores with 7 x 7 taps: up to this many pixels in the window, the direct form beats the Fourier one,
 _MAX_DIRECT_WINDOW = 625
@@ -63,12 +65,12 @@ def choose_form(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
 
 
 def dense_conv2d(
-    image: Tensor, taps: Tensor, scale: Scale, form: str | None = None, context: Context = (0, 0)
+    image: Tensor, taps: Tensor, scale: Scale, form: str | None = None, context: Context = NO_CONTEXT
 ) -> Tensor:
     """image (B, H, W, C), taps (C, 1, k, k) or (O, C, k, k) at the base resolution -> (B, H, W, C or O), in PyTorch.
 
-    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. context: rows above
-    and below for which no result is wanted; the result is as many rows shorter. Differentiable.
+    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. context: rows and
+    columns for which no result is wanted; the result is as much smaller. Differentiable.
     """
     form = form or choose_form(taps, scale)
     # Forms with sums of many pixels on the way take them in float32, and round once.
@@ -79,7 +81,8 @@ def dense_conv2d(
         result = _whole(wide, taps, scale, context)
     else:
         result = {"direct": _direct, "tents": _tents, "fourier": _fourier}[form](wide, taps, scale)
-        result = result[:, :, context[0] : result.shape[2] - context[1]]
+        (above, below), (left, right) = context
+        result = result[:, :, above : result.shape[2] - below, left : result.shape[3] - right]
     return result.permute(0, 2, 3, 1).to(image.dtype)
 
 
@@ -118,18 +121,18 @@ def _direct(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     return F.conv2d(image, kappa, padding="same", groups=_groups(image, taps))
 
 
-def _whole(image: Tensor, taps: Tensor, scale: Scale, context: Context = (0, 0)) -> Tensor:
+def _whole(image: Tensor, taps: Tensor, scale: Scale, context: Context = NO_CONTEXT) -> Tensor:
     """tent(n / s) along rows and columns, then the taps s pixels apart.
 
     The dilated convolution runs as an ordinary one of each of the s^2 sub-lattices: libraries do that far faster than a
     dilated depthwise convolution of one large image.
     """
     batch = image.shape[0]
-    size = (image.shape[2] - sum(context), image.shape[3])
+    size = [whole - sum(outside) for whole, outside in zip(image.shape[2:], context, strict=True)]
     steps = [round(s) for s in scale]
     half = taps.shape[-1] // 2
     padding = []
-    for axis, (step, outside) in enumerate(zip(steps, (context, (0, 0)), strict=True)):
+    for axis, (step, outside) in enumerate(zip(steps, context, strict=True)):
         # Of the half * step pixels past the result that the taps read, the filter fills those up to a step past the
         # image; the others are zero, which the convolution of the sub-lattices adds by itself.
         filled = min(half, max(-(-(c + step - 1) // step) for c in outside))

@@ -69,11 +69,14 @@ def test_the_gradient_to_the_taps(scale, generator):
 
 
 @pytest.mark.parametrize("scale", [*SCALES, (20.0, 2.0), (23.0, 1.0)])
-@pytest.mark.parametrize("context", [(0, 9), (4, 0), (3, 5), (11, 10)])
-def test_rows_that_are_context(scale, context, generator):
+@pytest.mark.parametrize(
+    "context", [((0, 9), (0, 0)), ((4, 0), (0, 6)), ((3, 5), (5, 2)), ((11, 10), (0, 0)), ((0, 0), (7, 6))]
+)
+def test_rows_and_columns_that_are_context(scale, context, generator):
     image = image_of((22, 14), 4, generator)
     taps = torch.randn(4, 1, 5, 5, dtype=torch.float64, generator=generator)
-    expected = written_out(image, taps, scale)[:, context[0] : 22 - context[1]]
+    (above, below), (left, right) = context
+    expected = written_out(image, taps, scale)[:, above : 22 - below, left : 14 - right]
     for form in forms_for(scale):
         torch.testing.assert_close(
             dense_conv2d(image, taps, scale, form, context), expected, rtol=1e-10, atol=1e-9, msg=f"form {form}"
