@@ -112,7 +112,9 @@ def plan_table(
         raise UserError(f"--budget {budget:g}: want more than 0, with --table 4")
     most = int(1e9 * budget) if budget is not None else BUDGETS[device.type]
     grid = system_of(config).grid()
-    settings = table.settings(training_size(config), grid, batch or table.batch or config.train.batch_size)
+    # Where the batch is fitted, what is left out could not even hold the smallest.
+    count = _TRIED[0] if table.fitted else batch or table.batch or config.train.batch_size
+    settings = table.settings(training_size(config), grid, count)
 
     def measure(setting: Setting) -> Cost | None:
         if table.fitted:
