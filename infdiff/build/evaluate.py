@@ -84,10 +84,8 @@ class Evaluated:
             return Subject(self.name, results, looks, warnings, facts)
         facts |= {f"parameters of the {name}": f"{count:,}" for name, count in self.about["parameters"].items()}
         config = (self.run.folder / "config.yaml").read_text()
-        log, trained = (
-            read_log(self.run.folder / "log.jsonl"),
-            list(map(format_size, training_weights(self.run.config))),
-        )
+        log = read_log(self.run.folder / "log.jsonl")
+        trained = [format_size(size) for size in training_weights(self.run.config)]
         return Subject(self.name, results, looks, warnings, facts, trained, config, log)
 
 
