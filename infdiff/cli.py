@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
 from infdiff.freed_memory import keep_freed_memory
-from infdiff.grid import Size, parse_size
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from infdiff import __version__
 from infdiff.build import Run, check_enlarging, newest_run, tile_rows
 from infdiff.cli import Parser, choose_device, run
+from infdiff.coordinates import format_size
 from infdiff.eval.similarity import psnr
-from infdiff.grid import format_size
 from infdiff.images import from_uint8
 from infdiff.pipelines.picture_files import read_picture
 from infdiff.pipelines.pictures import save_with_record

@@ -17,13 +17,13 @@ from infdiff.build.sizes import batch_sizes, training_size
 from infdiff.build.system import system_of
 from infdiff.build.training import build_trainer
 from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
+from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
 from infdiff.eval.flops import flop_of
 from infdiff.eval.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.eval.paper_tables import PaperTable
 from infdiff.eval.steps import Cost, Setting
-from infdiff.grid import Size, format_size
 from infdiff.peak_memory import PeakMemory
 
 # Images to draw batches from: reading them is part of a step, what they show is not.

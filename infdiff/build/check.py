@@ -10,11 +10,11 @@ from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.build.sizes import batch_sizes, read_size, training_size
 from infdiff.build.system import system_of
 from infdiff.config import Config
+from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import CACHES
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.eval.spectrum import SMALLEST_SPECTRUM
-from infdiff.grid import Size, format_size
 
 UPSCALES = ("none", "bilinear")
 _SAMPLING_OPTIONS = ("sampler", "steps", "eta", "churn", "truncation")

@@ -15,8 +15,8 @@ from infdiff.build.sizes import batch_sizes
 from infdiff.build.system import system_of
 from infdiff.build.training import build_trainer
 from infdiff.config import Config
+from infdiff.coordinates import Size, format_size
 from infdiff.eval.flops import flop_counter
-from infdiff.grid import Size, format_size
 
 _STEPS = 2
 _GIB = 1024**3

@@ -18,12 +18,12 @@ from infdiff.build.evaluation import Evaluation
 from infdiff.build.run import Run, newest_run
 from infdiff.build.sizes import training_weights
 from infdiff.config import Config
+from infdiff.coordinates import Size, format_size
 from infdiff.data.picture_set import PictureSet
 from infdiff.errors import UserError
 from infdiff.eval import scores
 from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.report import Subject, save_report
-from infdiff.grid import Size, format_size
 from infdiff.training.log import read_log
 
 

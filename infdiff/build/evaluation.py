@@ -11,6 +11,7 @@ from torch import Tensor
 
 from infdiff.build.look_at import look_at_pairs, look_at_pictures
 from infdiff.build.real_images import Part, RealImages, describe_real
+from infdiff.coordinates import Size, format_size
 from infdiff.data.picture_set import PictureSet
 from infdiff.errors import UserError
 from infdiff.eval import damage
@@ -19,7 +20,6 @@ from infdiff.eval.distances import frechet_distance
 from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.looks import Look
 from infdiff.eval.similarity import psnr, ssim
-from infdiff.grid import Size, format_size
 
 _BATCH = 64
 

@@ -11,12 +11,12 @@ from infdiff.build.evaluation import Evaluation, Images
 from infdiff.build.real_images import Part, RealImages
 from infdiff.build.sizes import training_size
 from infdiff.config import Config
+from infdiff.coordinates import Size, format_size
 from infdiff.data.picture_set import PictureSet
 from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
 from infdiff.eval import damage
 from infdiff.eval.compare import FEWEST
-from infdiff.grid import Size, format_size
 from infdiff.pipelines.sample_folder import SHEET
 
 # SSIM's window: the largest thing that has to fit.

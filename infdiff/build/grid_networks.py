@@ -6,8 +6,8 @@ from typing import Any
 
 from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.config import GridConfig
+from infdiff.coordinates import Size
 from infdiff.errors import UserError
-from infdiff.grid import Size
 from infdiff.models import DFU, GridUNet
 from infdiff.models.dfu import DFUDown
 from infdiff.models.grid_unet import GridDown

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from infdiff.build.real_images import Part
+from infdiff.coordinates import Size, format_size
 from infdiff.data.picture_set import PictureSet
 from infdiff.eval.compare import Described
 from infdiff.eval.looks import Beside, Look
 from infdiff.eval.neighbours import nearest
-from infdiff.grid import Size, format_size
 from infdiff.pipelines.pictures import contact_sheet
 
 # A sheet is at most so many pixels wide, and so many images.

@@ -13,12 +13,12 @@ from infdiff.build.grid_networks import down_half, grid_network
 from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.build.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.config import Config
+from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.grid import Size, scale_of
 from infdiff.models import SparseEncoder, SparseUNet
 from infdiff.ops import BACKENDS, rows_around
 from infdiff.ops.kernels import MAX_WINDOW

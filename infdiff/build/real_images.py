@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infdiff.config import Config
+from infdiff.coordinates import Size
 from infdiff.data.batches import ImageSet, first_batches, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.images import RESIZE_FILTER, size_of_crop
@@ -20,7 +21,6 @@ from infdiff.errors import UserError
 from infdiff.eval.compare import FEWEST, Described, describe
 from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.kept import kept_description
-from infdiff.grid import Size
 
 SPLITS = ("train", "val", "all")
 _BATCH = 64

@@ -17,11 +17,11 @@ from infdiff.build.objects import build_data, build_modules
 from infdiff.build.sizes import point_count, training_size
 from infdiff.build.system import System, system_of
 from infdiff.config import Config, config_differences, load_config, save_config
+from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.errors import UserError
-from infdiff.grid import Size
 from infdiff.images import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste

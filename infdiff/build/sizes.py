@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from infdiff.config import Config
+from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.errors import UserError
-from infdiff.grid import Size, format_size, parse_size
 
 _Value = TypeVar("_Value")
 

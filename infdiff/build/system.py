@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from infdiff.build.grid_system import GridSystem
 from infdiff.build.point_system import PointSystem
 from infdiff.config import Config
+from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.errors import UserError
-from infdiff.grid import Size
 from infdiff.training.trainer import Objective
 
 

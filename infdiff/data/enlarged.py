@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.data.batches import Examples
-from infdiff.grid import Size
 
 
 class Enlarged:

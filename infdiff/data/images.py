@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 RESIZE_FILTER = "lanczos"
 

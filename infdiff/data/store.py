@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.data.environments import read_transaction
 from infdiff.data.images import to_rgb
 from infdiff.errors import UserError
-from infdiff.grid import Size
 
 FORMATS = ("png", "webp", "jpeg", "raw")
 _HEADER_KEY = b"infdiff-header"

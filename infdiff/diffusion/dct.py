@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 # Transforms take ten times an image's memory on the way: large images are filtered one channel at a time.
 _PIXELS_AT_ONCE = 1 << 24

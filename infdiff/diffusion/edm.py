@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.samplers import Noise
-from infdiff.grid import Size
 
 # (c_in x (B, C, H, W), c_noise (B,)) -> F_theta, of x's shape.
 Network = Callable[[Tensor, Tensor], Tensor]

@@ -13,8 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.dct import filter_image
-from infdiff.grid import Size, scale_of
 
 # scipy.ndimage.gaussian_filter's default: the sampled Gaussian ends after this many standard deviations.
 _TRUNCATE = 4.0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 _REACH = 4  # of the blur, in standard deviations
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from infdiff import ops
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import backends, compiled, kernels, torchsparse_backend
 from infdiff.ops.dense_conv2d import Scale, choose_form, window_of
 from infdiff.points import draw_points

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from infdiff.coordinates import format_size
 from infdiff.eval import scores
 from infdiff.eval.operators import Case
 from infdiff.eval.timing import LeftOut, Row
-from infdiff.grid import format_size
 from infdiff.ops import compiled, torchsparse_backend
 
 _WIDTH = 140

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from infdiff import ops
+from infdiff.coordinates import Size, pixel_coordinates, scale_of
 from infdiff.freed_memory import own_memory
-from infdiff.grid import Size, pixel_coordinates, scale_of
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff import ops
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.models.unet import LAYOUT_SIDE, UNetDown
 from infdiff.nn.embedding import PointLift
 from infdiff.nn.geometry import Geometry

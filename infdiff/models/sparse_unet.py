@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from infdiff import ops
-from infdiff.grid import Size, scale_of
+from infdiff.coordinates import Size, scale_of
 from infdiff.models.in_strips import denoise_in_strips
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry

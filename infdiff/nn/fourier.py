@@ -13,7 +13,7 @@ from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 
-from infdiff.grid import cell_centres
+from infdiff.coordinates import cell_centres
 
 _Matrix = Callable[[int, int, torch.device, torch.dtype], Tensor]
 

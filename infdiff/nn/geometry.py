@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from infdiff import ops
-from infdiff.grid import Size, pixel_coordinates, scale_of
+from infdiff.coordinates import Size, pixel_coordinates, scale_of
 from infdiff.ops import torchsparse_backend
 
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.nn.conv_block import conv
 from infdiff.nn.fourier import complex_analysis, complex_synthesis, real_analysis, real_synthesis
 

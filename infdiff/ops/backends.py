@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import compiled, kernels
 from infdiff.ops.dense_conv2d import Scale, window_of
 

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import kernels
 from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infdiff.grid import Size, pixel_coordinates, to_cell_units
+from infdiff.coordinates import Size, pixel_coordinates, to_cell_units
 from infdiff.ops import compiled, kernels
 from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.registration import autocast, check_ids, check_same_device, operator

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import compiled
 
 # The longest side of a window of pixels that a point looks through one by one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import compiled, kernels
 from infdiff.ops.registration import check_ids, check_order, operator, same_points
 

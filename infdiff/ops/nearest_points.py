@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import compiled, kernels
 from infdiff.ops.registration import check_ids, check_order, operator, same_points
 

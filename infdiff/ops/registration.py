@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import torchsparse_backend
 from infdiff.ops.backends import choose_regular_route
 from infdiff.ops.dense_conv2d import Scale, dense_conv2d

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import kernels
 from infdiff.ops.backends import BACKENDS, choose_route
 from infdiff.ops.dense_conv2d import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 from infdiff.ops import compiled
 from infdiff.ops.dense_conv2d import Scale, dense_conv2d, dense_conv2d_kernels
 from infdiff.ops.inverse_count import counts_by_axis

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 
 def tap_by_tap(features: Tensor, kappa: Tensor, ids: Tensor, index: Tensor, size: Size) -> Tensor:

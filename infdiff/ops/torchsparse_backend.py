@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.grid import Size
+from infdiff.coordinates import Size
 
 # The commit that this was written against.
 COMMIT = "385f5ce"

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
 from infdiff.freed_memory import give_back_freed_memory
-from infdiff.grid import Size
 from infdiff.images import from_uint8
 from infdiff.points import all_points, draw_points, gather
 from infdiff.seeding import generator_for

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM, Network, heun
-from infdiff.grid import Size
 from infdiff.seeding import generator_for
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import MollifiedDiffusion
-from infdiff.grid import Size
 from infdiff.images import from_uint8
 from infdiff.pipelines.generate import PointNetwork, generate
 from infdiff.points import gather

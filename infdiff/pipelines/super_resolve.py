@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.diffusion.samplers import ddim_inversion
-from infdiff.grid import Size
 from infdiff.pipelines.generate import PointNetwork, generate, image_network
 
 METHODS = ("guided", "encode")

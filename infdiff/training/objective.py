@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.process import MollifiedDiffusion
-from infdiff.grid import Size
 from infdiff.images import from_uint8
 from infdiff.points import draw_points, gather
 

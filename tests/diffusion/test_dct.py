@@ -6,10 +6,10 @@ import pytest
 import scipy.fft
 import torch
 
+from infdiff.coordinates import cell_centres
 from infdiff.diffusion import dct
 from infdiff.diffusion.dct import filter_image, resample
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.grid import cell_centres
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 5), (16, 16), (31, 64)])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infdiff.grid import cell_centres
+from infdiff.coordinates import cell_centres
 from infdiff.models import DFU, GridDenoiser
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.nn.spectral_conv import DualConv

@@ -7,8 +7,8 @@ import torch
 
 from infdiff.build import build_modules, check_config
 from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
-from infdiff.grid import cell_centres
 from infdiff.models import DFU
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.points import all_points

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.grid import pixel_coordinates
+from infdiff.coordinates import pixel_coordinates
 from infdiff.models import GridUNet, SparseEncoder, SparseUNet
 from infdiff.models.grid_unet import GridDown
 from infdiff.nn.norm import GridLayerNorm, ModulatedLayerNorm

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infdiff.grid import cell_centres
+from infdiff.coordinates import cell_centres
 from infdiff.nn.resample import BilinearDownsample, BilinearUpsample
 
 SIZES = [(80, 80), (48, 40), (33, 50), (5, 9), (2, 3), (1, 1)]

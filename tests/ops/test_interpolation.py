@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from infdiff import ops
-from infdiff.grid import pixel_coordinates, to_grid_sample
+from infdiff.coordinates import pixel_coordinates, to_grid_sample
 from infdiff.ops.rows import gather_rows, scatter_rows
 from infdiff.points import all_points, draw_points
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from infdiff import ops
-from infdiff.grid import pixel_coordinates
+from infdiff.coordinates import pixel_coordinates
 from infdiff.points import all_points, draw_points, gather
 
 

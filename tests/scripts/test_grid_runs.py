@@ -9,8 +9,8 @@ import torch
 
 import infdiff
 from infdiff.build import Run
+from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
-from infdiff.grid import cell_centres
 from infdiff.images import to_uint8
 from infdiff.training import checkpoint
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from infdiff.grid import cell_centres, format_size, parse_size, pixel_coordinates, to_grid_sample
+from infdiff.coordinates import cell_centres, format_size, parse_size, pixel_coordinates, to_grid_sample
 
 
 def test_pixels_sit_at_cell_centres():
