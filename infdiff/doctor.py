@@ -25,7 +25,8 @@ try:
 
     from infdiff import ops
     from infdiff.cli import Parser, choose_device, run
-    from infdiff.ops import backends, compiled, compiler, torchsparse_backend
+    from infdiff.ops import backends, torchsparse_backend
+    from infdiff.ops.gpu import launch, nvrtc
     from infdiff.points import draw_points
 except Exception as problem:  # a PyTorch that does not load is the first thing to be told here
     _BROKEN: Exception | None = problem
@@ -48,9 +49,9 @@ def environment() -> str:
         ("built with CUDA", lambda: torch.version.cuda or "none: CPU build"),
         ("CUDA driver", _driver),
         ("devices", _devices),
-        ("compiler", lambda: compiler.compiler_versions()),
+        ("compiler", lambda: nvrtc.compiler_versions()),
         ("kernel cache", _cache),
-        ("CUDA kernels", lambda: "run" if (why := compiled.why_closed()) is None else f"do not run: {why}"),
+        ("CUDA kernels", lambda: "run" if (why := launch.why_closed()) is None else f"do not run: {why}"),
         ("TorchSparse", lambda: torchsparse_backend.why_missing() or f"found, {version('torchsparse')}"),
     ]
     if _BROKEN is not None:
@@ -91,7 +92,7 @@ def _devices() -> str:
 
 
 def _cache() -> str:
-    folder = compiler.cache_folder()
+    folder = nvrtc.cache_folder()
     # The folder is made when the first kernel is compiled; until then its nearest parent decides.
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -159,10 +160,10 @@ def _way(check: Check, device: torch.device) -> str:
         name, why = backends.choose_regular_route(tensor.shape[1], _IMAGE, check.scale, "auto")
     elif check.operator == "resize_kernel":
         name, why = "PyTorch", "it is a product of three small matrices"
-    elif compiled.serves_points(tensor):
+    elif launch.serves_points(tensor):
         name, why = "kernels", "the tensors are on a CUDA device"
     else:
-        name, why = "PyTorch", f"kernels do not run: {compiled.why_closed() or 'the tensors are not on a CUDA device'}"
+        name, why = "PyTorch", f"kernels do not run: {launch.why_closed() or 'the tensors are not on a CUDA device'}"
     return f"{name:<14}{why}"
 
 

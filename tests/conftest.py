@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.ops import compiled
+from infdiff.ops.gpu import launch
 from tests.cuda.emulate import Emulator, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Only where kernels run do tests marked gpu; elsewhere they are skipped with the reason.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = compiled.why_closed()
+    reason = launch.why_closed()
     if reason is not None:
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -86,8 +86,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 def emulated(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """Every operator takes its CUDA kernels, which run on the CPU; `launched` tells which did."""
     emulator.launched.clear()
-    monkeypatch.setattr(compiled, "launch", emulator.launch)
-    monkeypatch.setattr(compiled, "serves_points", lambda ids: True)
+    monkeypatch.setattr(launch, "launch", emulator.launch)
+    monkeypatch.setattr(launch, "serves_points", lambda ids: True)
     return emulator
 
 

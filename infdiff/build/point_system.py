@@ -21,7 +21,7 @@ from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.models import SparseEncoder, SparseUNet
 from infdiff.ops import BACKENDS, rows_around
-from infdiff.ops.kernels import MAX_WINDOW
+from infdiff.ops.gpu.kernels import MAX_WINDOW
 from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.pipelines.generate import generate
 from infdiff.points import KINDS

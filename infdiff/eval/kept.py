@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from infdiff.eval.compare import Described
 from infdiff.eval.distances import Gaussian
-from infdiff.ops.compiler import cache_folder
+from infdiff.ops.gpu.nvrtc import cache_folder
 
 
 def kept_description(key: tuple[object, ...], make: Callable[[], Described], folder: Path | None = None) -> Described:

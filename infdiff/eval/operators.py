@@ -17,8 +17,9 @@ from torch import Tensor
 
 from infdiff import ops
 from infdiff.coordinates import Size
-from infdiff.ops import backends, compiled, kernels, torchsparse_backend
+from infdiff.ops import backends, torchsparse_backend
 from infdiff.ops.dense_conv2d import Scale, choose_form, window_of
+from infdiff.ops.gpu import kernels, launch
 from infdiff.points import draw_points
 
 CONVOLUTIONS = ("sparse_depthwise_conv2d", "sparse_conv2d")
@@ -137,7 +138,7 @@ def route_of(
     wide = max(window_of(kernel_size, scale)) > kernels.MAX_WINDOW
     if operator == "inverse_count" and (wide or tensor.shape[1] == prod(size)):
         return "PyTorch"
-    serves = compiled.serves if tensor.is_floating_point() else compiled.serves_points
+    serves = launch.serves if tensor.is_floating_point() else launch.serves_points
     return "kernels" if serves(tensor) else "PyTorch"
 
 

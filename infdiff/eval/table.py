@@ -15,7 +15,8 @@ from infdiff.coordinates import format_size
 from infdiff.eval import scores
 from infdiff.eval.operators import Case
 from infdiff.eval.timing import LeftOut, Row
-from infdiff.ops import compiled, torchsparse_backend
+from infdiff.ops import torchsparse_backend
+from infdiff.ops.gpu import launch
 
 _WIDTH = 140
 _LEGEND = (
@@ -37,7 +38,7 @@ def environment(device: torch.device, seed: int, repeat: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "kernels": compiled.why_closed() or "open",
+        "kernels": launch.why_closed() or "open",
         "torchsparse": torchsparse_backend.why_missing() or "found",
         "seed": seed,
         "repeat": repeat,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled, kernels
 from infdiff.ops.dense_conv2d import Scale, window_of
+from infdiff.ops.gpu import kernels, launch
 
 BACKENDS = ("auto", "lattice", "torchsparse", "dense")
 
@@ -34,7 +34,7 @@ def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, b
     """The route for features (B, L, C) of an image of `size`; `backend` is one of BACKENDS."""
     pixels = size[0] * size[1]
     density = features.shape[1] / pixels
-    if compiled.serves(features):
+    if launch.serves(features):
         if density == 1:
             return Route("dense kernels", "every pixel is a point")
         if backend == "dense":

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from infdiff.coordinates import Size
-from infdiff.ops import kernels
+from infdiff.ops.gpu import kernels
 from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
 
 FORMS = ("direct", "whole", "tents", "fourier")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size, pixel_coordinates, to_cell_units
-from infdiff.ops import compiled, kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.registration import autocast, check_ids, check_same_device, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
@@ -46,7 +46,7 @@ def _grid_to_points(
     rows: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]
 ) -> Tensor:
     whole, cells = (size[0], size[1]), (grid[0], grid[1])
-    if compiled.serves(rows):
+    if launch.serves(rows):
         return kernels.grid_to_points(rows, ids, whole, cells)
     if ids.shape[1] == whole[0] * whole[1]:
         image = rows.unflatten(1, cells).permute(0, 3, 1, 2)
@@ -66,7 +66,7 @@ def _grid_to_points_adjoint(
 ) -> Tensor:
     whole, cells = (size[0], size[1]), (grid[0], grid[1])
     everywhere = ids.shape[1] == whole[0] * whole[1]
-    if compiled.serves(grad):
+    if launch.serves(grad):
         index = None if everywhere else lattice_index(ids, whole) if index is None else index
         return kernels.grid_to_points_transposed(grad, index, whole, cells)
     number, weight = _corners(ids, whole, cells)

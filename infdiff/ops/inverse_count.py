@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled, kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.registration import check_ids, check_order, operator, same_points
 from infdiff.ops.resize_kernel import tent_matrix
 
@@ -66,7 +66,7 @@ def _inverse_count(
     if ids.shape[1] == height * width:
         return _of_all_pixels(size, kernel_size, scale, ids)
     rows, columns = _chi(kernel_size, scale, ids.device)
-    if compiled.serves_points(ids) and max(len(rows), len(columns)) <= kernels.MAX_WINDOW:
+    if launch.serves_points(ids) and max(len(rows), len(columns)) <= kernels.MAX_WINDOW:
         index = kernels.lattice_index(ids, size) if index is None else index
         return kernels.inverse_count(ids, index, rows, columns, kernel_size**2, size).unsqueeze(-1)
     return inverse_count_ref(ids, size, kernel_size, scale, dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled, kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.registration import check_ids, check_order, operator, same_points
 
 
@@ -31,7 +31,7 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
 @operator("lattice_index")
 def _lattice_index(ids: Tensor, height: int, width: int) -> Tensor:
     check_order(ids, (height, width))
-    if compiled.serves_points(ids):
+    if launch.serves_points(ids):
         return kernels.lattice_index(ids, (height, width))
     return lattice_index_ref(ids, (height, width))
 

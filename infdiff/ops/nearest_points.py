@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled, kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.registration import check_ids, check_order, operator, same_points
 
 NEAREST = 3
@@ -67,7 +67,7 @@ def _nearest_points(
     size, grid = (height, width), (grid_height, grid_width)
     if index is None:  # else it was checked when the index was made
         check_order(ids, size)
-    if compiled.serves_points(ids):
+    if launch.serves_points(ids):
         if index is None and ids.shape[1] < height * width:
             index = kernels.lattice_index(ids, size)
         return kernels.nearest_points(ids, index, size, grid)

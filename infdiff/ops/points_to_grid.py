@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from infdiff.ops import compiled, kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.nearest_points import Neighbours
 from infdiff.ops.registration import autocast, check_same_device, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
@@ -47,7 +47,7 @@ def _points_to_grid(
     size: Sequence[int],
     grid: Sequence[int],
 ) -> Tensor:
-    if compiled.serves(features):
+    if launch.serves(features):
         return kernels.points_to_grid(features, number, weight, grid[0] * grid[1])
     return weighted_rows(features, number, weight)
 
@@ -68,7 +68,7 @@ def _points_to_grid_adjoint(
     size: Sequence[int],
     grid: Sequence[int],
 ) -> Tensor:
-    if compiled.serves(grad):
+    if launch.serves(grad):
         sizes = (size[0], size[1]), (grid[0], grid[1])
         return kernels.points_to_grid_transposed(grad, number, weight, ids, reach, *sizes)
     return weighted_rows_adjoint(grad, number, weight, ids.shape[1])

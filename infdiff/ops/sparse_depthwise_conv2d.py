@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import kernels
 from infdiff.ops.backends import BACKENDS, choose_route
 from infdiff.ops.dense_conv2d import (
     Scale,
@@ -28,6 +27,7 @@ from infdiff.ops.dense_conv2d import (
     dense_taps_gradient,
     window_of,
 )
+from infdiff.ops.gpu import kernels
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
 from infdiff.ops.registration import autocast, check_ids, check_same_device, operator

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled
 from infdiff.ops.dense_conv2d import Scale, dense_conv2d, dense_conv2d_kernels
+from infdiff.ops.gpu import launch
 from infdiff.ops.inverse_count import counts_by_axis
 from infdiff.ops.nearest_points import NEAREST, nearest_pixels
 from infdiff.ops.registration import autocast
@@ -53,7 +53,7 @@ def conv2d_strip(
     with torch.autocast(window.device.type, enabled=False):
         if taps.shape[1] > 1:
             return dense_conv2d(window, taps, scale, context=(context, (0, 0))).mul(inverse).to(window.dtype)
-        if compiled.serves(window):
+        if launch.serves(window):
             total = dense_conv2d_kernels(window, taps, scale)[:, context[0] : context[0] + rows]
             return total.mul(inverse).to(window.dtype)
         out = window.new_empty(window.shape[0], rows, *window.shape[2:])

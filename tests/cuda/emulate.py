@@ -1,7 +1,7 @@
 """Runs the CUDA kernels on the CPU: compiles a source of cuda/ with g++ and tests/cuda/emulator.h.
 
-`launch` has the signature of `infdiff.ops.compiled.launch` and takes tensors in CPU memory, so that the kernels and the
-host's side of them run as they are, without a GPU. Slow: for tests at small sizes.
+`launch` has the signature of `infdiff.ops.gpu.launch.launch` and takes tensors in CPU memory, so that the kernels and
+the host's side of them run as they are, without a GPU. Slow: for tests at small sizes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from infdiff.ops.compiled import THREADS, c_values
-from infdiff.ops.compiler import parameters, read_source
+from infdiff.ops.gpu.launch import THREADS, c_values
+from infdiff.ops.gpu.nvrtc import parameters, read_source
 
 EMULATOR = Path(__file__).resolve().parent / "emulator.h"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infdiff.ops import compiler
+from infdiff.ops.gpu import nvrtc
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
 FEATURES = [{"SCALAR": s, "CHANNELS": c} for s, c in ((0, 64), (1, 64), (2, 64), (2, 65), (0, 3), (2, 1024))]
@@ -25,19 +25,19 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def test_no_source_is_forgotten():
-    assert {name for name, _ in SETTINGS} == {p.name for p in compiler.SOURCES.glob("*.cu")}
+    assert {name for name, _ in SETTINGS} == {p.name for p in nvrtc.SOURCES.glob("*.cu")}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("source", "defines"), SETTINGS, ids=lambda value: str(value))
 def test_kernels_compile(source, defines, architecture):
-    code = compiler.machine_code(source, defines, architecture)
+    code = nvrtc.machine_code(source, defines, architecture)
     assert code[:4] == b"\x7fELF"
 
 
 def test_a_broken_source_is_refused_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "broken.cu").write_text('extern "C" __global__ void broken(int* x) { x[0] = wrong; }')
-    monkeypatch.setattr(compiler, "SOURCES", tmp_path)
-    with pytest.raises(compiler.CompileError, match=r"broken.cu for sm_90: .*wrong") as error:
-        compiler.machine_code("broken.cu", {}, "sm_90")
+    monkeypatch.setattr(nvrtc, "SOURCES", tmp_path)
+    with pytest.raises(nvrtc.CompileError, match=r"broken.cu for sm_90: .*wrong") as error:
+        nvrtc.machine_code("broken.cu", {}, "sm_90")
     assert "\n" not in str(error.value)

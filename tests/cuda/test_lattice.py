@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from infdiff.ops.compiler import SOURCES
+from infdiff.ops.gpu.nvrtc import SOURCES
 
 PROBES = """
 extern "C" void place(int pixel, int pixels, int cells, int* first, int* second, float* fraction) {

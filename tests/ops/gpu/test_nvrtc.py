@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infdiff.ops import compiler
+from infdiff.ops.gpu import nvrtc
 
 SOURCE, ARCHITECTURE = "lattice_index.cu", "sm_90"
 
@@ -21,44 +21,42 @@ def folder(tmp_path, monkeypatch):
 def compilations(monkeypatch):
     """What was compiled, not read."""
     done = []
-    compile_one = compiler._compile
+    compile_one = nvrtc._compile
 
     def note(text, name, settings, architecture):
         done.append((name, settings, architecture))
         return compile_one(text, name, settings, architecture)
 
-    monkeypatch.setattr(compiler, "_compile", note)
+    monkeypatch.setattr(nvrtc, "_compile", note)
     return done
 
 
 def test_code_is_compiled_once(folder, compilations):
-    first = compiler.machine_code(SOURCE, {}, ARCHITECTURE)
-    assert compiler.machine_code(SOURCE, {}, ARCHITECTURE) == first
+    first = nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == first
     assert len(compilations) == 1
     assert len(list(folder.iterdir())) == 1
 
 
 def test_the_file_depends_on_all_that_the_code_does(folder, compilations, monkeypatch):
-    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
-    compiler.machine_code(SOURCE, {"UNUSED": 1}, ARCHITECTURE)
-    compiler.machine_code(SOURCE, {}, "sm_80")
-    monkeypatch.setattr(compiler, "compiler_versions", lambda: "other versions")
-    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
-    monkeypatch.setattr(
-        compiler, "read_source", lambda name: "// changed\n" + (compiler.SOURCES / "lattice.cuh").read_text()
-    )
-    compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    nvrtc.machine_code(SOURCE, {"UNUSED": 1}, ARCHITECTURE)
+    nvrtc.machine_code(SOURCE, {}, "sm_80")
+    monkeypatch.setattr(nvrtc, "compiler_versions", lambda: "other versions")
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    monkeypatch.setattr(nvrtc, "read_source", lambda name: "// changed\n" + (nvrtc.SOURCES / "lattice.cuh").read_text())
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
     assert len(compilations) == len(list(folder.iterdir())) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 5000])
 def test_a_corrupted_file_is_replaced(folder, compilations, damage):
-    code = compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    code = nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
     (file,) = folder.iterdir()
     intact = file.read_bytes()
     for content in (damage, intact[:-1], intact[:40] + bytes([intact[40] ^ 1]) + intact[41:]):
         file.write_bytes(content)
-        assert compiler.machine_code(SOURCE, {}, ARCHITECTURE) == code
+        assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == code
         assert file.read_bytes() == intact
     assert len(compilations) == 4
 
@@ -67,13 +65,13 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, monkeypatch):
     # A file stands where the folder should be: no user, root included, can write there.
     (tmp_path / "occupied").write_text("")
     monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "occupied"))
-    assert compiler.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
     assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
 
 
 def test_processes_may_compile_the_same_at_once(folder):
     program = (
-        "import hashlib; from infdiff.ops.compiler import machine_code;"
+        "import hashlib; from infdiff.ops.gpu.nvrtc import machine_code;"
         f"print(hashlib.sha256(machine_code({SOURCE!r}, {{}}, {ARCHITECTURE!r})).hexdigest())"
     )
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -86,22 +84,22 @@ def test_processes_may_compile_the_same_at_once(folder):
 def test_where_the_cache_lies(monkeypatch):
     monkeypatch.delenv("INFDIFF_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert compiler.cache_folder() == Path("/somewhere/infdiff")
+    assert nvrtc.cache_folder() == Path("/somewhere/infdiff")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert compiler.cache_folder() == Path.home() / ".cache" / "infdiff"
+    assert nvrtc.cache_folder() == Path.home() / ".cache" / "infdiff"
 
 
 def test_parameters_are_read_from_the_source():
-    kinds = compiler.parameters("nearest_points.cu", "nearest_points")
+    kinds = nvrtc.parameters("nearest_points.cu", "nearest_points")
     assert kinds == ("pointer",) * 5 + ("int",) * 6 + ("double",)
     with pytest.raises(KeyError, match="no kernel nothing"):
-        compiler.parameters("nearest_points.cu", "nothing")
+        nvrtc.parameters("nearest_points.cu", "nothing")
 
 
 def test_without_its_packages_the_compiler_says_what_to_install():
     program = (
         "import sys; sys.modules['cuda'] = None; sys.modules['cuda.bindings'] = None\n"
-        "from infdiff.ops.compiler import CompileError, compiler_versions\n"
+        "from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions\n"
         "try: compiler_versions()\n"
         "except CompileError as error: print(error)"
     )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.ops.compiler import CompileError, compiler_versions, machine_code, parameters
+from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions, machine_code, parameters
 
 # The number by which the sources know a type of features (SCALAR in cuda/features.cuh).
 SCALARS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}

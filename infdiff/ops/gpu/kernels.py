@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops import compiled
+from infdiff.ops.gpu import launch
 
 # The longest side of a window of pixels that a point looks through one by one.
 MAX_WINDOW = 63
@@ -30,7 +30,7 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     batch, count = ids.shape
     index = torch.empty((batch, *size), dtype=torch.int32, device=ids.device)
     arguments = (ids, index, count, prod(size), stride)
-    compiled.launch("lattice_index.cu", "lattice_index", {}, (_blocks(count + 1), batch, 1), arguments)
+    launch.launch("lattice_index.cu", "lattice_index", {}, (_blocks(count + 1), batch, 1), arguments)
     return index
 
 
@@ -43,7 +43,7 @@ def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, tap
         *(ids, _images(index)[0], rows.contiguous(), columns.contiguous(), inverse, count, *size),
         *(len(rows), len(columns), ids_stride, taps),
     )
-    compiled.launch("inverse_count.cu", "inverse_count", {}, (_blocks(count), batch, 1), arguments)
+    launch.launch("inverse_count.cu", "inverse_count", {}, (_blocks(count), batch, 1), arguments)
     return inverse
 
 
@@ -61,7 +61,7 @@ def nearest_points(ids: Tensor, index: Tensor | None, size: Size, grid: Size) ->
     index = None if index is None else _images(index)[0]
     aspect = (size[0] * grid[0]) / (size[1] * grid[1])
     arguments = (index, ids, number, weight, reach, count, *size, *grid, ids_stride, aspect)
-    compiled.launch("nearest_points.cu", "nearest_points", {}, (_blocks(cells), batch, 1), arguments)
+    launch.launch("nearest_points.cu", "nearest_points", {}, (_blocks(cells), batch, 1), arguments)
     return number, weight, reach
 
 
@@ -89,9 +89,9 @@ def sparse_conv(
     out = torch.empty_like(features)
     weights = kappa.flatten(1).mT.to(features.dtype).contiguous()
     arguments = (features, weights, ids, index, inverse, out, count, *size, ids_stride, index_stride, inverse_stride)
-    grid = (_ceil(count, compiled.THREADS // _lanes(channels)), batch, 1)
+    grid = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
     entry = "sparse_conv_transposed" if transposed else "sparse_conv"
-    compiled.launch("sparse_conv.cu", entry, defines, grid, arguments)
+    launch.launch("sparse_conv.cu", entry, defines, grid, arguments)
     return out
 
 
@@ -115,12 +115,10 @@ def sparse_conv_taps(
     )
     tile = 64 if channels >= 64 else 32
     grid = (chunks, window[0] * _ceil(window[1], 8), _ceil(channels, tile))
-    compiled.launch("sparse_conv.cu", "sparse_conv_taps", defines, grid, arguments)
+    launch.launch("sparse_conv.cu", "sparse_conv_taps", defines, grid, arguments)
     total = torch.empty((prod(window), channels), dtype=torch.float32, device=features.device)
     length = total.numel()
-    compiled.launch(
-        "sparse_conv.cu", "sum_chunks", defines, (_ceil(length, 32), 1, 1), (partial, total, chunks, length)
-    )
+    launch.launch("sparse_conv.cu", "sum_chunks", defines, (_ceil(length, 32), 1, 1), (partial, total, chunks, length))
     return total.mT.reshape(channels, *window)
 
 
@@ -153,7 +151,7 @@ def dense_conv(
     runs = _ceil(width, _RUN * step[1]) * step[1]
     grid = (_blocks(_vectors(channels) * runs * height), batch, 1)
     defines = _features(image) | {"WINDOW_HEIGHT": taps.shape[1], "WINDOW_WIDTH": taps.shape[2]}
-    compiled.launch("dense_conv.cu", "dense_conv", defines, grid, arguments)
+    launch.launch("dense_conv.cu", "dense_conv", defines, grid, arguments)
     return out
 
 
@@ -166,7 +164,7 @@ def dense_filter(image: Tensor, weights: Tensor, *, pad: Size, size: Size, out: 
     arguments = (image, flat, result, in_height, in_width, *size, *pad, int(out is not None))
     grid = (_blocks(_vectors(channels) * _ceil(size[1], _RUN) * size[0]), batch, 1)
     defines = _features(image) | {"WINDOW_HEIGHT": weights.shape[0], "WINDOW_WIDTH": weights.shape[1]}
-    compiled.launch("dense_conv.cu", "dense_filter", defines, grid, arguments)
+    launch.launch("dense_conv.cu", "dense_filter", defines, grid, arguments)
     return result
 
 
@@ -177,9 +175,9 @@ def points_to_grid(features: Tensor, number: Tensor, weight: Tensor, cells: int)
     number, stride = _images(number)
     weight, _ = _images(weight.float())
     out = torch.empty((batch, cells, channels), dtype=features.dtype, device=features.device)
-    grid = (_ceil(cells, compiled.THREADS // _lanes(channels)), batch, 1)
+    grid = (_ceil(cells, launch.THREADS // _lanes(channels)), batch, 1)
     arguments = (features, number, weight, out, count, cells, stride)
-    compiled.launch("interpolation.cu", "points_to_grid", _features(features), grid, arguments)
+    launch.launch("interpolation.cu", "points_to_grid", _features(features), grid, arguments)
     return out
 
 
@@ -196,8 +194,8 @@ def points_to_grid_transposed(
     reach, reach_stride = _images(reach)
     out = torch.empty((batch, count, channels), dtype=grad.dtype, device=grad.device)
     arguments = (grad, number, weight, ids, reach, out, count, *size, *grid, stride, ids_stride, reach_stride)
-    blocks = (_ceil(count, compiled.THREADS // _lanes(channels)), batch, 1)
-    compiled.launch("interpolation.cu", "points_to_grid_transposed", _features(grad), blocks, arguments)
+    blocks = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
+    launch.launch("interpolation.cu", "points_to_grid_transposed", _features(grad), blocks, arguments)
     return out
 
 
@@ -208,9 +206,9 @@ def grid_to_points(rows: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
     count = ids.shape[1]
     ids, ids_stride = _images(ids)
     out = torch.empty((batch, count, channels), dtype=rows.dtype, device=rows.device)
-    blocks = (_ceil(count, compiled.THREADS // _lanes(channels)), batch, 1)
+    blocks = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
     arguments = (rows, ids, out, count, *size, *grid, ids_stride)
-    compiled.launch("interpolation.cu", "grid_to_points", _features(rows), blocks, arguments)
+    launch.launch("interpolation.cu", "grid_to_points", _features(rows), blocks, arguments)
     return out
 
 
@@ -220,14 +218,14 @@ def grid_to_points_transposed(grad: Tensor, index: Tensor | None, size: Size, gr
     batch, count, channels = grad.shape
     index, index_stride = _index(index)
     out = torch.empty((batch, prod(grid), channels), dtype=grad.dtype, device=grad.device)
-    blocks = (_ceil(prod(grid), compiled.THREADS // _lanes(channels)), batch, 1)
+    blocks = (_ceil(prod(grid), launch.THREADS // _lanes(channels)), batch, 1)
     arguments = (grad, index, out, count, *size, *grid, index_stride)
-    compiled.launch("interpolation.cu", "grid_to_points_transposed", _features(grad), blocks, arguments)
+    launch.launch("interpolation.cu", "grid_to_points_transposed", _features(grad), blocks, arguments)
     return out
 
 
 def _features(features: Tensor) -> dict[str, int]:
-    return {"SCALAR": compiled.SCALARS[features.dtype], "CHANNELS": features.shape[-1]}
+    return {"SCALAR": launch.SCALARS[features.dtype], "CHANNELS": features.shape[-1]}
 
 
 def _window(kappa: Tensor, index: Tensor | None) -> dict[str, int]:
@@ -270,4 +268,4 @@ def _ceil(n: int, size: int) -> int:
 
 
 def _blocks(threads: int) -> int:
-    return _ceil(threads, compiled.THREADS)
+    return _ceil(threads, launch.THREADS)
