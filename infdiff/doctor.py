@@ -25,7 +25,7 @@ try:
 
     from infdiff import ops
     from infdiff.cli import Parser, choose_device, run
-    from infdiff.ops import backends, torchsparse_backend
+    from infdiff.ops import routing, torchsparse_backend
     from infdiff.ops.gpu import launch, nvrtc
     from infdiff.points import draw_points
 except Exception as problem:  # a PyTorch that does not load is the first thing to be told here
@@ -155,9 +155,9 @@ def ways(device: torch.device) -> str:
 def _way(check: Check, device: torch.device) -> str:
     tensor = (check.inputs[0].float() if check.inputs else check.ids).to(device)
     if check.operator == "sparse_depthwise_conv2d":
-        name, why = backends.choose_route(tensor, _IMAGE, _TAPS, check.scale, "auto")
+        name, why = routing.choose_route(tensor, _IMAGE, _TAPS, check.scale, "auto")
     elif check.operator == "sparse_conv2d":
-        name, why = backends.choose_regular_route(tensor.shape[1], _IMAGE, check.scale, "auto")
+        name, why = routing.choose_regular_route(tensor.shape[1], _IMAGE, check.scale, "auto")
     elif check.operator == "resize_kernel":
         name, why = "PyTorch", "it is a product of three small matrices"
     elif launch.serves_points(tensor):

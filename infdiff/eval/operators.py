@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infdiff import ops
 from infdiff.coordinates import Size
-from infdiff.ops import backends, torchsparse_backend
+from infdiff.ops import routing, torchsparse_backend
 from infdiff.ops.dense_conv2d import Scale, choose_form, window_of
 from infdiff.ops.gpu import kernels, launch
 from infdiff.points import draw_points
@@ -115,7 +115,7 @@ def backends_of(case: Case, device: torch.device) -> dict[str, str | None]:
     """The backends of a case's operator; for each, why it is left out, or None."""
     if case.operator not in CONVOLUTIONS:
         return {"auto": None}
-    found: dict[str, str | None] = dict.fromkeys(backends.BACKENDS)
+    found: dict[str, str | None] = dict.fromkeys(routing.BACKENDS)
     found["torchsparse"] = torchsparse_backend.why_missing()
     if found["torchsparse"] is None and device.type == "cpu":
         found["torchsparse"] = "it runs on CUDA devices alone"
@@ -132,9 +132,9 @@ def route_of(
 ) -> str:
     """The name of the way that an operator takes with its first argument: features (B, L, C), a grid or ids (B, L)."""
     if operator == "sparse_depthwise_conv2d":
-        return backends.choose_route(tensor, size, kernel_size, scale, backend).name
+        return routing.choose_route(tensor, size, kernel_size, scale, backend).name
     if operator == "sparse_conv2d":
-        return backends.choose_regular_route(tensor.shape[1], size, scale, backend).name
+        return routing.choose_regular_route(tensor.shape[1], size, scale, backend).name
     wide = max(window_of(kernel_size, scale)) > kernels.MAX_WINDOW
     if operator == "inverse_count" and (wide or tensor.shape[1] == prod(size)):
         return "PyTorch"

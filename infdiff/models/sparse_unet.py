@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size, scale_of
-from infdiff.models.in_strips import denoise_in_strips
+from infdiff.models.tiled import denoise_in_strips
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm

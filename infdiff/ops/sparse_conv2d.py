@@ -11,12 +11,12 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.ops import torchsparse_backend
-from infdiff.ops.backends import choose_regular_route
 from infdiff.ops.dense_conv2d import Scale, dense_conv2d
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index_ref
 from infdiff.ops.registration import autocast, check_same_device
 from infdiff.ops.resize_kernel import resize_kernel
+from infdiff.ops.routing import choose_regular_route
 from infdiff.ops.rows import gather_rows, scatter_rows
 from infdiff.ops.sparse_depthwise_conv2d import check_arguments
 from infdiff.ops.tap_by_tap import window_rows

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops.backends import BACKENDS, choose_route
 from infdiff.ops.dense_conv2d import (
     Scale,
     choose_form,
@@ -32,6 +31,7 @@ from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
 from infdiff.ops.registration import autocast, check_ids, check_same_device, operator
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint, resize_kernel_ref
+from infdiff.ops.routing import BACKENDS, choose_route
 from infdiff.ops.rows import gather_rows, scatter_rows
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from infdiff import ops
-from infdiff.ops.backends import choose_route
 from infdiff.ops.gpu import launch
+from infdiff.ops.routing import choose_route
 from infdiff.points import draw_points
 
 

@@ -5,7 +5,7 @@ import torch
 
 from infdiff.build import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
-from infdiff.models.in_strips import _BlockInStrips, _Memory
+from infdiff.models.tiled import _BlockInStrips, _Memory
 from infdiff.points import all_points
 from tests.conftest import TINY
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from infdiff import ops
-from infdiff.ops import strips
+from infdiff.ops import tiles
 from infdiff.ops.nearest_points import nearest_pixels
 from infdiff.points import all_points
 
@@ -12,10 +12,10 @@ from infdiff.points import all_points
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (3.0, 3.0), (2.5, 1.5), (0.5, 2.0), (20.0, 4.0)])
 @pytest.mark.parametrize("rows", [1, 6, 24])
 @pytest.mark.parametrize("regular", [False, True])
-@pytest.mark.parametrize("at_once", [strips._BYTES_AT_ONCE, 1 << 14])
+@pytest.mark.parametrize("at_once", [tiles._BYTES_AT_ONCE, 1 << 14])
 def test_convolution_of_strips(scale, rows, regular, at_once, generator, monkeypatch):
     # With few bytes at once the columns are convolved in pieces, too.
-    monkeypatch.setattr(strips, "_BYTES_AT_ONCE", at_once)
+    monkeypatch.setattr(tiles, "_BYTES_AT_ONCE", at_once)
     size, channels = (24, 17), 18
     features = torch.randn(2, 24 * 17, channels, dtype=torch.float64, generator=generator)
     taps = torch.randn(4 if regular else channels, channels if regular else 1, 5, 5, generator=generator).double()
