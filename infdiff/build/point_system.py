@@ -14,8 +14,8 @@ from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.build.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, scale_of
+from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError

@@ -20,7 +20,7 @@ from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.images import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode

@@ -13,7 +13,7 @@ from infdiff.build.point_system import PointSystem
 from infdiff.config import Config
 from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.training.trainer import Objective
 

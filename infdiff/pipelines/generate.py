@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
 from infdiff.freed_memory import give_back_freed_memory
 from infdiff.images import from_uint8

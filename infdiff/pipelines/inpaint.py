@@ -9,8 +9,8 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.images import from_uint8
 from infdiff.pipelines.generate import PointNetwork, generate
 from infdiff.points import gather

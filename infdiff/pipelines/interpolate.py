@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.samplers import ddim_inversion
 from infdiff.pipelines.generate import PointNetwork, generate, image_network
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.guidance import guided
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.samplers import ddim_inversion
 from infdiff.pipelines.generate import PointNetwork, generate, image_network
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.coordinates import Size
-from infdiff.diffusion.process import MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.images import from_uint8
 from infdiff.points import draw_points, gather
 

@@ -61,8 +61,8 @@ def test_the_second_order_solver_needs_fewer_steps():
 
 def test_ddpm_moves_by_the_posterior_of_equation_10():
     # One step from t to s with fixed noise: mean and spread of the posterior, from the process itself.
+    from infdiff.diffusion.mollified import MollifiedDiffusion
     from infdiff.diffusion.mollifier import Mollifier
-    from infdiff.diffusion.process import MollifiedDiffusion
 
     process = MollifiedDiffusion(Mollifier(1.0, (8, 8)), target="v")
     x = torch.tensor([[0.3, 0.9]])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import MollifiedDiffusion
 from infdiff.points import gather
 from infdiff.training.objective import MollifiedObjective
 

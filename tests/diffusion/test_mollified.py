@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import TARGETS, MollifiedDiffusion
 
 SIZE = (16, 16)
 
