@@ -15,8 +15,8 @@ from tqdm import tqdm
 from infdiff import __version__
 from infdiff.build import Run, check_guidance, newest_run
 from infdiff.cli import Parser, choose_device, positive, run
-from infdiff.pipelines.picture_files import read_mask, read_picture
-from infdiff.pipelines.sample_folder import sample_to_folder
+from infdiff.images.read import read_mask, read_picture
+from infdiff.images.sample_folder import sample_to_folder
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from infdiff import __version__
 from infdiff.build import SAMPLERS, UPSCALES, Run, default_batch, newest_run, sampling_options, tile_rows, training_size
 from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.coordinates import Size, format_size
-from infdiff.pipelines.picture_files import read_pictures_at
-from infdiff.pipelines.sample_folder import frames_to_folder, sample_to_folder
+from infdiff.images.read import read_pictures_at
+from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 
 
 def main() -> None:

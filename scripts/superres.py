@@ -18,9 +18,9 @@ from infdiff.build import Run, check_enlarging, newest_run, tile_rows
 from infdiff.cli import Parser, choose_device, run
 from infdiff.coordinates import format_size
 from infdiff.eval.similarity import psnr
-from infdiff.images import from_uint8
-from infdiff.pipelines.picture_files import read_picture
-from infdiff.pipelines.pictures import save_with_record
+from infdiff.images.pixels import from_uint8
+from infdiff.images.read import read_picture
+from infdiff.images.write import save_with_record
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import infdiff
-from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.errors import UserError
+from infdiff.images.convert import from_images, to_images, to_mask
 from tests.conftest import TINY
 
 

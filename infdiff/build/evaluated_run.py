@@ -18,12 +18,12 @@ from infdiff.build.kept_cost import MadeCost, keeping_cost
 from infdiff.build.real_images import Part
 from infdiff.build.run import Run
 from infdiff.coordinates import Size, format_size
-from infdiff.data.images import resize
 from infdiff.data.picture_set import PictureSet
 from infdiff.data.sources import Source
 from infdiff.data.store import to_tensor
 from infdiff.errors import UserError
-from infdiff.pipelines.fill_folder import fill_folder, filled, image_names, open_folder
+from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
+from infdiff.images.transforms import resize
 
 _FLOAT_BYTES = 4
 

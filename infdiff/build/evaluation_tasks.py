@@ -17,7 +17,7 @@ from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
 from infdiff.eval import damage
 from infdiff.eval.compare import FEWEST
-from infdiff.pipelines.sample_folder import SHEET
+from infdiff.images.sample_folder import SHEET
 
 # SSIM's window: the largest thing that has to fit.
 SMALLEST = 11

@@ -13,7 +13,7 @@ from infdiff.data.picture_set import PictureSet
 from infdiff.eval.compare import Described
 from infdiff.eval.looks import Beside, Look
 from infdiff.eval.neighbours import nearest
-from infdiff.pipelines.pictures import contact_sheet
+from infdiff.images.write import contact_sheet
 
 # A sheet is at most so many pixels wide, and so many images.
 _WIDEST = 2048

@@ -19,13 +19,13 @@ from infdiff.build.check import (
     tile_rows,
 )
 from infdiff.build.latent_model import LatentModel, latent_folder
-from infdiff.build.pictures_in_and_out import from_images, to_images, to_mask
 from infdiff.build.run import Run
 from infdiff.build.sizes import training_size
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.data import codes
 from infdiff.errors import UserError
+from infdiff.images.convert import from_images, to_images, to_mask
 
 _KEPT = ("ema_denoiser.safetensors", "ema_encoder.safetensors")
 

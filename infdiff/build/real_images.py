@@ -15,12 +15,12 @@ from infdiff.config import Config
 from infdiff.coordinates import Size
 from infdiff.data.batches import ImageSet, first_batches, split
 from infdiff.data.demo import DEMO_PATH
-from infdiff.data.images import RESIZE_FILTER, size_of_crop
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
 from infdiff.eval.compare import FEWEST, Described, describe
 from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.kept import kept_description
+from infdiff.images.transforms import RESIZE_FILTER, size_of_crop
 
 SPLITS = ("train", "val", "all")
 _BATCH = 64

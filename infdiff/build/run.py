@@ -22,7 +22,7 @@ from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
-from infdiff.images import from_uint8, to_uint8
+from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate

@@ -19,7 +19,7 @@ from infdiff.errors import UserError
 from infdiff.eval.distances import squared_mmd
 from infdiff.eval.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
-from infdiff.images import to_uint8
+from infdiff.images.pixels import to_uint8
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.previews import Draw
 from infdiff.seeding import generator_for

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from infdiff.coordinates import Size
-from infdiff.data.images import crop_to_aspect, resize
 from infdiff.data.store import ImageStore, to_tensor
 from infdiff.errors import UserError
+from infdiff.images.transforms import crop_to_aspect, resize
 from infdiff.seeding import generator_for
 
 CACHES = ("none", "ram", "device")

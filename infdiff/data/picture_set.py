@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.data.images import crop_to_aspect, resize, to_rgb
 from infdiff.data.sources import Source
 from infdiff.data.store import to_tensor
 from infdiff.errors import UserError
+from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 
 @dataclass(frozen=True)

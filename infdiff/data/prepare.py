@@ -18,10 +18,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from infdiff.coordinates import Size
-from infdiff.data.images import RESIZE_FILTER, crop_to_aspect, random_crop, resize, to_rgb
 from infdiff.data.sources import Source
 from infdiff.data.store import FORMATS, Header, encode_image, entry_key, header_entry
 from infdiff.errors import UserError
+from infdiff.images.transforms import RESIZE_FILTER, crop_to_aspect, random_crop, resize, to_rgb
 from infdiff.seeding import derive_seed
 
 _BATCH = 64

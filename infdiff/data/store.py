@@ -17,8 +17,8 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.data.environments import read_transaction
-from infdiff.data.images import to_rgb
 from infdiff.errors import UserError
+from infdiff.images.transforms import to_rgb
 
 FORMATS = ("png", "webp", "jpeg", "raw")
 _HEADER_KEY = b"infdiff-header"

@@ -11,7 +11,7 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.images import from_uint8
+from infdiff.images.pixels import from_uint8
 from infdiff.pipelines.generate import PointNetwork, generate
 from infdiff.points import gather
 from infdiff.seeding import generator_for

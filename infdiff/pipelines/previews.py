@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from infdiff.data.batches import ImageSet, first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
-from infdiff.images import to_uint8
+from infdiff.images.pixels import to_uint8
+from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
-from infdiff.pipelines.pictures import contact_sheet, save_png
 from infdiff.seeding import generator_for
 
 _COLUMNS = 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.diffusion.edm import EDM
-from infdiff.images import from_uint8
+from infdiff.images.pixels import from_uint8
 from infdiff.training.objective import mirror_at_random
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.images import from_uint8
+from infdiff.images.pixels import from_uint8
 from infdiff.points import draw_points, gather
 
 

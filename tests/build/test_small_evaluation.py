@@ -15,7 +15,7 @@ from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
 from infdiff.eval.compare import Subject, compare, describe
 from infdiff.eval.features import load_network
-from infdiff.images import to_uint8
+from infdiff.images.pixels import to_uint8
 from infdiff.pipelines.generate import encode, generate
 from infdiff.seeding import generator_for
 from tests.conftest import TINY

@@ -11,10 +11,10 @@ from infdiff.build import build_modules, system_of
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
-from infdiff.images import from_uint8, to_uint8
+from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.images.sample_folder import sample_to_folder
+from infdiff.images.write import contact_sheet
 from infdiff.pipelines.generate import encode, generate
-from infdiff.pipelines.pictures import contact_sheet
-from infdiff.pipelines.sample_folder import sample_to_folder
 from tests.conftest import TINY, pixels
 
 CPU = torch.device("cpu")

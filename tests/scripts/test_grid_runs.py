@@ -11,7 +11,7 @@ import infdiff
 from infdiff.build import Run
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
-from infdiff.images import to_uint8
+from infdiff.images.pixels import to_uint8
 from infdiff.training import checkpoint
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.pipelines.pictures import contact_sheet, save_gif, save_png
+from infdiff.images.write import contact_sheet, save_gif, save_png
 
 SHEET = "grid.png"
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.data.images import crop_to_aspect, resize, to_rgb
 from infdiff.errors import UserError
+from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 
 def read_picture(option: str, path: Path) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.images import to_uint8
-from infdiff.pipelines.pictures import save_png
+from infdiff.images.pixels import to_uint8
+from infdiff.images.write import save_png
 
 _SETTINGS = "settings.json"
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from infdiff.data.images import to_rgb
+from infdiff.images.transforms import to_rgb
 
 FORMS = ("pil", "numpy", "tensor")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infdiff.errors import UserError
-from infdiff.pipelines.fill_folder import fill_folder, filled, image_names, open_folder
+from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from tests.conftest import pixels
 
 SETTINGS = {"task": "generate", "size": "8", "seed": 0}

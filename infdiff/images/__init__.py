@@ -1,0 +1,1 @@
+"""Pixel values in, out and converted; folders of images."""
