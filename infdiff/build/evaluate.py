@@ -19,7 +19,7 @@ from infdiff.build.run import Run, newest_run
 from infdiff.build.sizes import training_weights
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
 from infdiff.eval import scores
 from infdiff.eval.features import FeatureNetwork

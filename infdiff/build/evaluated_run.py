@@ -18,7 +18,7 @@ from infdiff.build.kept_cost import MadeCost, keeping_cost
 from infdiff.build.real_images import Part
 from infdiff.build.run import Run
 from infdiff.coordinates import Size, format_size
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source
 from infdiff.data.store import to_tensor
 from infdiff.errors import UserError

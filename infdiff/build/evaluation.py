@@ -12,7 +12,7 @@ from torch import Tensor
 from infdiff.build.look_at import look_at_pairs, look_at_pictures
 from infdiff.build.real_images import Part, RealImages, describe_real
 from infdiff.coordinates import Size, format_size
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
 from infdiff.eval import damage
 from infdiff.eval.compare import FEWEST, METRICS, Described, Subject, compare, describe, doubts

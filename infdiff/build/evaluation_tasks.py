@@ -12,7 +12,7 @@ from infdiff.build.real_images import Part, RealImages
 from infdiff.build.sizes import training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
 from infdiff.eval import damage

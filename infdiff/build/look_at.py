@@ -9,7 +9,7 @@ from torch import Tensor
 
 from infdiff.build.real_images import Part
 from infdiff.coordinates import Size, format_size
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.eval.compare import Described
 from infdiff.eval.looks import Beside, Look
 from infdiff.eval.neighbours import nearest

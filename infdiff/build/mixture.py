@@ -13,8 +13,8 @@ from infdiff.build.sizes import batch_sizes, enlarged_size, largest, resolutions
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import Examples, ImageSet, first_batches, mixed_batches
-from infdiff.data.enlarged import Enlarged
 from infdiff.data.mixture import Mixture
+from infdiff.data.upsampled import Enlarged
 
 
 @dataclass(frozen=True)

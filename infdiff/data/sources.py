@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import lmdb
 
-from infdiff.data.environments import read_transaction
+from infdiff.data.lmdb_files import read_transaction
 from infdiff.errors import UserError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}

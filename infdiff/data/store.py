@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.data.environments import read_transaction
+from infdiff.data.lmdb_files import read_transaction
 from infdiff.errors import UserError
 from infdiff.images.transforms import to_rgb
 

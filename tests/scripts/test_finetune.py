@@ -12,7 +12,7 @@ from infdiff.build import Run, build_data, build_trainer, check_config
 from infdiff.build.mixture import TrainingData
 from infdiff.build.sizes import training_weights
 from infdiff.config import CONFIG_FOLDER, config_differences, load_config
-from infdiff.data.enlarged import Enlarged
+from infdiff.data.upsampled import Enlarged
 from infdiff.errors import UserError
 from infdiff.training import checkpoint
 from tests.conftest import TINY_GRID, assert_one_line_error, script_in

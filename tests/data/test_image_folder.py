@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.data.picture_set import PictureSet
+from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import open_source
 from infdiff.errors import UserError
 from tests.conftest import pixels
