@@ -16,7 +16,10 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import SAMPLERS, UPSCALES, Run, default_batch, newest_run, sampling_options, tile_rows, training_size
+from infdiff.build.check import UPSCALES, default_batch, sampling_options, tile_rows
+from infdiff.build.run import Run, newest_run
+from infdiff.build.sizes import training_size
+from infdiff.build.system import SAMPLERS
 from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_pictures_at

@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import Run, check_enlarging, newest_run, tile_rows
+from infdiff.build.check import check_enlarging, tile_rows
+from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.coordinates import format_size
 from infdiff.eval.similarity import psnr

@@ -14,7 +14,12 @@ Everything is kept in the run directory. The same command again continues where 
 import sys
 from pathlib import Path
 
-from infdiff import build
+from infdiff.build.check import check_config, config_warnings
+from infdiff.build.dry_run import dry_run
+from infdiff.build.objects import build_data
+from infdiff.build.run import RUNS, open_for_training
+from infdiff.build.sizes import describe_points
+from infdiff.build.training import build_trainer
 from infdiff.cli import Parser, choose_device, run
 from infdiff.config import CONFIG_FOLDER, load_config
 
@@ -43,19 +48,19 @@ def main() -> None:
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
-    build.check_config(config)
-    for warning in build.config_warnings(config):
+    check_config(config)
+    for warning in config_warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
-    data = build.build_data(config, device)
+    data = build_data(config, device)
     if arguments.dry_run:
-        build.dry_run(config, data, device, print)
+        dry_run(config, data, device, print)
         return
-    folder = arguments.out or build.RUNS / config.name
-    build.open_for_training(folder, config)
-    trainer = build.build_trainer(config, data, folder, device)
+    folder = arguments.out or RUNS / config.name
+    open_for_training(folder, config)
+    trainer = build_trainer(config, data, folder, device)
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
-    images = f"{len(data.train)} images, {build.describe_points(config)}"
+    images = f"{len(data.train)} images, {describe_points(config)}"
     print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
     trainer.run()
     print(f"{folder}: {trainer.step} steps done, pictures in {folder / 'samples'}")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from infdiff import build
+from infdiff.build.check import check_latent
+from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
+from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.config import load_config
 
@@ -26,15 +28,15 @@ def main() -> None:
     parser.add_device()
     parser.add_argument("overrides", nargs="*", metavar="latent.key=value", help="any setting of the latent model")
     arguments = parser.parse_intermixed_args()
-    trained = build.Run.load(arguments.run or build.newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
     given = load_config(trained.folder / "config.yaml", [*steps, *arguments.overrides])
     config = replace(trained.config, latent=given.latent)
-    build.check_latent(config, arguments.overrides)
-    folder = build.open_latent_folder(trained, config)
+    check_latent(config, arguments.overrides)
+    folder = open_latent_folder(trained, config)
     with tqdm(unit="image", desc="encoding", disable=None) as bar:
-        codes = build.encode_run(trained, folder, bar.reset, bar.update)
-    trainer = build.build_latent_trainer(config, codes, folder, trained.device)
+        codes = encode_run(trained, folder, bar.reset, bar.update)
+    trainer = build_latent_trainer(config, codes, folder, trained.device)
     parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
     counts = f"{len(codes.train)} codes, {len(codes.validation)} held out"
     print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)

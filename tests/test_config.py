@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from infdiff.build import build_modules, check_config, config_warnings, point_count
-from infdiff.build.sizes import resolutions
+from infdiff.build.check import check_config, config_warnings
+from infdiff.build.objects import build_modules
+from infdiff.build.sizes import point_count, resolutions
 from infdiff.config import CONFIG_FOLDER, Config, config_differences, load_config, save_config
 from infdiff.errors import UserError
 from tests.conftest import TINY_GRID

@@ -5,8 +5,10 @@ import sys
 import pytest
 import torch
 
-from infdiff.build import build_data, build_modules, check_config, default_batch, point_count
 from infdiff.build import small_evaluation as module
+from infdiff.build.check import check_config, default_batch
+from infdiff.build.objects import build_data, build_modules
+from infdiff.build.sizes import point_count
 from infdiff.build.small_evaluation import SmallEvaluation
 from infdiff.build.system import system_of
 from infdiff.build.training import drawn_at_training_size

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from infdiff.build import build_modules, check_config
+from infdiff.build.check import check_config
+from infdiff.build.objects import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.build import build_modules
+from infdiff.build.objects import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.models.tiled import _BlockInStrips, _Memory
 from infdiff.points import all_points

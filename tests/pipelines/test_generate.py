@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.build import build_modules, system_of
+from infdiff.build.objects import build_modules
+from infdiff.build.system import system_of
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError

@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.build import Run, build_data, build_trainer, check_config
+from infdiff.build.check import check_config
 from infdiff.build.mixture import TrainingData
+from infdiff.build.objects import build_data
+from infdiff.build.run import Run
 from infdiff.build.sizes import training_weights
+from infdiff.build.training import build_trainer
 from infdiff.config import CONFIG_FOLDER, config_differences, load_config
 from infdiff.data.upsampled import Enlarged
 from infdiff.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import infdiff
-from infdiff.build import Run
+from infdiff.build.run import Run
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
