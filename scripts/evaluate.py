@@ -23,7 +23,7 @@ from infdiff.build.evaluated_run import Share
 from infdiff.build.evaluation_tasks import TASKS
 from infdiff.build.real_images import SPLITS
 from infdiff.cli import Parser, choose_device, output_file, positive, run, size_argument
-from infdiff.eval import compare, features
+from infdiff.metrics import compare, features
 
 
 def main() -> None:

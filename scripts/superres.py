@@ -18,10 +18,10 @@ from infdiff.build.check import check_enlarging, tile_rows
 from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.coordinates import format_size
-from infdiff.eval.similarity import psnr
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_picture
 from infdiff.images.write import save_with_record
+from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 
 

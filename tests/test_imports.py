@@ -26,7 +26,8 @@ ALLOWED = {
     "data": {"errors", "coordinates", "seeding", "images"},
     "training": {"errors", "coordinates", "seeding", "images", "points", "diffusion"},
     "pipelines": {"errors", "freed_memory", "coordinates", "seeding", "images", "points", "diffusion", "data"},
-    "eval": {"errors", "coordinates", "ops", "peak_memory", "points"},
+    "eval": {"errors", "metrics", "coordinates", "ops", "peak_memory", "points"},
+    "metrics": {"errors", "coordinates"},
     "doctor": {"cli", "errors", "coordinates", "ops", "points"},
     "config": {"errors", "training"},
     "build": None,  # anything

@@ -14,7 +14,7 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import CACHES
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.eval.spectrum import SMALLEST_SPECTRUM
+from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
 UPSCALES = ("none", "bilinear")
 _SAMPLING_OPTIONS = ("sampler", "steps", "eta", "churn", "truncation")

@@ -22,8 +22,8 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
 from infdiff.eval import scores
-from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.report import Subject, save_report
+from infdiff.metrics.features import FeatureNetwork
 from infdiff.training.log import read_log
 
 

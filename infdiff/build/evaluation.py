@@ -14,12 +14,12 @@ from infdiff.build.real_images import Part, RealImages, describe_real
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
-from infdiff.eval import damage
-from infdiff.eval.compare import FEWEST, METRICS, Described, Subject, compare, describe, doubts
-from infdiff.eval.distances import frechet_distance
-from infdiff.eval.features import FeatureNetwork
 from infdiff.eval.looks import Look
-from infdiff.eval.similarity import psnr, ssim
+from infdiff.metrics import corruptions
+from infdiff.metrics.compare import FEWEST, METRICS, Described, Subject, compare, describe, doubts
+from infdiff.metrics.distances import frechet_distance
+from infdiff.metrics.features import FeatureNetwork
+from infdiff.metrics.similarity import psnr, ssim
 
 _BATCH = 64
 
@@ -80,7 +80,7 @@ class Evaluation:
         self._add(Subject(halves[0], halves[1]), "every other image", size, size)
         if self.real.split == "train" and len(self.real.held_out) >= FEWEST:
             self._add(Subject(self._real(self.real.held_out, size), real), "unseen images", size, size)
-        for name, function in damage.DAMAGES.items():
+        for name, function in corruptions.DAMAGES.items():
             worse = describe(self.network, map(function, part.batches(size)), self.on_images)
             self._add(Subject(worse, real), name, size, size)
 

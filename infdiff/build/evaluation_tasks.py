@@ -15,9 +15,9 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
-from infdiff.eval import damage
-from infdiff.eval.compare import FEWEST
 from infdiff.images.sample_folder import SHEET
+from infdiff.metrics import corruptions
+from infdiff.metrics.compare import FEWEST
 
 # SSIM's window: the largest thing that has to fit.
 SMALLEST = 11
@@ -120,7 +120,7 @@ def score_enlarged(evaluation: Evaluation, maker: Maker, small: Size, sizes: Seq
     def methods(size: Size, made: Made) -> dict[str, Images]:
         return {
             "guided": made.take,
-            "bicubic": lambda numbers: damage.enlarge(reduced(truth.take(numbers, size), small), size),
+            "bicubic": lambda numbers: corruptions.enlarge(reduced(truth.take(numbers, size), small), size),
         }
 
     _score_pairs(evaluation, truth, sizes, lambda size: maker.enlarged(truth, small, size), methods)

@@ -10,10 +10,10 @@ from torch import Tensor
 from infdiff.build.real_images import Part
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
-from infdiff.eval.compare import Described
 from infdiff.eval.looks import Beside, Look
-from infdiff.eval.neighbours import nearest
 from infdiff.images.write import contact_sheet
+from infdiff.metrics.compare import Described
+from infdiff.metrics.neighbours import nearest
 
 # A sheet is at most so many pixels wide, and so many images.
 _WIDEST = 2048

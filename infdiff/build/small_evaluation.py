@@ -16,10 +16,10 @@ from infdiff.config import Config
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.errors import UserError
-from infdiff.eval.distances import squared_mmd
-from infdiff.eval.features import DEFAULT, FeatureNetwork, load_network
-from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
 from infdiff.images.pixels import to_uint8
+from infdiff.metrics.distances import squared_mmd
+from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
+from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.previews import Draw
 from infdiff.seeding import generator_for

@@ -11,8 +11,8 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from infdiff.eval.compare import Described
-from infdiff.eval.distances import Gaussian
+from infdiff.metrics.compare import Described
+from infdiff.metrics.distances import Gaussian
 from infdiff.ops.gpu.nvrtc import cache_folder
 
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from infdiff.coordinates import parse_size
-from infdiff.eval.compare import LEGEND
-from infdiff.eval.spectrum import FIRST_RING
+from infdiff.metrics.compare import LEGEND
+from infdiff.metrics.spectrum import FIRST_RING
 
 # Seen well on white and on black.
 COLOURS = ("#3a86d4", "#d9791a", "#2a9d74", "#a56cc9", "#d14d5b", "#8a8f3c")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from infdiff.coordinates import parse_size
 from infdiff.errors import UserError
-from infdiff.eval.compare import COSTS, LEGEND, MORE_IS_BETTER
 from infdiff.eval.looks import Look
 from infdiff.eval.plots import plot_losses, plot_quality, plot_spectra
+from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER
 
 _TEMPLATE = "report.html"
 

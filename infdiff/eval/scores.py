@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infdiff.eval.compare import COSTS, LEGEND
+from infdiff.metrics.compare import COSTS, LEGEND
 
 _WIDTH = 120
 _PLAIN = ("run", "what", "size", "at", "images", "real", "broken")

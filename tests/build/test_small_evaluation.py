@@ -15,9 +15,9 @@ from infdiff.build.training import drawn_at_training_size
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
-from infdiff.eval.compare import Subject, compare, describe
-from infdiff.eval.features import load_network
 from infdiff.images.pixels import to_uint8
+from infdiff.metrics.compare import Subject, compare, describe
+from infdiff.metrics.features import load_network
 from infdiff.pipelines.generate import encode, generate
 from infdiff.seeding import generator_for
 from tests.conftest import TINY

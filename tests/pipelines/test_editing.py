@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.eval.similarity import psnr
+from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.inpaint import encode_visible, paste
 from infdiff.pipelines.super_resolve import back_project, reduce
 

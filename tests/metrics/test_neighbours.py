@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from infdiff.eval import neighbours
-from infdiff.eval.neighbours import mean_distance, memorisation, nearest, precision_and_recall
+from infdiff.metrics import neighbours
+from infdiff.metrics.neighbours import mean_distance, memorisation, nearest, precision_and_recall
 
 
 @pytest.fixture(params=[5, 1024], ids=["few rows at once", "all rows"])

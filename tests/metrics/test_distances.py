@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from infdiff.eval.distances import Gaussian, frechet_distance, kernel_distance, squared_mmd
+from infdiff.metrics.distances import Gaussian, frechet_distance, kernel_distance, squared_mmd
 
 
 def with_moments(mean, root):

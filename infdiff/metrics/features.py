@@ -99,7 +99,9 @@ class _ThroughFidelity:
             with _quietly(), _refusing_pickles() if self.only_tensors else contextlib.nullcontext():
                 network: nn.Module = constructor(self.registered, [self.layer])
         except Exception as error:  # downloads fail in many ways: URLError, RuntimeError (hash), OSError, zip files, …
-            command = f"""python -c "from infdiff.eval.features import load_network; load_network('{name}')" """.strip()
+            command = (
+                f"""python -c "from infdiff.metrics.features import load_network; load_network('{name}')" """.strip()
+            )
             raise UserError(
                 f"--network {name}: its weights are not in {torch.hub.get_dir()} and cannot be downloaded "
                 f"({_first_line(error)}): where there is a network, {command} puts them there; "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
+from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 
 
 def pictures(values):

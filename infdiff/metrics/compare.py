@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.eval.distances import Gaussian, frechet_distance, kernel_distance
-from infdiff.eval.features import FeatureNetwork
-from infdiff.eval.neighbours import mean_distance, memorisation, nearest, precision_and_recall
-from infdiff.eval.spectrum import radial_spectrum, spectrum_distance
+from infdiff.metrics.distances import Gaussian, frechet_distance, kernel_distance
+from infdiff.metrics.features import FeatureNetwork
+from infdiff.metrics.neighbours import mean_distance, memorisation, nearest, precision_and_recall
+from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 
 # Precision and recall look at the third nearest neighbour, which at least five images have.
 FEWEST = 5

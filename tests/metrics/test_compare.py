@@ -8,12 +8,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from infdiff.errors import UserError
-from infdiff.eval import damage, scores
-from infdiff.eval.compare import LEGEND, METRICS, Described, Subject, choose_metrics, compare, describe, doubts
-from infdiff.eval.distances import Gaussian, frechet_distance
-from infdiff.eval.features import FeatureNetwork
+from infdiff.eval import scores
 from infdiff.eval.kept import kept_description
-from infdiff.eval.spectrum import radial_spectrum
+from infdiff.metrics import corruptions
+from infdiff.metrics.compare import LEGEND, METRICS, Described, Subject, choose_metrics, compare, describe, doubts
+from infdiff.metrics.distances import Gaussian, frechet_distance
+from infdiff.metrics.features import FeatureNetwork
+from infdiff.metrics.spectrum import radial_spectrum
 
 # A network of two features: the mean and the standard deviation of the pixels.
 NETWORK = FeatureNetwork(
@@ -81,20 +82,20 @@ def test_fewer_images_than_features_are_warned_of():
 
 
 def test_blur_is_pillows_and_a_constant_stays(generator):
-    smooth = damage.blur(images(1, generator, (24, 20)))
+    smooth = corruptions.blur(images(1, generator, (24, 20)))
     picture = Image.fromarray(images(1, torch.Generator().manual_seed(0), (24, 20))[0].permute(1, 2, 0).numpy())
     expected = np.asarray(picture.filter(ImageFilter.GaussianBlur(1))).astype(int)
     # Pillow's is an approximation by boxes.
     assert np.abs(smooth[0].permute(1, 2, 0).numpy().astype(int) - expected)[4:-4, 4:-4].mean() < 3
     flat = torch.full((1, 3, 9, 9), 77, dtype=torch.uint8)
-    assert all((function(flat) == 77).all() for name, function in damage.DAMAGES.items() if name != "noise")
+    assert all((function(flat) == 77).all() for name, function in corruptions.DAMAGES.items() if name != "noise")
 
 
 def test_bicubic_damage_is_pillows(generator):
     image = images(1, generator, (32, 32))
     picture = Image.fromarray(image[0].permute(1, 2, 0).numpy())
     small = picture.resize((8, 8), Image.Resampling.BICUBIC).resize((32, 32), Image.Resampling.BICUBIC)
-    found = damage.through_smaller(image, 4)[0].permute(1, 2, 0).numpy().astype(int)
+    found = corruptions.through_smaller(image, 4)[0].permute(1, 2, 0).numpy().astype(int)
     difference = np.abs(found - np.asarray(small))
     # Pillow rounds after each of its four passes.
     assert difference.max() <= 2
@@ -103,8 +104,8 @@ def test_bicubic_damage_is_pillows(generator):
 
 def test_noise_is_new_for_every_batch_and_the_same_again(generator):
     first, second = images(64, generator, (32, 32)), images(64, generator, (32, 32))
-    a, b = damage.noise(first), damage.noise(second)
-    assert torch.equal(a, damage.noise(first))
+    a, b = corruptions.noise(first), corruptions.noise(second)
+    assert torch.equal(a, corruptions.noise(first))
     assert (a == b).float().mean() < 0.01
     assert a.float().mean() == pytest.approx(127.5, abs=1)
     assert a.float().var() == pytest.approx((256**2 - 1) / 12, rel=0.01)
@@ -117,7 +118,7 @@ def test_more_damage_is_further_away(generator):
     true = describe(NETWORK, [real])
     spectra = [
         compare(Subject(describe(NETWORK, [function(real)]), true), ["spectrum"])["spectrum"]
-        for name, function in damage.DAMAGES.items()
+        for name, function in corruptions.DAMAGES.items()
         if name.startswith("bicubic")
     ]
     assert 0 < spectra[0] < spectra[1] < spectra[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from infdiff.eval.similarity import psnr, ssim
+from infdiff.metrics.similarity import psnr, ssim
 
 
 def test_psnr():

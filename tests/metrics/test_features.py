@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from infdiff.errors import UserError
-from infdiff.eval.features import NETWORKS, features_of, load_network
+from infdiff.metrics.features import NETWORKS, features_of, load_network
 
 
 @pytest.fixture(scope="module")
