@@ -17,12 +17,11 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build import benchmark
+from infdiff.benchmark import operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark.step_report import StepReport
 from infdiff.cli import Parser, choose_device, numbers, output_file, positive, run, size_argument
 from infdiff.config import CONFIG_FOLDER, Config, load_config
 from infdiff.errors import UserError
-from infdiff.eval import operators, paper_tables, table, timing
-from infdiff.eval.step_report import StepReport
 
 OPS = """Time every operator with every backend that runs here, forward and with backward.
 
@@ -103,12 +102,12 @@ def time_operators(arguments: Namespace) -> None:
     with tqdm(total=len(pairs), unit="case", disable=None) as bar:
         rows, too_large = timing.time_cases(pairs, device, seed, repeat, bar.update)
     left_out += too_large
-    about = {"infdiff": __version__} | table.environment(device, seed, repeat)
+    about = {"infdiff": __version__} | operator_table.environment(device, seed, repeat)
     if arguments.json is not None:
-        table.save_rows(arguments.json, about, rows, left_out, copy)
+        operator_table.save_rows(arguments.json, about, rows, left_out, copy)
     if arguments.profile is not None:
         timing.trace(pairs, device, seed, arguments.profile)
-    print(table.as_text(about, rows, left_out, copy))
+    print(operator_table.as_text(about, rows, left_out, copy))
 
 
 def time_steps(arguments: Namespace) -> None:
@@ -128,7 +127,7 @@ def time_steps(arguments: Namespace) -> None:
         before = timing.matrix_rate(device, plans[0].dtype)
         costs, *others = [plan.run(bar.update) for plan in plans]
     rate = max(before, timing.matrix_rate(device, plans[0].dtype))
-    about = {"infdiff": __version__} | table.environment(device, arguments.seed, arguments.repeat)
+    about = {"infdiff": __version__} | operator_table.environment(device, arguments.seed, arguments.repeat)
     about |= {"config": config.name}
     report = StepReport(about, rate, plans[0].settings, costs, paper, arguments.against, *others)
     if arguments.json is not None:
@@ -138,18 +137,18 @@ def time_steps(arguments: Namespace) -> None:
 
 def plan_of(
     arguments: Namespace, config: Config, paper: paper_tables.PaperTable | None, device: torch.device
-) -> benchmark.Plan:
+) -> steps.Plan:
     """What the arguments say is to be measured."""
     sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
     batch = None if arguments.batch is None else positive("--batch", arguments.batch)
     if arguments.WHAT == "sample":
-        return benchmark.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
+        return steps.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
     if paper is None:
         parts = numbers("--subsample", arguments.subsample)
-        return benchmark.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
+        return steps.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
     if sizes or arguments.subsample:
         raise UserError("--table: it says the sizes and the parts of the pixels itself; give no --res and --subsample")
-    return benchmark.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)
+    return steps.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)
 
 
 if __name__ == "__main__":

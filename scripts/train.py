@@ -14,8 +14,8 @@ Everything is kept in the run directory. The same command again continues where 
 import sys
 from pathlib import Path
 
+from infdiff.benchmark.dry_run import dry_run
 from infdiff.build.check import check_config, config_warnings
-from infdiff.build.dry_run import dry_run
 from infdiff.build.objects import build_data
 from infdiff.build.run import RUNS, open_for_training
 from infdiff.build.sizes import describe_points

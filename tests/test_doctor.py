@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from infdiff import doctor, ops
-from infdiff.eval.operators import OPERATORS, route_of
+from infdiff.benchmark.operators import OPERATORS, route_of
 from tests.conftest import assert_one_line_error
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from infdiff.eval.operators import OPERATORS
+from infdiff.benchmark.operators import OPERATORS
 from tests.conftest import ROOT, TINY, assert_one_line_error
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from infdiff.build.dry_run import cost_of, describe
+from infdiff.benchmark.dry_run import cost_of, describe
 from infdiff.config import CONFIG_FOLDER, load_config
 from tests.conftest import TINY, TINY_GRID
 

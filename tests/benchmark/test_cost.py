@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infdiff.eval.laps import WARM_UP, Laps, repeats, time_steps
-from infdiff.eval.paper_tables import TABLES
-from infdiff.eval.step_report import StepReport
-from infdiff.eval.steps import Cost, Setting
-from infdiff.eval.timing import Timing, matrix_rate
+from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
+from infdiff.benchmark.paper_tables import TABLES
+from infdiff.benchmark.step_report import StepReport
+from infdiff.benchmark.timing import Timing, matrix_rate
 
 CPU = torch.device("cpu")
 SETTING = Setting((64, 64), (32, 32), 4.0, 8)
@@ -36,7 +36,7 @@ def test_long_steps_are_timed_twice_and_short_ones_as_often_as_asked():
 
 def test_laps_are_the_times_between_marks(monkeypatch):
     clock = iter([10.0, 10.02, 10.1, 10.13])
-    monkeypatch.setattr("infdiff.eval.laps.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("infdiff.benchmark.laps.time.perf_counter", lambda: next(clock))
     laps = Laps(CPU)
     for _ in range(4):
         laps.mark()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infdiff.benchmark.cost import Cost, Setting
 from infdiff.coordinates import Size, format_size
-from infdiff.eval.steps import Cost, Setting
 
 
 @dataclass(frozen=True)

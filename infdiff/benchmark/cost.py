@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infdiff.benchmark.timing import Timing
 from infdiff.coordinates import Size, format_size
-from infdiff.eval.timing import Timing
 
 
 @dataclass(frozen=True)

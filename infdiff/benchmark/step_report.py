@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infdiff.eval.paper_tables import PaperTable
+from infdiff.benchmark.cost import Cost, Setting, costs_as_text
+from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.eval.scores import save_json
-from infdiff.eval.steps import Cost, Setting, costs_as_text
 
 _LEGEND = """\
 rate: the part of the pixels that is trained on. ms a step: the median; spread: between the quartiles.

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infdiff.build import benchmark
-from infdiff.build.benchmark import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
+from infdiff.benchmark import steps
+from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.laps import WARM_UP
+from infdiff.benchmark.paper_tables import TABLES
+from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
+from infdiff.benchmark.timing import Timing
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.errors import UserError
-from infdiff.eval.laps import WARM_UP
-from infdiff.eval.paper_tables import TABLES
-from infdiff.eval.steps import Cost, Setting
-from infdiff.eval.timing import Timing
 from infdiff.training.trainer import Trainer
 from tests.conftest import TINY
 
@@ -37,7 +37,7 @@ def test_what_is_timed_is_the_trainers_own_step(config, monkeypatch):
 
     monkeypatch.setattr(Trainer, "_train_step", counted)
     (setting,) = plan_training(config, CPU, 3).settings
-    cost = benchmark.training_cost(config, setting, CPU, 3)
+    cost = steps.training_cost(config, setting, CPU, 3)
     # The last one is the one whose FLOP are counted.
     assert [number for number, _, _ in steps] == list(range(WARM_UP + 3 + 1))
     assert all(moved and averaged for _, moved, averaged in steps)
@@ -92,7 +92,7 @@ def test_the_memory_of_a_batch_decides_how_large_it_is(config, monkeypatch):
         peak = 100_000_000 + 7_000_000 * setting.batch + 10_000 * setting.batch**2
         return Cost(setting, Timing(1.0, 1.0, 0.0, 2), 1, peak, 1, setting.batch)
 
-    monkeypatch.setattr(benchmark, "training_cost", cost)
+    monkeypatch.setattr(steps, "training_cost", cost)
     setting = Setting((16, 16), (8, 8), 4.0, 0)
     found = fitted_cost(config, setting, CPU, 2, 1_000_000_000)
     assert found.peak_bytes <= 1_000_000_000
@@ -103,14 +103,14 @@ def test_the_memory_of_a_batch_decides_how_large_it_is(config, monkeypatch):
 
 
 def test_a_setting_that_the_device_cannot_hold_is_left_out(config, monkeypatch):
-    cost = benchmark.training_cost
+    cost = steps.training_cost
 
     def full(config, setting, *others):
         if setting.batch == 64:
             raise torch.OutOfMemoryError("too much")
         return cost(config, setting, *others)
 
-    monkeypatch.setattr(benchmark, "training_cost", full)
+    monkeypatch.setattr(steps, "training_cost", full)
     assert plan_training(config, CPU, 1, subsamples=[1, 2], batch=64).run() == [None, None]
     assert plan_training(config, CPU, 1, batch=2).run()[0].flop > 0
 

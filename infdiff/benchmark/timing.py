@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from infdiff.eval.operators import Case, backends_of, prepare
+from infdiff.benchmark.operators import Case, backends_of, prepare
 
 _WARM_UP = 3
 # A call is not repeated for longer than this many seconds, but at least twice.

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from infdiff.benchmark.operators import Case
+from infdiff.benchmark.timing import LeftOut, Row
 from infdiff.coordinates import format_size
 from infdiff.eval import scores
-from infdiff.eval.operators import Case
-from infdiff.eval.timing import LeftOut, Row
 from infdiff.ops import torchsparse_backend
 from infdiff.ops.gpu import launch
 

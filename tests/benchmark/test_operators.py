@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from infdiff import ops
-from infdiff.eval import operators, table, timing
-from infdiff.eval.operators import CONVOLUTIONS, OPERATORS, PLANS, QUICK_PLANS, Case, Plan
+from infdiff.benchmark import operator_table, operators, timing
+from infdiff.benchmark.operators import CONVOLUTIONS, OPERATORS, PLANS, QUICK_PLANS, Case, Plan
 from infdiff.points import draw_points
 
 CPU = torch.device("cpu")
@@ -211,8 +211,8 @@ def test_the_table_has_every_row_and_fits_140_columns(monkeypatch):
         for case, backend in pairs
         for direction in ("forward", "forward+backward")
     ]
-    about = table.environment(CPU, 0, 20)
-    text = table.as_text(about, rows, left_out, copy=4e12)
+    about = operator_table.environment(CPU, 0, 20)
+    text = operator_table.as_text(about, rows, left_out, copy=4e12)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 140
     assert sum(" forward " in line or " +backward " in line for line in lines) == len(rows)
@@ -225,20 +225,20 @@ def test_the_table_has_every_row_and_fits_140_columns(monkeypatch):
 
 def test_bandwidth_and_share_are_bytes_over_time(tmp_path):
     row = timing.Row(DEPTHWISE, "auto", "dense", "forward", timing.Timing(2.0, 1.5, 0.25, 9), 3_000_000)
-    record = table.record_of(row, copy=3e9)
+    record = operator_table.record_of(row, copy=3e9)
     assert record["gb_per_s"] == pytest.approx(1.5)
     assert record["share_of_copy"] == pytest.approx(0.5)
     assert record["ns_per_point"] == pytest.approx(2e6 / 32)
     assert record["density"] == 0.25
     left_out = [timing.LeftOut(DEPTHWISE, "torchsparse", "it is not there")]
-    table.save_rows(tmp_path / "a.json", table.environment(CPU, 3, 9), [row], left_out, copy=3e9)
+    operator_table.save_rows(tmp_path / "a.json", operator_table.environment(CPU, 3, 9), [row], left_out, copy=3e9)
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["environment"]["copy_gb_per_s"] == 3
     assert (content["environment"]["seed"], content["environment"]["repeat"]) == (3, 9)
     assert content["results"] == [record]
     assert content["left_out"][0]["why"] == "it is not there"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert table.record_of(row, copy=None)["share_of_copy"] is None
+    assert operator_table.record_of(row, copy=None)["share_of_copy"] is None
 
 
 def test_a_trace_names_each_pass(tmp_path):

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from infdiff.eval.timing import Timing
+from infdiff.benchmark.timing import Timing
 
 # Steps that are not measured: the first ones choose algorithms, allocate and fill caches.
 WARM_UP = 2

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from infdiff import ops
-from infdiff.eval import flops
-from infdiff.eval.flops import flop_of
+from infdiff.benchmark import flops
+from infdiff.benchmark.flops import flop_of
 from infdiff.models import SparseUNet
 from infdiff.nn.attention import GridAttention
 from infdiff.ops.nearest_points import nearest_points

@@ -11,6 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.flops import flop_of
+from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
+from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.build.check import check_config, default_batch, sampling_options, tile_rows
 from infdiff.build.objects import Data, build_modules
 from infdiff.build.sizes import batch_sizes, training_size
@@ -20,10 +24,6 @@ from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, Model
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
-from infdiff.eval.flops import flop_of
-from infdiff.eval.laps import WARM_UP, Laps, repeats, time_steps
-from infdiff.eval.paper_tables import PaperTable
-from infdiff.eval.steps import Cost, Setting
 from infdiff.peak_memory import PeakMemory
 
 # Images to draw batches from: reading them is part of a step, what they show is not.
