@@ -5,5 +5,9 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["infdiff*"]), "infdiff.cuda"],
     package_dir={"infdiff.cuda": "cuda"},
-    package_data={"infdiff.data": ["demo_faces/*"], "infdiff.eval": ["report.html"], "infdiff.cuda": ["*.cu", "*.cuh"]},
+    package_data={
+        "infdiff.data": ["demo_faces/*"],
+        "infdiff.evaluation": ["report.html"],
+        "infdiff.cuda": ["*.cu", "*.cuh"],
+    },
 )

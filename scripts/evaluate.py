@@ -18,11 +18,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from infdiff.build.evaluate import Request, evaluate, finish
-from infdiff.build.evaluated_run import Share
-from infdiff.build.evaluation_tasks import TASKS
-from infdiff.build.real_images import SPLITS
 from infdiff.cli import Parser, choose_device, output_file, positive, run, size_argument
+from infdiff.evaluation.evaluate import Request, evaluate, finish
+from infdiff.evaluation.generated import Share
+from infdiff.evaluation.real_images import SPLITS
+from infdiff.evaluation.tasks import TASKS
 from infdiff.metrics import compare, features
 
 

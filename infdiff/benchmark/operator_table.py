@@ -14,7 +14,7 @@ import torch
 from infdiff.benchmark.operators import Case
 from infdiff.benchmark.timing import LeftOut, Row
 from infdiff.coordinates import format_size
-from infdiff.eval import scores
+from infdiff.evaluation import table
 from infdiff.ops import torchsparse_backend
 from infdiff.ops.gpu import launch
 
@@ -76,7 +76,7 @@ def save_rows(
         "results": [record_of(row, copy) for row in rows],
         "left_out": [asdict(entry.case) | {"backend": entry.backend, "why": entry.why} for entry in left_out],
     }
-    scores.save_json(path, content)
+    table.save_json(path, content)
 
 
 def as_text(about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None = None) -> str:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from infdiff.errors import UserError
-from infdiff.eval import scores
-from infdiff.eval.kept import kept_description
+from infdiff.evaluation import table
+from infdiff.evaluation.cache import kept_description
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import LEGEND, METRICS, Described, Subject, choose_metrics, compare, describe, doubts
 from infdiff.metrics.distances import Gaussian, frechet_distance
@@ -160,13 +160,13 @@ def test_the_table_has_columns_for_what_there_is(tmp_path):
         {"what": "images", "size": "64", "at": "64", "images": 9, "frechet": 12.3456, "broken": [3, 4]},
         {"what": "images", "size": "128", "at": "96", "images": 9, "kid": float("nan")},
     ]
-    lines = scores.as_text(rows, ["few images: " + "so very few " * 20]).splitlines()
+    lines = table.as_text(rows, ["few images: " + "so very few " * 20]).splitlines()
     assert lines[0].split() == ["size", "at", "images", "broken", "frechet", "kid"]
     assert lines[1].split() == ["64", "64", "9", "2", "12.35"]
     assert lines[2].split() == ["128", "96", "9", "nan"]
     assert max(map(len, lines)) <= 120
     assert any(line.startswith("warning: few images") for line in lines)
-    scores.save_json(tmp_path / "a.json", {"results": rows})
+    table.save_json(tmp_path / "a.json", {"results": rows})
     assert '"kid": null' in (tmp_path / "a.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 

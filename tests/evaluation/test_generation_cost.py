@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from infdiff.build.kept_cost import MadeCost, keeping_cost
 from infdiff.errors import UserError
+from infdiff.evaluation.generation_cost import MadeCost, keeping_cost
 
 CPU = torch.device("cpu")
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.build.look_at import look_at_pairs, look_at_pictures
-from infdiff.build.real_images import Part, RealImages, describe_real
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
-from infdiff.eval.looks import Look
+from infdiff.evaluation.examples import look_at_pairs, look_at_pictures
+from infdiff.evaluation.looks import Look
+from infdiff.evaluation.real_images import Part, RealImages, describe_real
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import FEWEST, METRICS, Described, Subject, compare, describe, doubts
 from infdiff.metrics.distances import frechet_distance

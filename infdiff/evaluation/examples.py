@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from infdiff.build.real_images import Part
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
-from infdiff.eval.looks import Beside, Look
+from infdiff.evaluation.looks import Beside, Look
+from infdiff.evaluation.real_images import Part
 from infdiff.images.write import contact_sheet
 from infdiff.metrics.compare import Described
 from infdiff.metrics.neighbours import nearest

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from infdiff.coordinates import parse_size
 from infdiff.errors import UserError
-from infdiff.eval.looks import Look
-from infdiff.eval.plots import plot_losses, plot_quality, plot_spectra
+from infdiff.evaluation.looks import Look
+from infdiff.evaluation.plots import plot_losses, plot_quality, plot_spectra
 from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER
 
 _TEMPLATE = "report.html"
@@ -60,7 +60,7 @@ def as_html(subjects: Sequence[Subject], command: str, facts: dict[str, Any]) ->
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "picture": _picture, "plain": _plain}
-    template = environment.from_string(resources.files("infdiff.eval").joinpath(_TEMPLATE).read_text())
+    template = environment.from_string(resources.files("infdiff.evaluation").joinpath(_TEMPLATE).read_text())
     rows = _rows(subjects)
     names = [name for name in LEGEND if any(name in row for row in rows)]
     looks = [(subject, look) for subject in subjects for look in subject.looks]

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.build.check import check_enlarging, default_batch, tile_rows
-from infdiff.build.kept_cost import MadeCost, keeping_cost
-from infdiff.build.real_images import Part
 from infdiff.build.run import Run
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source
 from infdiff.data.store import to_tensor
 from infdiff.errors import UserError
+from infdiff.evaluation.generation_cost import MadeCost, keeping_cost
+from infdiff.evaluation.real_images import Part
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
 

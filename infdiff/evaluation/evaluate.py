@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.build import evaluation_tasks as tasks
 from infdiff.build.check import sampling_options
-from infdiff.build.evaluated_run import Maker, Share
-from infdiff.build.evaluation import Evaluation
 from infdiff.build.run import Run, newest_run
 from infdiff.build.sizes import training_weights
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.errors import UserError
-from infdiff.eval import scores
-from infdiff.eval.report import Subject, save_report
+from infdiff.evaluation import table
+from infdiff.evaluation import tasks as tasks
+from infdiff.evaluation.generated import Maker, Share
+from infdiff.evaluation.report import Subject, save_report
+from infdiff.evaluation.results import Evaluation
 from infdiff.metrics.features import FeatureNetwork
 from infdiff.training.log import read_log
 
@@ -136,10 +136,10 @@ def finish(
     about |= {"network": {"name": network.name, "version": network.version}, "device": str(request.device)}
     if json is not None:
         runs = {"runs": [one.about for one in found]}
-        scores.save_json(json, about | runs | {"warnings": warnings, "results": results})
+        table.save_json(json, about | runs | {"warnings": warnings, "results": results})
     if report is not None:
         facts = {key: value for key, value in about.items() if key not in ("command", "network")}
         facts |= {"features": f"{network.name} ({network.version})"}
         subjects = [one.subject() for one in found]
         save_report(report, subjects, shlex.join(["python", *command]), facts)
-    return scores.as_text(results, warnings)
+    return table.as_text(results, warnings)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from infdiff.errors import UserError
-from infdiff.eval.looks import Beside, Look
-from infdiff.eval.report import Subject, as_html, save_report
+from infdiff.evaluation.looks import Beside, Look
+from infdiff.evaluation.report import Subject, as_html, save_report
 
 SECTIONS = ["scores", "quality", "spectra", "losses", "samples", "neighbours", "cost", "configuration", "command"]
 VOID = {"meta", "img", "link", "br"}

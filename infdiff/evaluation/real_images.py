@@ -17,7 +17,7 @@ from infdiff.data.batches import ImageSet, first_batches, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
-from infdiff.eval.kept import kept_description
+from infdiff.evaluation.cache import kept_description
 from infdiff.images.transforms import RESIZE_FILTER, size_of_crop
 from infdiff.metrics.compare import FEWEST, Described, describe
 from infdiff.metrics.features import FeatureNetwork

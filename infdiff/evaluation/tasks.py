@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infdiff.build import real_images
-from infdiff.build.evaluated_run import Made, Maker, reduced
-from infdiff.build.evaluation import Evaluation, Images
-from infdiff.build.real_images import Part, RealImages
 from infdiff.build.sizes import training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
+from infdiff.evaluation import real_images
+from infdiff.evaluation.generated import Made, Maker, reduced
+from infdiff.evaluation.real_images import Part, RealImages
+from infdiff.evaluation.results import Evaluation, Images
 from infdiff.images.sample_folder import SHEET
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import FEWEST

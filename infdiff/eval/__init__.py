@@ -1,1 +1,0 @@
-"""Measuring what the package does: how good its images are, and how fast its operators."""
