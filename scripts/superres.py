@@ -14,13 +14,13 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build.check import check_enlarging, tile_rows
 from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_picture
 from infdiff.images.write import save_with_record
+from infdiff.methods.checks import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 

@@ -15,15 +15,15 @@ from infdiff.benchmark.cost import Cost, Setting
 from infdiff.benchmark.flops import flop_of
 from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.benchmark.paper_tables import PaperTable
-from infdiff.build.check import check_config, default_batch, sampling_options, tile_rows
 from infdiff.build.objects import Data, build_modules
-from infdiff.build.sizes import batch_sizes, training_size
-from infdiff.build.system import system_of
 from infdiff.build.training import build_trainer
 from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
+from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
+from infdiff.methods.method import system_of
+from infdiff.methods.sizes import batch_sizes, training_size
 from infdiff.peak_memory import PeakMemory
 
 # Images to draw batches from: reading them is part of a step, what they show is not.

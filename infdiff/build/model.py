@@ -11,21 +11,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from infdiff.build.check import (
+from infdiff.build.latent_model import LatentModel, latent_folder
+from infdiff.build.run import Run
+from infdiff.cli import choose_device
+from infdiff.coordinates import Size, parse_size
+from infdiff.data import codes
+from infdiff.errors import UserError
+from infdiff.images.convert import from_images, to_images, to_mask
+from infdiff.methods.checks import (
     check_enlarging,
     check_guidance,
     default_batch,
     sampling_options,
     tile_rows,
 )
-from infdiff.build.latent_model import LatentModel, latent_folder
-from infdiff.build.run import Run
-from infdiff.build.sizes import training_size
-from infdiff.cli import choose_device
-from infdiff.coordinates import Size, parse_size
-from infdiff.data import codes
-from infdiff.errors import UserError
-from infdiff.images.convert import from_images, to_images, to_mask
+from infdiff.methods.sizes import training_size
 
 _KEPT = ("ema_denoiser.safetensors", "ema_encoder.safetensors")
 

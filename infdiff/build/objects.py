@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from infdiff.build.sizes import resolutions, training_size
-from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
+from infdiff.methods.method import system_of
+from infdiff.methods.sizes import resolutions, training_size
 
 
 def build_modules(config: Config) -> dict[str, nn.Module]:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from infdiff.build.latent_model import LatentModel
 from infdiff.build.objects import build_data, build_modules
-from infdiff.build.sizes import point_count, training_size
-from infdiff.build.system import System, system_of
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
@@ -23,6 +21,8 @@ from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.methods.method import System, system_of
+from infdiff.methods.sizes import point_count, training_size
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate

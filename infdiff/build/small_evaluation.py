@@ -9,14 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.check import default_batch
 from infdiff.build.objects import Data
-from infdiff.build.sizes import point_count, training_size
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
+from infdiff.methods.checks import default_batch
+from infdiff.methods.sizes import point_count, training_size
 from infdiff.metrics.distances import squared_mmd
 from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance

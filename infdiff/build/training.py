@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.check import sampling_options
-from infdiff.build.finetune import frozen_parameters, load_start
 from infdiff.build.mixture import TrainingData
 from infdiff.build.objects import Data, build_modules
-from infdiff.build.sizes import point_count, training_size
 from infdiff.build.small_evaluation import SmallEvaluation
-from infdiff.build.system import system_of
 from infdiff.config import Config
+from infdiff.methods.checks import sampling_options
+from infdiff.methods.finetune import frozen_parameters, load_start
+from infdiff.methods.method import system_of
+from infdiff.methods.sizes import point_count, training_size
 from infdiff.pipelines.previews import Draw, Previews
 from infdiff.training.trainer import Trainer
 

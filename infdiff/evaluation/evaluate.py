@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.build.check import sampling_options
 from infdiff.build.run import Run, newest_run
-from infdiff.build.sizes import training_weights
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
@@ -23,6 +21,8 @@ from infdiff.evaluation import tasks as tasks
 from infdiff.evaluation.generated import Maker, Share
 from infdiff.evaluation.report import Subject, save_report
 from infdiff.evaluation.results import Evaluation
+from infdiff.methods.checks import sampling_options
+from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
 from infdiff.training.log import read_log
 

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from infdiff.build.check import check_enlarging, default_batch, tile_rows
 from infdiff.build.run import Run
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
@@ -24,6 +23,7 @@ from infdiff.evaluation.generation_cost import MadeCost, keeping_cost
 from infdiff.evaluation.real_images import Part
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
+from infdiff.methods.checks import check_enlarging, default_batch, tile_rows
 
 _FLOAT_BYTES = 4
 

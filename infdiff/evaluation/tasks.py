@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infdiff.build.sizes import training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
@@ -16,6 +15,7 @@ from infdiff.evaluation.generated import Made, Maker, reduced
 from infdiff.evaluation.real_images import Part, RealImages
 from infdiff.evaluation.results import Evaluation, Images
 from infdiff.images.sample_folder import SHEET
+from infdiff.methods.sizes import training_size
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import FEWEST
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from infdiff.build import small_evaluation as module
-from infdiff.build.check import check_config, default_batch
 from infdiff.build.objects import build_data, build_modules
-from infdiff.build.sizes import point_count
 from infdiff.build.small_evaluation import SmallEvaluation
-from infdiff.build.system import system_of
 from infdiff.build.training import drawn_at_training_size
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
+from infdiff.methods.checks import check_config, default_batch
+from infdiff.methods.method import system_of
+from infdiff.methods.sizes import point_count
 from infdiff.metrics.compare import Subject, compare, describe
 from infdiff.metrics.features import load_network
 from infdiff.pipelines.generate import encode, generate

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from infdiff.build.check import check_config
 from infdiff.build.objects import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
+from infdiff.methods.checks import check_config
 from infdiff.models import DFU
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.points import all_points

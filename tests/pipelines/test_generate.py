@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from infdiff.build.objects import build_modules
-from infdiff.build.system import system_of
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.images.write import contact_sheet
+from infdiff.methods.method import system_of
 from infdiff.pipelines.generate import encode, generate
 from tests.conftest import TINY, pixels
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.build.check import check_config
 from infdiff.build.mixture import TrainingData
 from infdiff.build.objects import build_data
 from infdiff.build.run import Run
-from infdiff.build.sizes import training_weights
 from infdiff.build.training import build_trainer
 from infdiff.config import CONFIG_FOLDER, config_differences, load_config
 from infdiff.data.upsampled import Enlarged
 from infdiff.errors import UserError
+from infdiff.methods.checks import check_config
+from infdiff.methods.sizes import training_weights
 from infdiff.training import checkpoint
 from tests.conftest import TINY_GRID, assert_one_line_error, script_in
 

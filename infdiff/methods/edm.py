@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.finetune import check_finetune
-from infdiff.build.grid_networks import grid_network
-from infdiff.build.limits import require_choices
-from infdiff.build.sizes import largest, resolutions, training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
+from infdiff.methods.finetune import check_finetune
+from infdiff.methods.grid_networks import grid_network
+from infdiff.methods.limits import require_choices
+from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser
 from infdiff.pipelines.generate_edm import generate_edm
 from infdiff.training.edm_objective import EDMObjective

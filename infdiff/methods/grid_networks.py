@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from infdiff.build.limits import require_at_least_one, require_choices
 from infdiff.config import GridConfig
 from infdiff.coordinates import Size
 from infdiff.errors import UserError
+from infdiff.methods.limits import require_at_least_one, require_choices
 from infdiff.models import DFU, GridUNet
 from infdiff.models.dfu import DFUDown
 from infdiff.models.grid_unet import GridDown

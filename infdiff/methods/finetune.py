@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from infdiff.build.sizes import enlarged_size, largest, resolutions
 from infdiff.config import Config, config_differences, load_config
 from infdiff.coordinates import format_size
 from infdiff.errors import UserError
+from infdiff.methods.sizes import enlarged_size, largest, resolutions
 from infdiff.models import DFU
 from infdiff.training import checkpoint
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infdiff.build.grid_networks import check_grid, modes_held
-from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import batch_sizes, read_size, training_size
-from infdiff.build.system import system_of
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import CACHES
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
+from infdiff.methods.grid_networks import check_grid, modes_held
+from infdiff.methods.limits import require_at_least_one, require_choices
+from infdiff.methods.method import system_of
+from infdiff.methods.sizes import batch_sizes, read_size, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
 UPSCALES = ("none", "bilinear")

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.grid_system import GridSystem
-from infdiff.build.point_system import PointSystem
 from infdiff.config import Config
 from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
+from infdiff.methods.edm import GridSystem
+from infdiff.methods.infinity_diff import PointSystem
 from infdiff.training.trainer import Objective
 
 

@@ -9,9 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.grid_networks import down_half, grid_network
-from infdiff.build.limits import require_at_least_one, require_choices
-from infdiff.build.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.config import Config
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
@@ -19,6 +16,9 @@ from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.samplers import SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
+from infdiff.methods.grid_networks import down_half, grid_network
+from infdiff.methods.limits import require_at_least_one, require_choices
+from infdiff.methods.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.models import SparseEncoder, SparseUNet
 from infdiff.ops import BACKENDS, rows_around
 from infdiff.ops.gpu.kernels import MAX_WINDOW
