@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from infdiff.build.model import Model
+    from infdiff.runs.library import Model
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,6 @@ def load(folder: "str | Path", device: str = "auto", checkpoint: str = "last") -
 
     device: "auto", "cpu" or "cuda". checkpoint: "last", "best" or a step. Raises UserError when there is no such run.
     """
-    from infdiff.build.model import Model
+    from infdiff.runs.library import Model
 
     return Model.load(folder, device, checkpoint)

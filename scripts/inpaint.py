@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, positive, run
 from infdiff.images.read import read_mask, read_picture
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.methods.checks import check_guidance
+from infdiff.runs.trained import Run, newest_run
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, positive, run, size_argument
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_pictures_at
@@ -24,6 +23,7 @@ from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import UPSCALES, default_batch, sampling_options, tile_rows
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sizes import training_size
+from infdiff.runs.trained import Run, newest_run
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
@@ -23,6 +22,7 @@ from infdiff.images.write import save_with_record
 from infdiff.methods.checks import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
+from infdiff.runs.trained import Run, newest_run
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 from infdiff.benchmark.dry_run import dry_run
-from infdiff.build.objects import build_data
-from infdiff.build.run import RUNS, open_for_training
-from infdiff.build.training import build_trainer
 from infdiff.cli import Parser, choose_device, run
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.sizes import describe_points
+from infdiff.runs.data import build_data
+from infdiff.runs.trained import RUNS, open_for_training
+from infdiff.runs.training import build_trainer
 
 
 def main() -> None:

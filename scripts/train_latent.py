@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from infdiff.build.latent_training import build_latent_trainer, encode_run, open_latent_folder
-from infdiff.build.run import Run, newest_run
 from infdiff.cli import Parser, choose_device, run
 from infdiff.config import load_config
 from infdiff.methods.checks import check_latent
+from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
+from infdiff.runs.trained import Run, newest_run
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.benchmark.flops import flop_counter
-from infdiff.build.objects import Data, build_modules
-from infdiff.build.training import build_trainer
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.methods.method import system_of
 from infdiff.methods.sizes import batch_sizes
+from infdiff.runs.data import Data, build_modules
+from infdiff.runs.training import build_trainer
 
 _STEPS = 2
 _GIB = 1024**3

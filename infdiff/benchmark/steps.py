@@ -15,8 +15,6 @@ from infdiff.benchmark.cost import Cost, Setting
 from infdiff.benchmark.flops import flop_of
 from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.benchmark.paper_tables import PaperTable
-from infdiff.build.objects import Data, build_modules
-from infdiff.build.training import build_trainer
 from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
@@ -25,6 +23,8 @@ from infdiff.methods.checks import check_config, default_batch, sampling_options
 from infdiff.methods.method import system_of
 from infdiff.methods.sizes import batch_sizes, training_size
 from infdiff.peak_memory import PeakMemory
+from infdiff.runs.data import Data, build_modules
+from infdiff.runs.training import build_trainer
 
 # Images to draw batches from: reading them is part of a step, what they show is not.
 _IMAGES = 64

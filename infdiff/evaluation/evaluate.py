@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.build.run import Run, newest_run
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
@@ -24,6 +23,7 @@ from infdiff.evaluation.results import Evaluation
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
+from infdiff.runs.trained import Run, newest_run
 from infdiff.training.log import read_log
 
 

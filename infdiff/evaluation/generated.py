@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from infdiff.build.run import Run
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import PictureSet
 from infdiff.data.sources import Source
@@ -24,6 +23,7 @@ from infdiff.evaluation.real_images import Part
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
 from infdiff.methods.checks import check_enlarging, default_batch, tile_rows
+from infdiff.runs.trained import Run
 
 _FLOAT_BYTES = 4
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from infdiff.build.objects import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.models.tiled import _BlockInStrips, _Memory
 from infdiff.points import all_points
+from infdiff.runs.data import build_modules
 from tests.conftest import TINY
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.build.objects import build_modules
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
@@ -16,6 +15,7 @@ from infdiff.images.sample_folder import sample_to_folder
 from infdiff.images.write import contact_sheet
 from infdiff.methods.method import system_of
 from infdiff.pipelines.generate import encode, generate
+from infdiff.runs.data import build_modules
 from tests.conftest import TINY, pixels
 
 CPU = torch.device("cpu")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.build.mixture import TrainingData
-from infdiff.build.objects import build_data
-from infdiff.build.run import Run
-from infdiff.build.training import build_trainer
 from infdiff.config import CONFIG_FOLDER, config_differences, load_config
 from infdiff.data.upsampled import Enlarged
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.methods.sizes import training_weights
+from infdiff.runs.data import build_data
+from infdiff.runs.mixture import TrainingData
+from infdiff.runs.trained import Run
+from infdiff.runs.training import build_trainer
 from infdiff.training import checkpoint
 from tests.conftest import TINY_GRID, assert_one_line_error, script_in
 

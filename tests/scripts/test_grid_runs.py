@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import infdiff
-from infdiff.build.run import Run
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
+from infdiff.runs.trained import Run
 from infdiff.training import checkpoint
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in
 

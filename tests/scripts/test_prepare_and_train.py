@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infdiff.build.run import Run
+from infdiff.runs.trained import Run
 from infdiff.training import checkpoint
 from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, pixels
 

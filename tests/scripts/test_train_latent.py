@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from infdiff.build.run import Run
+from infdiff.runs.trained import Run
 from tests.conftest import TINY, assert_one_line_error, pixels
 
 SMALL = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8", "latent.train.checkpoint_every=10"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from infdiff.build.latent_model import build_latent, encoder_fingerprint, latent_folder
-from infdiff.build.objects import build_data
-from infdiff.build.run import Run, claim_folder
 from infdiff.config import Config
 from infdiff.data.batches import batches
 from infdiff.data.codes import Codes, CodeSet, code_batches, encode_data, image_count
 from infdiff.errors import UserError
+from infdiff.runs.data import build_data
+from infdiff.runs.latents import build_latent, encoder_fingerprint, latent_folder
+from infdiff.runs.trained import Run, claim_folder
 from infdiff.training.latent_objective import LatentObjective
 from infdiff.training.trainer import Trainer
 

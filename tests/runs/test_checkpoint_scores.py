@@ -5,10 +5,6 @@ import sys
 import pytest
 import torch
 
-from infdiff.build import small_evaluation as module
-from infdiff.build.objects import build_data, build_modules
-from infdiff.build.small_evaluation import SmallEvaluation
-from infdiff.build.training import drawn_at_training_size
 from infdiff.config import CONFIG_FOLDER, load_config
 from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
@@ -19,6 +15,10 @@ from infdiff.methods.sizes import point_count
 from infdiff.metrics.compare import Subject, compare, describe
 from infdiff.metrics.features import load_network
 from infdiff.pipelines.generate import encode, generate
+from infdiff.runs import checkpoint_scores as module
+from infdiff.runs.checkpoint_scores import SmallEvaluation
+from infdiff.runs.data import build_data, build_modules
+from infdiff.runs.training import drawn_at_training_size
 from infdiff.seeding import generator_for
 from tests.conftest import TINY
 

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.build.latent_model import LatentModel
-from infdiff.build.objects import build_data, build_modules
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
@@ -27,6 +25,8 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.super_resolve import super_resolve
+from infdiff.runs.data import build_data, build_modules
+from infdiff.runs.latents import LatentModel
 from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
 

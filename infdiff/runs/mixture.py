@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infdiff.build.objects import Data
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import Examples, ImageSet, first_batches, mixed_batches
 from infdiff.data.mixture import Mixture
 from infdiff.data.upsampled import Enlarged
 from infdiff.methods.sizes import batch_sizes, enlarged_size, largest, resolutions, training_weights
+from infdiff.runs.data import Data
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.objects import Data
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
 from infdiff.data.latents import LatentGaussian, encode_images
@@ -21,7 +20,8 @@ from infdiff.metrics.distances import squared_mmd
 from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 from infdiff.pipelines.generate import encode
-from infdiff.pipelines.previews import Draw
+from infdiff.runs.data import Data
+from infdiff.runs.previews import Draw
 from infdiff.seeding import generator_for
 
 _BATCH = 64

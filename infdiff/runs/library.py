@@ -11,8 +11,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from infdiff.build.latent_model import LatentModel, latent_folder
-from infdiff.build.run import Run
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.data import codes
@@ -26,6 +24,8 @@ from infdiff.methods.checks import (
     tile_rows,
 )
 from infdiff.methods.sizes import training_size
+from infdiff.runs.latents import LatentModel, latent_folder
+from infdiff.runs.trained import Run
 
 _KEPT = ("ema_denoiser.safetensors", "ema_encoder.safetensors")
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from infdiff.build.mixture import TrainingData
-from infdiff.build.objects import Data, build_modules
-from infdiff.build.small_evaluation import SmallEvaluation
 from infdiff.config import Config
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import system_of
 from infdiff.methods.sizes import point_count, training_size
-from infdiff.pipelines.previews import Draw, Previews
+from infdiff.runs.checkpoint_scores import SmallEvaluation
+from infdiff.runs.data import Data, build_modules
+from infdiff.runs.mixture import TrainingData
+from infdiff.runs.previews import Draw, Previews
 from infdiff.training.trainer import Trainer
 
 
