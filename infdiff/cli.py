@@ -13,7 +13,7 @@ import torch
 
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
-from infdiff.freed_memory import keep_freed_memory
+from infdiff.memory import keep_freed_memory
 
 
 class Parser(argparse.ArgumentParser):

@@ -19,10 +19,10 @@ from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, Model
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
+from infdiff.memory import PeakMemory
 from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
 from infdiff.methods.method import system_of
 from infdiff.methods.sizes import batch_sizes, training_size
-from infdiff.peak_memory import PeakMemory
 from infdiff.runs.data import Data, build_modules
 from infdiff.runs.training import build_trainer
 

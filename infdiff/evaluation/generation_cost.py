@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.peak_memory import PeakMemory
+from infdiff.memory import PeakMemory
 
 _FILES = "cost-*.jsonl"
 

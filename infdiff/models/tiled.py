@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infdiff import ops
 from infdiff.coordinates import Size, pixel_coordinates, scale_of
-from infdiff.freed_memory import own_memory
+from infdiff.memory import own_memory
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
-from infdiff.freed_memory import give_back_freed_memory
 from infdiff.images.pixels import from_uint8
+from infdiff.memory import give_back_freed_memory
 from infdiff.points import all_points, draw_points, gather
 from infdiff.seeding import generator_for
 

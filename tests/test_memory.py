@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.peak_memory import PeakMemory
+from infdiff.memory import PeakMemory
 
 MEGABYTES = 200
 
