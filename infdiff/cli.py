@@ -13,7 +13,7 @@ import torch
 
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
-from infdiff.memory import keep_freed_memory
+from infdiff.memory import retain_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +69,7 @@ def positive(option: str, value: int) -> int:
 
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143."""
-    keep_freed_memory()
+    retain_freed_memory()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()

@@ -62,7 +62,7 @@ class ModelConfig:
     depthwise: bool = True  # false: regular convolutions, for the ablation
     backend: str = "auto"  # auto, lattice, torchsparse or dense: how sparse convolutions are computed
     condition_dim: int = 512  # of the vector made from t and z
-    z_dim: int = 1024  # latent code; 0: no autoencoder
+    z_dim: int = 1024  # latent; 0: no autoencoder
     grid: GridConfig = field(default_factory=GridConfig)
 
 
@@ -100,7 +100,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """The second model, of the codes: scripts/train_latent.py."""
+    """The second model, of the latents: scripts/train_latent.py."""
 
     width: int = 2048
     layers: int = 10
@@ -120,7 +120,7 @@ class SampleConfig:
     steps: int = 50
     eta: float = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
     churn: float = 0.0  # noise of heun (S_churn): 0 none
-    truncation: float = 1.0  # of the sampled codes' spread about their mean
+    truncation: float = 1.0  # of the sampled latents' spread about their mean
     upscale: str = "none"  # bilinear: sample at the training size and resize
     deblur_epsilon: float = 0.1  # noise-to-signal ratio of the Wiener inverse
 

@@ -24,7 +24,7 @@ _RESET = Path("/proc/self/clear_refs")
 _RESET_THE_PEAK = "5"
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
 
     Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
@@ -36,13 +36,13 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, most)
 
 
-def give_back_freed_memory() -> None:
+def trim_heap() -> None:
     """Return what has been kept: where other sizes follow, they would not fit into its gaps, and memory would grow."""
     if (trim := _libc("malloc_trim")) is not None:
         trim(0)
 
 
-def own_memory(like: Tensor, *shape: int) -> Tensor:
+def mapped_empty(like: Tensor, *shape: int) -> Tensor:
     """An uninitialised tensor of a type and device; on a CPU in memory of its own, which is returned with it.
 
     For large blocks that live long: between them, kept memory falls to pieces.
@@ -73,7 +73,7 @@ class PeakMemory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        give_back_freed_memory()
+        trim_heap()
         with suppress(OSError):
             _RESET.write_text(_RESET_THE_PEAK)
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--network", default=features.DEFAULT, choices=features.NETWORKS, help="of the features")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
-    parser.add_argument("--truncation", type=float, help="of the codes' spread (default: the run's)")
+    parser.add_argument("--truncation", type=float, help="of the latents' spread (default: the run's)")
     parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
     parser.add_argument("--batch", type=int, help="images at once (default: as many as fit about 2 GiB)")
     parser.add_argument("--seed", type=int, default=0)

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--input", type=Path, required=True, help="the picture, any format and mode")
     parser.add_argument("--mask", type=Path, required=True, help="an image of the same size: white is filled")
     parser.add_argument("--n", type=int, default=1, help="variants (default 1)")
-    parser.add_argument("--variety", type=float, default=0.0, help="0 (default) to 1: how far the code is diffused")
+    parser.add_argument("--variety", type=float, default=0.0, help="0 (default) to 1: how far the latent is diffused")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--weight", type=float, default=1.0, help="of the guidance, 0 to 2 (default 1)")
     parser.add_argument("--no-paste", action="store_true", help="leave the visible pixels as the model makes them")

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--upscale", choices=UPSCALES, help="bilinear: sample at the training size and resize")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--truncation", type=float, help="of the codes' spread; below 1 more usual images, less variety"
+        "--truncation", type=float, help="of the latents' spread; below 1 more usual images, less variety"
     )
     parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
     parser.add_argument("--tile", help="rows of pixels at a time, or auto, or off; default: auto for large images")
@@ -61,10 +61,10 @@ def main() -> None:
     batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
     options |= {"size": size, "seed": arguments.seed, "deblur": arguments.deblur}
     folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-seed{arguments.seed}"
-    codes = trained.describe_latents()
-    record = options | {"size": list(size), "count": count, "batch": batch, "latents": codes}
+    latents = trained.describe_latents()
+    record = options | {"size": list(size), "count": count, "batch": batch, "latents": latents}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
-    print(f"{trained.folder}, step {trained.step}; latent codes: {codes}", flush=True)
+    print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
     evaluations = -(-count // batch) * trained.system.evaluations(options["steps"])
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(

@@ -5,7 +5,7 @@
   python scripts/superres.py --run runs/photos --input small.png --res 256 --method encode --seed 3
 
 guided (the default) keeps what the input says: reduced again, the result agrees with it. encode is the paper's way: it
-keeps what the input's code says. Beside the picture a JSON file says how it was made and how well it agrees.
+keeps what the input's latent says. Beside the picture a JSON file says how it was made and how well it agrees.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""Train the latent diffusion model of a run: the second stage, which draws the codes of new images.
+"""Train the latent diffusion model of a run: the second stage, which draws the latents of new images.
 
   python scripts/train_latent.py                                          # of the newest run
   python scripts/train_latent.py --run runs/photos --steps 20000
   python scripts/train_latent.py --run runs/photos latent.width=1024 latent.train.learning_rate=5e-5
 
 First every image of the run's data is encoded once. The same command again continues where it stopped. The model
-with the lowest loss on held-out codes is kept, and scripts/sample.py uses it.
+with the lowest loss on held-out latents is kept, and scripts/sample.py uses it.
 """
 
 from dataclasses import replace
@@ -35,10 +35,10 @@ def main() -> None:
     check_latent(config, arguments.overrides)
     folder = open_latent_folder(trained, config)
     with tqdm(unit="image", desc="encoding", disable=None) as bar:
-        codes = encode_run(trained, folder, bar.reset, bar.update)
-    trainer = build_latent_trainer(config, codes, folder, trained.device)
+        latents = encode_run(trained, folder, bar.reset, bar.update)
+    trainer = build_latent_trainer(config, latents, folder, trained.device)
     parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
-    counts = f"{len(codes.train)} codes, {len(codes.validation)} held out"
+    counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
     print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
     trainer.run()
     print(f"{folder}: {trainer.step} steps done, losses in {folder / 'loss.png'}")

@@ -213,7 +213,7 @@ def test_settings_that_cannot_work_are_named(override, key):
         ("model.grid.kind=fno", ["model.grid.kind", "fno", "unet, dfu"]),
         ("model.z_dim=8", ["model.z_dim: 8", "set it to 0"]),
         ("train.subsample=4", ["train.subsample: 4", "set it to 1"]),
-        ("train.code_noise=0.1", ["train.code_noise", "set it to 0"]),
+        ("train.latent_noise=0.1", ["train.latent_noise", "set it to 0"]),
         ("sample.sampler=ddim", ["sample.sampler", "heun"]),
         ("sample.upscale=cubic", ["sample.upscale", "bilinear"]),
         ("edm.noise=pink", ["edm.noise", "white, mollified"]),

@@ -81,8 +81,8 @@ def test_the_walk_finds_a_wrong_import(source):
     assert violations({"infdiff.diffusion.bad": source}) == [("infdiff.diffusion.bad", "models")]
 
 
-def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+def run(latent):
+    return subprocess.run([sys.executable, "-c", latent], capture_output=True, text=True, timeout=120)
 
 
 def test_importing_is_silent_and_loads_nothing_optional():

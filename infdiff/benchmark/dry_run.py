@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from infdiff.benchmark.flops import flop_counter
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import batch_sizes
 from infdiff.runs.data import Data, build_modules
 from infdiff.runs.training import build_trainer
@@ -46,7 +46,7 @@ def cost_of(config: Config, size: Size) -> Cost:
             return tensor
 
         with flop_counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            system_of(config).trace(modules, size).sum().backward()
+            method_of(config).trace(modules, size).sum().backward()
     return Cost(counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
 
 

@@ -21,7 +21,7 @@ from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
 from infdiff.memory import PeakMemory
 from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import batch_sizes, training_size
 from infdiff.runs.data import Data, build_modules
 from infdiff.runs.training import build_trainer
@@ -97,7 +97,7 @@ def plan_training(
 
 def _grid_of(config: Config, size: Size) -> Size:
     """What the grid network works on: the same part of every size."""
-    whole, cells = training_size(config), system_of(config).grid()
+    whole, cells = training_size(config), method_of(config).grid()
     return round(size[0] * cells[0] / whole[0]), round(size[1] * cells[1] / whole[1])
 
 
@@ -111,7 +111,7 @@ def plan_table(
     if budget is not None and not (table.fitted and budget > 0):
         raise UserError(f"--budget {budget:g}: want more than 0, with --table 4")
     most = int(1e9 * budget) if budget is not None else BUDGETS[device.type]
-    grid = system_of(config).grid()
+    grid = method_of(config).grid()
     # Where the batch is fitted, what is left out could not even hold the smallest.
     count = _TRIED[0] if table.fitted else batch or table.batch or config.train.batch_size
     settings = table.settings(training_size(config), grid, count)
@@ -130,7 +130,7 @@ def plan_sampling(
     """The configuration's sampler at every size, by default the training size; batch: by default as `sample.py`'s."""
     check_config(config)
     settings = [
-        Setting(size, system_of(config).grid(), 1.0, batch or default_batch(config, size))
+        Setting(size, method_of(config).grid(), 1.0, batch or default_batch(config, size))
         for size in sizes or [training_size(config)]
     ]
     return Plan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
@@ -184,18 +184,18 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     check_config(config)
     memory = PeakMemory(device)
     modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
-    system, options = system_of(config), sampling_options(config)
-    if system.most_steps is not None and system.most_steps <= WARM_UP:
-        raise UserError(f"diffusion.steps: {system.most_steps}: timing takes more than {WARM_UP}")
+    method, options = method_of(config), sampling_options(config)
+    if method.most_steps is not None and method.most_steps <= WARM_UP:
+        raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP}")
     z = torch.randn(setting.batch, config.model.z_dim, device=device) if config.model.z_dim else None
-    evaluations = system.evaluations(options["steps"])
+    evaluations = method.evaluations(options["steps"])
     for name in ("upscale", "truncation"):
         options.pop(name, None)
 
     def sample(steps: int, on_step: Callable[[], None]) -> None:
         fixed = {"size": setting.size, "seed": config.seed, "indices": range(setting.batch), "device": device}
-        fixed |= {"steps": min(steps, system.most_steps or steps), "tile": tile_rows(config, setting.size)}
-        system.generate(modules["denoiser"], z=z, on_step=on_step, **(options | fixed))
+        fixed |= {"steps": min(steps, method.most_steps or steps), "tile": tile_rows(config, setting.size)}
+        method.generate(modules["denoiser"], z=z, on_step=on_step, **(options | fixed))
 
     warm, laps = Laps(device), Laps(device)
     sample(WARM_UP + 1, warm.mark)
@@ -215,7 +215,7 @@ def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: 
     def cost(batch: int, most: int) -> tuple[Cost, int]:
         found = training_cost(config, replace(setting, batch=batch), device, most)
         if found.peak_bytes is None:
-            raise UserError("--table 4 needs to know how much memory is taken, which this system does not tell")
+            raise UserError("--table 4 needs to know how much memory is taken, which this method does not tell")
         return found, found.peak_bytes
 
     (few, more), images = _TRIED, {batch: cost(batch, 1)[1] for batch in _TRIED}

@@ -20,7 +20,7 @@ from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class ImageFolder:
     """Pictures in the source's order."""
 
     source: Source
@@ -28,7 +28,7 @@ class PictureSet:
     formats: tuple[str, ...]  # such as "JPEG", "PNG": those there are
 
     @classmethod
-    def open(cls, source: Source) -> PictureSet:
+    def open(cls, source: Source) -> ImageFolder:
         """Raises UserError, naming a picture, when there are fewer than two, sizes are mixed or one cannot be read."""
         if len(source.names) < 2:
             raise UserError(f"{source.path} holds one image: sets of images are compared, give at least two")

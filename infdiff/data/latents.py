@@ -1,57 +1,149 @@
-"""Codes of a data set, and the Gaussian fitted to them that stands in until a latent model is trained."""
+"""The latents of a data set: every image encoded once, kept beside the run, ready for the latent diffusion model."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+
+from infdiff.data.batches import ImageSet
+from infdiff.errors import UserError
+
+FILE = "latents.safetensors"
+_EARLIER_FILE = "codes.safetensors"  # the name under versions before 0.2
+_PART = 1024
+_AT_ONCE = 64
+_SMALLEST_STD = 1e-6
+
+Encode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents (N, z_dim) float32 of training and held-out images; mean and std (z_dim,) of the training ones."""
+
+    train: Tensor
+    validation: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, train: Tensor, validation: Tensor) -> Latents:
+        """With the statistics of `train`."""
+        std = train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
+        return cls(train, validation, train.mean(dim=0), std)
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """To mean 0 and variance 1 in each dimension."""
+        return (z - self.mean.to(z)) / self.std.to(z)
+
+    def restore(self, z: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return z * self.std.to(z) + self.mean.to(z)
 
 
 @torch.no_grad()
 def encode_images(encode: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
-    """Codes (N, z_dim) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
+    """Latents (N, z_dim) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
     return torch.cat([encode(batch).float().cpu() for batch in batches])
 
 
-@dataclass(frozen=True)
-class LatentGaussian:
-    """z = mean + factor^T xi: mean (z_dim,), factor (K, z_dim). Fitted to `count` codes."""
+def load_latents(folder: Path, encoder: str) -> Latents | None:
+    """The latents in a folder, None where there are none or another encoder made them (by its fingerprint)."""
+    path = next((folder / name for name in (FILE, _EARLIER_FILE) if (folder / name).exists()), None)
+    if path is None:
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("encoder") != encoder:
+                return None
+            return Latents(**{name: file.get_tensor(name) for name in ("train", "validation", "mean", "std")})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, and the latents are made anew") from error
 
-    mean: Tensor
-    factor: Tensor
-    count: int
 
-    @classmethod
-    def fit(cls, codes: Tensor) -> LatentGaussian:
-        """The Gaussian with the mean and covariance of codes (N, z_dim), whatever N."""
-        mean = codes.mean(dim=0)
-        centred = (codes - mean) / max(1, len(codes) - 1) ** 0.5
-        # centred^T centred is the covariance; R of centred = QR has the same and never more rows than columns.
-        factor = torch.linalg.qr(centred, mode="r").R if len(codes) > codes.shape[1] else centred
-        return cls(mean, factor, len(codes))
+def encode_data(
+    encode: Encode,
+    sets: Mapping[str, ImageSet],
+    folder: Path,
+    *,
+    encoder: str,
+    flip: bool,
+    device: torch.device,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> Latents:
+    """Encode the image sets "train" and "validation", training images also flipped if `flip` is on.
 
-    def sample(self, generators: list[torch.Generator], truncation: float = 1.0) -> Tensor:
-        """(B, z_dim): row i from generators[i] alone. truncation scales the spread about the mean."""
-        noise = torch.cat([torch.randn(1, self.factor.shape[0], device=g.device, generator=g) for g in generators])
-        return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
+    Parts are written as they come, so an interrupted encoding goes on where it stopped; on_images(n) is told of every n
+    images that are done, also by an earlier call. Raises UserError when the folder cannot be written.
+    """
+    if (known := load_latents(folder, encoder)) is not None:
+        return known
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
+        used = []
+        for name, flipped, places in _parts(sets, flip):
+            kind = "flipped" if flipped else "plain"
+            path = folder / f"latents-{encoder}-{name}-{kind}-{int(places[0]):08d}.safetensors"
+            if not path.exists():
+                images = sets[name].take(places)
+                batches = (batch.to(device) for batch in images.split(_AT_ONCE))
+                if flipped:
+                    batches = (batch.flip(-1) for batch in batches)
+                _save({"latents": encode_images(encode, batches)}, path)
+            pieces[name].append(safetensors.torch.load_file(path)["latents"])
+            used.append(path)
+            on_images(len(places))
+        whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
+        _save(vars(whole), folder / FILE, {"encoder": encoder})
+        for path in used:
+            path.unlink()
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot keep latents in {folder}: {error}") from error
+    return whole
 
-    def describe(self) -> str:
-        return f"a Gaussian fitted to the codes of {self.count} training images (no latent model is trained)"
 
-    def save(self, path: Path) -> None:
-        # Processes that sample side by side may all fit it at once.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        safetensors.torch.save_file(
-            {"mean": self.mean, "factor": self.factor.contiguous(), "count": torch.tensor(self.count)}, temporary
-        )
-        temporary.replace(path)
+def image_count(sets: Mapping[str, ImageSet], flip: bool) -> int:
+    """How many images `encode_data` encodes."""
+    return sum(len(places) for _, _, places in _parts(sets, flip))
 
-    @classmethod
-    def load(cls, path: Path) -> LatentGaussian:
-        tensors = safetensors.torch.load_file(path)
-        return cls(tensors["mean"], tensors["factor"], int(tensors["count"]))
+
+class LatentSet:
+    """Normalised latents as a set of training examples, held on a device: what `data.batches.batches` draws from."""
+
+    def __init__(self, latents: Tensor, device: torch.device) -> None:
+        self.images = latents.to(device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self.images[place]
+
+    def take(self, places: Tensor) -> Tensor:
+        return self.images[places.to(self.images.device)]
+
+
+def latent_batches(latents: Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
+    """The latents in order, for validation."""
+    return (batch.to(device) for batch in latents.split(batch_size))
+
+
+def _parts(sets: Mapping[str, ImageSet], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:
+    for name in ("train", "validation"):
+        for flipped in (False, True) if flip and name == "train" else (False,):
+            for places in torch.arange(len(sets[name])).split(_PART):
+                yield name, flipped, places
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    partial = path.with_suffix(".partial")
+    safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
+    partial.replace(path)

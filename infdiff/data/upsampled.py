@@ -10,7 +10,7 @@ from infdiff.coordinates import Size
 from infdiff.data.batches import Examples
 
 
-class Enlarged:
+class Upsampled:
     """The same images, bilinearly enlarged to `size` (H, W)."""
 
     def __init__(self, examples: Examples, size: Size) -> None:

@@ -13,7 +13,7 @@ import torch
 from infdiff import __version__
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_folder import PictureSet
+from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import UserError
 from infdiff.evaluation import table
 from infdiff.evaluation import tasks as tasks
@@ -109,7 +109,7 @@ def evaluate(
     return Evaluated(str(run.folder), about | {"real": real.about()}, evaluation, run)
 
 
-def _of_pictures(request: Request, pictures: PictureSet | None, evaluation: Evaluation) -> Evaluated:
+def _of_pictures(request: Request, pictures: ImageFolder | None, evaluation: Evaluation) -> Evaluated:
     if pictures is None:
         tasks.score_damaged(evaluation, request.sizes)
     else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_folder import PictureSet
+from infdiff.data.image_folder import ImageFolder
 from infdiff.evaluation.looks import Beside, Look
 from infdiff.evaluation.real_images import Part
 from infdiff.images.write import contact_sheet
@@ -23,7 +23,7 @@ _NEIGHBOURS = 3
 
 
 def look_at_pictures(
-    pictures: PictureSet,
+    pictures: ImageFolder,
     size: Size,
     what: str,
     images: Described,

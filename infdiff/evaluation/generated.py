@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_folder import PictureSet
+from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import Source
 from infdiff.data.store import to_tensor
 from infdiff.errors import UserError
@@ -60,14 +60,14 @@ class Made:
         return {"broken": self.broken} | (self.cost.record() if self.cost is not None else {})
 
     @property
-    def pictures(self) -> PictureSet:
+    def pictures(self) -> ImageFolder:
         """The whole ones."""
-        return PictureSet(Source("folder", str(self.folder), image_names(self.whole)), self.size, ("PNG",))
+        return ImageFolder(Source("folder", str(self.folder), image_names(self.whole)), self.size, ("PNG",))
 
     def take(self, numbers: Sequence[int]) -> Tensor:
         """(B, 3, H, W) uint8 of whole images by their numbers."""
         source = Source("folder", str(self.folder), image_names(numbers))
-        return torch.cat(list(PictureSet(source, self.size, ("PNG",)).batches(self.size, len(numbers))))
+        return torch.cat(list(ImageFolder(source, self.size, ("PNG",)).batches(self.size, len(numbers))))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Maker:
         return self._made("generate", size, count, settings, make)
 
     def reconstructed(self, truth: Part, size: Size) -> Made | None:
-        """Real images at a size through their codes and back."""
+        """Real images at a size through their latents and back."""
         options = {name: value for name, value in self.options.items() if name not in ("truncation", "upscale")}
         options |= {"deblur": self.deblur}
         tile = tile_rows(self.run.config, size)

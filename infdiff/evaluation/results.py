@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_folder import PictureSet
+from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import UserError
 from infdiff.evaluation.examples import look_at_pairs, look_at_pictures
 from infdiff.evaluation.looks import Look
@@ -48,7 +48,7 @@ class Evaluation:
         """Each line once."""
         self.warnings += [line for line in lines if line not in self.warnings]
 
-    def score_pictures(self, pictures: PictureSet, size: Size, what: str, **about: Any) -> None:
+    def score_pictures(self, pictures: ImageFolder, size: Size, what: str, **about: Any) -> None:
         """A row for pictures, FEWEST or more, brought to `size`, or to what the real images hold where that is less."""
         at = self.real.chosen.fitting(size)
         if ("JPEG" in pictures.formats) != ("jpeg" in self.real.chosen.formats):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_folder import PictureSet
+from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import Source, open_source
 from infdiff.errors import UserError
 from infdiff.evaluation import real_images
@@ -24,11 +24,11 @@ SMALLEST = 11
 TASKS = ("generate", "reconstruct", "superres", "scale")
 
 
-def open_pictures(path: str) -> PictureSet:
+def open_pictures(path: str) -> ImageFolder:
     """The pictures of a folder or zip, without a contact sheet. Raises UserError when they cannot be used."""
     source = open_source(path)
     names = tuple(name for name in source.names if name.rpartition("/")[2] != SHEET)
-    pictures = PictureSet.open(Source(source.kind, source.path, names))
+    pictures = ImageFolder.open(Source(source.kind, source.path, names))
     if len(pictures) < FEWEST:
         raise UserError(f"{path} holds {len(pictures)} images: comparing takes at least {FEWEST}")
     return pictures
@@ -55,7 +55,7 @@ def open_real_images(
     return real_images.open_real_images(config, data=data, held_out=held_out, choice=choice, default=default)
 
 
-def score_folder(evaluation: Evaluation, pictures: PictureSet, sizes: Sequence[Size]) -> None:
+def score_folder(evaluation: Evaluation, pictures: ImageFolder, sizes: Sequence[Size]) -> None:
     """Of pictures at their own size, or reduced to `sizes`; larger ones are left out, with a warning."""
     for size in sizes or [pictures.size]:
         if size[0] > pictures.size[0] or size[1] > pictures.size[1]:
@@ -103,7 +103,7 @@ def score_generated(evaluation: Evaluation, maker: Maker, sizes: Sequence[Size],
 
 
 def score_reconstructed(evaluation: Evaluation, maker: Maker, sizes: Sequence[Size], count: int) -> None:
-    """Of the first `count` real images through their codes and back."""
+    """Of the first `count` real images through their latents and back."""
     truth = evaluation.real.chosen.first(count)
     _score_pairs(
         evaluation, truth, sizes, lambda size: maker.reconstructed(truth, size), lambda size, made: {"run": made.take}

@@ -12,7 +12,7 @@ from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.methods.grid_networks import check_grid, modes_held
 from infdiff.methods.limits import require_at_least_one, require_choices
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import batch_sizes, read_size, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
@@ -25,10 +25,10 @@ _KEPT_FOR_GRADIENT = 5
 
 def check_config(config: Config) -> None:
     """Raise UserError naming the first setting that cannot work, or does not go with model.kind."""
-    system = system_of(config)
+    method = method_of(config)
     choices = {
         "data.cache": (config.data.cache, CACHES),
-        "sample.sampler": (config.sample.sampler, system.samplers),
+        "sample.sampler": (config.sample.sampler, method.samplers),
         "sample.upscale": (config.sample.upscale, UPSCALES),
     }
     require_choices(choices)
@@ -49,12 +49,12 @@ def check_config(config: Config) -> None:
     check_evaluation(config)
     batch_sizes(config)
     check_grid(config.model.grid)
-    system.check()
+    method.check()
 
 
 def config_warnings(config: Config) -> list[str]:
     """What works, but not as it says."""
-    grid, top = config.model.grid, system_of(config).top_grid()
+    grid, top = config.model.grid, method_of(config).top_grid()
     held = modes_held(grid, top)
     if grid.kind == "dfu" and held < grid.modes:
         return [f"model.grid.modes: {grid.modes}: grids of {format_size(top)} hold {held}, which are used"]
@@ -90,22 +90,22 @@ def check_latent(config: Config, overrides: Sequence[str]) -> None:
 
 
 def sampling_options(config: Config, *, size: Size | None = None, deblur: bool = False, **given: Any) -> dict[str, Any]:
-    """The options of the run's kind (`System.options`), and upscale: those given and not None, else the run's.
+    """The options of the run's kind (`Method.options`), and upscale: those given and not None, else the run's.
 
     size: of the images. Raises UserError naming the first one that cannot work with this run.
     """
-    system, sample = system_of(config), config.sample
+    method, sample = method_of(config), config.sample
     for name in _SAMPLING_OPTIONS:
-        if given.get(name) is not None and name not in system.options:
-            kind, have = config.model.kind, ", ".join(f"--{option}" for option in system.options)
+        if given.get(name) is not None and name not in method.options:
+            kind, have = config.model.kind, ", ".join(f"--{option}" for option in method.options)
             raise UserError(f"--{name} {given[name]}: a run of model.kind {kind} has only {have}")
     options = {
-        name: getattr(sample, name) if given.get(name) is None else given[name] for name in (*system.options, "upscale")
+        name: getattr(sample, name) if given.get(name) is None else given[name] for name in (*method.options, "upscale")
     }
-    if options["sampler"] not in system.samplers:
-        raise UserError(f"--sampler {options['sampler']}: this run samples with {', '.join(system.samplers)}")
+    if options["sampler"] not in method.samplers:
+        raise UserError(f"--sampler {options['sampler']}: this run samples with {', '.join(method.samplers)}")
     _check_steps(config, options["steps"])
-    system.check_options(options, deblur)
+    method.check_options(options, deblur)
     if options["upscale"] not in UPSCALES:
         raise UserError(f"--upscale {options['upscale']}: choose one of {', '.join(UPSCALES)}")
     base = training_size(config)
@@ -117,7 +117,7 @@ def sampling_options(config: Config, *, size: Size | None = None, deblur: bool =
 
 
 def _check_steps(config: Config, steps: int) -> None:
-    most = system_of(config).most_steps
+    most = method_of(config).most_steps
     if most is not None and not 1 <= steps <= most:
         raise UserError(f"--steps {steps}: want 1 to {most}, the run's diffusion.steps")
     if steps < 1:
@@ -130,7 +130,7 @@ def check_guidance(config: Config, steps: int, weight: float, variety: float = 0
     if not 0 <= weight <= 2:
         raise UserError(f"--weight {weight:g}: want 0 (no guidance) to 2; 1 follows what is known most closely")
     if not 0 <= variety <= 1:
-        raise UserError(f"--variety {variety:g}: want 0 (the code of the visible pixels) to 1 (any code)")
+        raise UserError(f"--variety {variety:g}: want 0 (the latent of the visible pixels) to 1 (any latent)")
 
 
 def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: float) -> Size:
@@ -151,7 +151,7 @@ def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: f
 def default_batch(config: Config, size: Size, *, guided: bool = False) -> int:
     """How many images of a size to sample at once: about 2 GiB of features. guided: the network is differentiated."""
     kept = _KEPT_FOR_GRADIENT if guided else 1
-    return max(1, min(64, 2 * _GIB // (kept * system_of(config).feature_bytes(size))))
+    return max(1, min(64, 2 * _GIB // (kept * method_of(config).feature_bytes(size))))
 
 
 def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None:
@@ -160,9 +160,9 @@ def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None
     tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
     take more than 3 GiB and the network can. Raises UserError for anything else.
     """
-    system = system_of(config)
-    rows = system.strip_rows(size)
-    if tile == "off" or (tile is None and (rows is None or system.feature_bytes(size) <= 3 * _GIB)):
+    method = method_of(config)
+    rows = method.strip_rows(size)
+    if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
         return None
     if rows is None:
         raise UserError(f"--tile {tile}: a run of model.kind {config.model.kind} takes all rows of an image at once")

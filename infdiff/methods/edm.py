@@ -25,8 +25,8 @@ from infdiff.training.edm_objective import EDMObjective
 NOISES = ("white", "mollified")
 
 
-class GridSystem:
-    """See `build.system.System`."""
+class EDMMethod:
+    """See `build.method.Method`."""
 
     samplers = ("heun",)
     options = ("sampler", "steps", "churn")
@@ -52,7 +52,7 @@ class GridSystem:
         wanted = {
             "model.z_dim": (config.model.z_dim, 0, "there is no encoder"),
             "train.subsample": (config.train.subsample, 1, "all pixels are trained on"),
-            "train.code_noise": (config.train.code_noise, 0, "there is no encoder"),
+            "train.latent_noise": (config.train.latent_noise, 0, "there is no encoder"),
             "model.grid.scale_with_output": (config.model.grid.scale_with_output, 0, "the grid is the image"),
         }
         for key, (value, only, why) in wanted.items():
@@ -116,7 +116,7 @@ class GridSystem:
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def sharpen(self, images: Tensor) -> Tensor:
+    def deblur(self, images: Tensor) -> Tensor:
         return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
 
     def strip_rows(self, size: Size) -> None:

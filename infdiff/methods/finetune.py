@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from infdiff.config import Config, config_differences, load_config
 from infdiff.coordinates import format_size
 from infdiff.errors import UserError
-from infdiff.methods.sizes import enlarged_size, largest, resolutions
+from infdiff.methods.sizes import largest, resolutions, upsampled_size
 from infdiff.models import DFU
 from infdiff.training import checkpoint
 
@@ -21,7 +21,7 @@ _MAY_DIFFER = ("model.backend", "model.grid.dropout", "model.grid.dropout_size")
 
 def check_finetune(config: Config) -> None:
     """Raise UserError naming the first setting of `finetune` that cannot work with a grid network alone."""
-    tune, size = config.finetune, enlarged_size(config)
+    tune, size = config.finetune, upsampled_size(config)
     if size is None:
         if tune.run:
             raise UserError("--finetune: set finetune.size to the size to tune for, as configs/dfu_finetune_160.yaml")
@@ -68,7 +68,7 @@ def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
 
 def frozen_parameters(config: Config, modules: Mapping[str, nn.Module]) -> Callable[[Tensor], Sequence[nn.Parameter]]:
     """What a batch leaves alone: enlarged ones the spatial convolutions but for the bottom level's, others nothing."""
-    size = enlarged_size(config)
+    size = upsampled_size(config)
     if size is None:
         return lambda batch: ()
     network = modules["denoiser"].network

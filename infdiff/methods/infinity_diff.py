@@ -30,8 +30,8 @@ from infdiff.training.objective import MollifiedObjective
 _BUSY_PIXELS = 1 << 19
 
 
-class PointSystem:
-    """See `build.system.System`."""
+class InfinityDiff:
+    """See `build.method.Method`."""
 
     samplers = tuple(SAMPLERS)
     options = ("sampler", "steps", "eta", "truncation")
@@ -74,8 +74,8 @@ class PointSystem:
             raise UserError(f"model.backend: {missing}")
         if model.z_dim < 0:
             raise UserError(f"model.z_dim: {model.z_dim}: want 0 (no autoencoder) or more")
-        if config.train.code_noise < 0:
-            raise UserError(f"train.code_noise: {config.train.code_noise:g}: want 0 (none) or more")
+        if config.train.latent_noise < 0:
+            raise UserError(f"train.latent_noise: {config.train.latent_noise:g}: want 0 (none) or more")
         if not config.diffusion.shift > 0:
             raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
         if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
@@ -107,7 +107,7 @@ class PointSystem:
     def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
         if not options["truncation"] >= 0:
             raise UserError(
-                f"--truncation {options['truncation']:g}: want 0 (the mean code) or more; 1 is the whole spread"
+                f"--truncation {options['truncation']:g}: want 0 (the mean latent) or more; 1 is the whole spread"
             )
         if not 0 <= options["eta"] <= 1:
             raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
@@ -131,7 +131,7 @@ class PointSystem:
         denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
-            # Its grid stays as it is: a code is of the function, whatever the size of the image.
+            # Its grid stays as it is: a latent is of the function, whatever the size of the image.
             trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
             modules["encoder"] = SparseEncoder(trunk, **shared)
         return modules
@@ -152,7 +152,7 @@ class PointSystem:
             points=partial(point_count, config),
             kind=config.train.points,
             flip=config.data.flip,
-            code_noise=config.train.code_noise,
+            latent_noise=config.train.latent_noise,
         )
 
     def generate(self, denoiser: nn.Module, **options: Any) -> Tensor:
@@ -161,7 +161,7 @@ class PointSystem:
     def evaluations(self, steps: int) -> int:
         return steps
 
-    def sharpen(self, images: Tensor) -> Tensor:
+    def deblur(self, images: Tensor) -> Tensor:
         return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
 
     def strip_rows(self, size: Size) -> int:

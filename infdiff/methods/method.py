@@ -13,12 +13,12 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
-from infdiff.methods.edm import GridSystem
-from infdiff.methods.infinity_diff import PointSystem
+from infdiff.methods.edm import EDMMethod
+from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.training.trainer import Objective
 
 
-class System(Protocol):
+class Method(Protocol):
     """How a configuration of one kind is checked, built, trained and sampled.
 
     samplers: what `--sampler` can be. options: the sampling options it has, by their names in the section `sample`.
@@ -70,7 +70,7 @@ class System(Protocol):
     def evaluations(self, steps: int) -> int:
         """How often sampling with so many steps evaluates the network."""
 
-    def sharpen(self, images: Tensor) -> Tensor:
+    def deblur(self, images: Tensor) -> Tensor:
         """Undo the mollifier."""
 
     def strip_rows(self, size: Size) -> int | None:
@@ -80,11 +80,11 @@ class System(Protocol):
         """About what the features of one image of a size take in sampling."""
 
 
-_KINDS: dict[str, type[PointSystem] | type[GridSystem]] = {"points": PointSystem, "grid": GridSystem}
+_KINDS: dict[str, type[InfinityDiff] | type[EDMMethod]] = {"points": InfinityDiff, "grid": EDMMethod}
 SAMPLERS = tuple(sampler for kind in _KINDS.values() for sampler in kind.samplers)
 
 
-def system_of(config: Config) -> System:
+def method_of(config: Config) -> Method:
     """Raises UserError for an unknown kind."""
     if config.model.kind not in _KINDS:
         raise UserError(f"model.kind: {config.model.kind!r}: choose one of {', '.join(_KINDS)}")

@@ -38,14 +38,14 @@ def resolutions(config: Config) -> dict[Size, float]:
     return {size: weight / total for size, weight in weights.items() if weight}
 
 
-def enlarged_size(config: Config) -> Size | None:
+def upsampled_size(config: Config) -> Size | None:
     """R of DFU's fine-tuning; None where there is none."""
     return read_size("finetune.size", config.finetune.size) if config.finetune.size else None
 
 
 def training_weights(config: Config) -> dict[Size, float]:
     """The weight of each size that steps are trained on: `resolutions`, and in fine-tuning the enlarged one."""
-    weights, size = resolutions(config), enlarged_size(config)
+    weights, size = resolutions(config), upsampled_size(config)
     if size is None:
         return weights
     # w_r = (1 - w_R) / n (DFU appendix C)

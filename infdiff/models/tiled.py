@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infdiff import ops
 from infdiff.coordinates import Size, pixel_coordinates, scale_of
-from infdiff.memory import own_memory
+from infdiff.memory import mapped_empty
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _Memory:
         """(B, rows, W, C); only an image's last strip has fewer rows than the others."""
         if rows != self.like.shape[1]:
             return self.like[:, :rows].clone()
-        return self.unused.pop() if self.unused else own_memory(self.like, *self.like.shape)
+        return self.unused.pop() if self.unused else mapped_empty(self.like, *self.like.shape)
 
     def free(self, strip: Tensor) -> None:
         if strip.shape == self.like.shape:
@@ -118,7 +118,7 @@ class _BlockInStrips:
         self.reach = ops.rows_around(block.conv.taps.shape[-1], scale)
         around = -(-self.reach // self.rows)
         batch, _, width, channels = memory.like.shape
-        self.held = own_memory(memory.like, batch, min((2 * around + 1) * self.rows, size[0]), width, channels)
+        self.held = mapped_empty(memory.like, batch, min((2 * around + 1) * self.rows, size[0]), width, channels)
         self.begin()
 
     def begin(self) -> None:

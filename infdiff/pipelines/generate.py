@@ -12,7 +12,7 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
 from infdiff.images.pixels import from_uint8
-from infdiff.memory import give_back_freed_memory
+from infdiff.memory import trim_heap
 from infdiff.points import all_points, draw_points, gather
 from infdiff.seeding import generator_for
 
@@ -30,16 +30,16 @@ class PointNetwork(Protocol):
 def image_network(
     denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device, tile: int | None = None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The denoiser on all pixels of images (B, C, H, W) of one size, with codes z (B, z_dim) or None.
+    """The denoiser on all pixels of images (B, C, H, W) of one size, with latents z (B, z_dim) or None.
 
     tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
     """
     if tile is not None:
 
         def in_strips(x: Tensor, t: Tensor) -> Tensor:
-            give_back_freed_memory()
+            trim_heap()
             out = denoiser.in_strips(x, t, z, tile)
-            give_back_freed_memory()
+            trim_heap()
             return out
 
         return in_strips
@@ -100,7 +100,7 @@ def generate(
 
 @torch.no_grad()
 def encode(encoder: PointNetwork, images: Tensor, *, points: int, seed: int = 0) -> Tensor:
-    """Codes (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each (at most all)."""
+    """Latents (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each (at most all)."""
     size = (images.shape[2], images.shape[3])
     ids = draw_points(1, min(points, size[0] * size[1]), size, generator_for(images.device, seed, "encode")).expand(
         len(images), -1

@@ -21,7 +21,7 @@ _SEAM = 1 / 64
 
 
 def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, points: int, seed: int) -> Tensor:
-    """The code (1, z_dim) of an image (1, C, H, W) uint8 from pixels that are not hidden (H, W): the encoder takes any.
+    """The latent (1, z_dim) of an image (1, C, H, W) uint8 from pixels that are not hidden (H, W).
 
     At most `points` of them, drawn at random; fewer where fewer are visible. Raises ValueError when none is.
     """
@@ -51,7 +51,7 @@ def inpaint(
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W) whose `hidden` pixels (H, W) are made up.
 
-    z (N, z_dim): a code for each. The visible pixels are close to the image's, not equal: see `paste`.
+    z (N, z_dim): a latent for each. The visible pixels are close to the image's, not equal: see `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
     visible = (~hidden).to(image.dtype)

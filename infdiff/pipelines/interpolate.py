@@ -1,4 +1,4 @@
-"""From one image to another: codes on the line between theirs, DDIM noise on the great circle between theirs."""
+"""From one image to another: latents on the line between theirs, DDIM noise on the great circle between theirs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def interpolate(
     tile: int | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Two images (2, C, H, W) in [-1, 1] and their codes (2, z_dim) -> (frames, C, H, W), both ends included.
+    """Two images (2, C, H, W) in [-1, 1] and their latents (2, z_dim) -> (frames, C, H, W), both ends included.
 
-    Deterministic: each frame is what DDIM makes of its code and noise, so the ends are reconstructions.
+    Deterministic: each frame is what DDIM makes of its latent and noise, so the ends are reconstructions.
     """
     size, device = (ends.shape[2], ends.shape[3]), ends.device
     denoise = process.denoiser(image_network(denoiser, size, z, 2, device, tile))

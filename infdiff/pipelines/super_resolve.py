@@ -1,7 +1,8 @@
 """Super-resolution: an image at a larger size, with detail that the model adds (∞-Diff section 5, Fig. 8).
 
-"encode" is the paper's way: the small image's code, sampled larger. "guided" keeps what the input says: it starts from
-the input's own DDIM noise, read at the larger size as the function it is, and guides every estimate towards the input.
+"encode" is the paper's way: the small image's latent, sampled larger. "guided" keeps what the input says: it starts
+from the input's own DDIM noise, read at the larger size as the function it is, and guides every estimate towards
+the input.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def super_resolve(
     tile: int | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Images `small` (B, C, h, w) in [-1, 1], codes z (B, z_dim) -> (B, C, H, W) of `size`, in [-1, 1].
+    """Images `small` (B, C, h, w) in [-1, 1], latents z (B, z_dim) -> (B, C, H, W) of `size`, in [-1, 1].
 
     indices: numbers of the images, by default from 0: what is drawn for image i depends on (seed, indices[i]) alone.
     tile: rows at a time with "encode"; "guided" differentiates the network, which takes all of them at once.

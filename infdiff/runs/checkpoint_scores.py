@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
-from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.data.latents import encode_images
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import default_batch
@@ -21,12 +21,13 @@ from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 from infdiff.pipelines.generate import encode
 from infdiff.runs.data import Data
+from infdiff.runs.latents import LatentGaussian
 from infdiff.runs.previews import Draw
 from infdiff.seeding import generator_for
 
 _BATCH = 64
-# Training images whose codes a Gaussian is fitted to, from which samples draw theirs.
-_CODES = 256
+# Training images whose latents a Gaussian is fitted to, from which samples draw theirs.
+_LATENTS = 256
 
 
 class SmallEvaluation:
@@ -87,7 +88,8 @@ class SmallEvaluation:
         return self.draw(denoiser, latents.sample(generators, self.config.sample.truncation), numbers)
 
     def _latents(self, encoder: nn.Module) -> LatentGaussian:
-        def codes_of(images: Tensor) -> Tensor:
+        def latents_of(images: Tensor) -> Tensor:
             return encode(encoder, images, points=point_count(self.config), seed=self.config.seed)
 
-        return LatentGaussian.fit(encode_images(codes_of, first_batches(self.data.train, _BATCH, _CODES, self.device)))
+        images = first_batches(self.data.train, _BATCH, _LATENTS, self.device)
+        return LatentGaussian.fit(encode_images(latents_of, images))

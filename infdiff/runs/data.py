@@ -14,7 +14,7 @@ from infdiff.data.batches import ImageSet, split
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import resolutions, training_size
 
 
@@ -22,7 +22,7 @@ def build_modules(config: Config) -> dict[str, nn.Module]:
     """{"denoiser": ..., "encoder": ...} with fresh weights, a function of the seed; no encoder if z_dim is 0."""
     torch.manual_seed(config.seed)
     # Channels last: convolutions and channel norms of the grid network then need no transposes.
-    networks = system_of(config).networks()
+    networks = method_of(config).networks()
     return {name: module.to(memory_format=torch.channels_last) for name, module in networks.items()}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
-from infdiff.data import codes
+from infdiff.data.latents import FILE
 from infdiff.errors import UserError
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.checks import (
@@ -54,7 +54,7 @@ class Model:
     def sample(
         self, n: int = 1, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
-        """n new images. options: deblur, upscale, tile as `tile_rows`, and those of `System.options`."""
+        """n new images. options: deblur, upscale, tile as `tile_rows`, and those of `Method.options`."""
         whole = self._size(size)
         settings = self._options(options, whole)
         batch = default_batch(self.run.config, whole)
@@ -64,14 +64,14 @@ class Model:
         return from_images(torch.cat(images), output)
 
     def encode(self, images: Any) -> Tensor:
-        """Codes (N, z_dim) of images of any size."""
+        """Latents (N, z_dim) of images of any size."""
         self.run.require_encoder()
         return self.run.encode(to_images(images).to(self.run.device)).cpu()
 
     def decode(
         self, z: Tensor, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
-        """Images of codes (N, z_dim), at any size. options: as `sample`, but for truncation and upscale."""
+        """Images of latents (N, z_dim), at any size. options: as `sample`, but for truncation and upscale."""
         self.run.require_encoder()
         whole = self._size(size)
         settings = self._options(options, whole)
@@ -79,7 +79,7 @@ class Model:
         return from_images(self.run.decode(z, whole, seed=seed, **settings), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **options: Any) -> Any:
-        """Images through their codes and back, at their own size. options: as `decode`."""
+        """Images through their latents and back, at their own size. options: as `decode`."""
         whole = to_images(images)
         return self.decode(self.encode(whole), (whole.shape[2], whole.shape[3]), seed=seed, output=output, **options)
 
@@ -159,11 +159,11 @@ class Model:
         weights = folder / "checkpoints" / f"{model.step:08d}"
         _copy(source, target, str(weights / "ema_latent.safetensors"))
         (target / weights / "state.json").write_text(json.dumps({"step": model.step, "validation_loss": 0.0}) + "\n")
-        # The codes' statistics, not the codes of the training images.
-        known = model.codes
+        # The latents' statistics, not the latents of the training images.
+        known = model.latents
         kept = {"train": known.train[:0], "validation": known.validation[:0], "mean": known.mean, "std": known.std}
         metadata = {"encoder": model.encoder}
-        safetensors.torch.save_file(kept, target / folder / codes.FILE, metadata)
+        safetensors.torch.save_file(kept, target / folder / FILE, metadata)
 
     def _size(self, size: int | str | Size | None) -> Size:
         return self.size if size is None else parse_size(size)

@@ -12,8 +12,8 @@ from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import Examples, ImageSet, first_batches, mixed_batches
 from infdiff.data.mixture import Mixture
-from infdiff.data.upsampled import Enlarged
-from infdiff.methods.sizes import batch_sizes, enlarged_size, largest, resolutions, training_weights
+from infdiff.data.upsampled import Upsampled
+from infdiff.methods.sizes import batch_sizes, largest, resolutions, training_weights, upsampled_size
 from infdiff.runs.data import Data
 
 
@@ -66,6 +66,6 @@ class TrainingData:
 
 
 def _at(size: Size, config: Config, images: ImageSet) -> Examples:
-    if size == enlarged_size(config):
-        return Enlarged(images.at(largest(resolutions(config))), size)
+    if size == upsampled_size(config):
+        return Upsampled(images.at(largest(resolutions(config))), size)
     return images.at(size)

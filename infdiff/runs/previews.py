@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.data.batches import ImageSet, first_batches
-from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.data.latents import encode_images
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
+from infdiff.runs.latents import LatentGaussian
 from infdiff.seeding import generator_for
 
 _COLUMNS = 8
-_CODES = 256
+_LATENTS = 256
 
 
-# (denoiser, codes or None, indices) -> images (B, C, H, W) in [-1, 1].
+# (denoiser, latents or None, indices) -> images (B, C, H, W) in [-1, 1].
 Draw = Callable[[nn.Module, Tensor | None, Sequence[int]], Tensor]
 
 
@@ -51,16 +52,16 @@ class Previews:
         z = None
         if encoder is not None:
 
-            def codes_of(images: Tensor) -> Tensor:
+            def latents_of(images: Tensor) -> Tensor:
                 return encode(encoder, images, points=self.points, seed=self.seed)
 
-            codes = encode_images(codes_of, first_batches(self.train, 64, _CODES, self.device))
+            latents = encode_images(latents_of, first_batches(self.train, 64, _LATENTS, self.device))
             generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
-            z = LatentGaussian.fit(codes).sample(generators, self.truncation)
+            z = LatentGaussian.fit(latents).sample(generators, self.truncation)
             rows = []
             for images in (self.train, self.validation):
                 originals = next(first_batches(images, _COLUMNS, _COLUMNS, self.device))
-                rows += [originals.cpu(), self._generate(denoiser, codes_of(originals), len(originals))]
+                rows += [originals.cpu(), self._generate(denoiser, latents_of(originals), len(originals))]
             sheet = contact_sheet(torch.cat([_full_row(row) for row in rows]), _COLUMNS)
             save_png(sheet, self.folder / f"reconstructions-{step:08d}.png")
         samples = self._generate(denoiser, z, _COLUMNS)

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
-from infdiff.data.latents import LatentGaussian, encode_images
+from infdiff.data.latents import encode_images
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
-from infdiff.methods.method import System, system_of
+from infdiff.methods.method import Method, method_of
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.super_resolve import super_resolve
 from infdiff.runs.data import build_data, build_modules
-from infdiff.runs.latents import LatentModel
+from infdiff.runs.latents import LatentGaussian, LatentModel
 from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
 
@@ -50,8 +50,8 @@ _MAY_CHANGE = (
     "latent",
     "sample",
 )
-# Enough codes for mean and covariance; encoding more only takes longer.
-_MOST_CODES = 4096
+# Enough latents for mean and covariance; encoding more only takes longer.
+_MOST_LATENTS = 4096
 
 
 def open_for_training(folder: Path, config: Config) -> None:
@@ -106,7 +106,7 @@ class Run:
     folder: Path
     config: Config
     step: int
-    system: System
+    method: Method
     denoiser: nn.Module
     encoder: nn.Module | None
     device: torch.device
@@ -134,7 +134,7 @@ class Run:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"{folder}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
-        return cls(folder, config, step, system_of(config), modules["denoiser"], modules.get("encoder"), device)
+        return cls(folder, config, step, method_of(config), modules["denoiser"], modules.get("encoder"), device)
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -144,9 +144,10 @@ class Run:
 
     @cached_property
     def latents(self) -> LatentModel | LatentGaussian | None:
-        """What draws codes: the latent diffusion model if one is trained for this checkpoint, else a Gaussian.
+        """What draws latents: the latent diffusion model if one is trained for this checkpoint, else a Gaussian.
 
-        The Gaussian is fitted to codes of training images at first use, and kept beside the run. None without encoder.
+        The Gaussian is fitted to latents of training images at first use, and kept beside the run. None without
+        encoder.
         """
         if self.encoder is None:
             return None
@@ -158,13 +159,13 @@ class Run:
         return LatentGaussian.load(path)
 
     def describe_latents(self) -> str:
-        """Where sampled codes come from, for people."""
+        """Where sampled latents come from, for people."""
         return "none (the run has no encoder)" if self.latents is None else self.latents.describe()
 
     @property
     def process(self) -> MollifiedDiffusion:
         """Of the mollified diffusion. Raises UserError for a run of another kind."""
-        process = self.system.process
+        process = self.method.process
         if not isinstance(process, MollifiedDiffusion):
             kind = self.config.model.kind
             raise UserError(f"{self.folder} is of model.kind {kind}: this wants a run of model.kind points")
@@ -182,7 +183,7 @@ class Run:
     ) -> Tensor:
         """Images (B, 3, H, W) uint8; image indices[i] depends on (seed, indices[i]) alone.
 
-        upscale: "bilinear" samples at the training size and resizes. options: deblur, and those of `System.generate`.
+        upscale: "bilinear" samples at the training size and resizes. options: deblur, and those of `Method.generate`.
         Here and below, rounded=False gives float32 in [-1, 1] instead, in which pixels that are not finite show.
         """
         z = None
@@ -192,7 +193,7 @@ class Run:
         return self._generate(z, size, indices, sampled=sampled, seed=seed, **options)
 
     def reconstruct(self, images: Tensor, *, seed: int = 0, **options: Any) -> Tensor:
-        """Images (B, 3, H, W) uint8 through their codes and back. Raises UserError for a run without encoder.
+        """Images (B, 3, H, W) uint8 through their latents and back. Raises UserError for a run without encoder.
 
         options: as `decode`.
         """
@@ -203,7 +204,7 @@ class Run:
     def decode(
         self, z: Tensor, size: Size, *, seed: int = 0, indices: Sequence[int] | None = None, **options: Any
     ) -> Tensor:
-        """Codes (B, z_dim) -> images (B, 3, H, W) uint8 of any size.
+        """Latents (B, z_dim) -> images (B, 3, H, W) uint8 of any size.
 
         Image i depends on (seed, indices[i]) and z[i] alone; indices: by default from 0.
         """
@@ -225,11 +226,11 @@ class Run:
         **options: Any,
     ) -> Tensor:
         """Sampled at one size, resized to another."""
-        images = self.system.generate(
+        images = self.method.generate(
             self.denoiser, size=sampled, seed=seed, indices=indices, z=z, device=self.device, **options
         )
         if deblur:
-            images = self.system.sharpen(images)
+            images = self.method.deblur(images)
         if size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return _finished(images, rounded)
@@ -274,7 +275,7 @@ class Run:
     ) -> Tensor:
         """Variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 whose hidden pixels (H, W) bool are made up.
 
-        variety: how far the code of the visible pixels is diffused, 0 to 1; more than 0 wants a latent model. pasted:
+        variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 wants a latent model. pasted:
         the visible pixels are the image's exactly. options: as `pipelines.inpaint`. Raises UserError when a model
         that this needs is missing.
         """
@@ -286,8 +287,8 @@ class Run:
         elif self.encoder is None:
             z = None
         else:
-            code = encode_visible(self.encoder, image, hidden, points=point_count(self.config), seed=seed)
-            z = self._varied(code, generators, variety)
+            latent = encode_visible(self.encoder, image, hidden, points=point_count(self.config), seed=seed)
+            z = self._varied(latent, generators, variety)
         clean = from_uint8(image)
         out = inpaint(self.denoiser, process, clean, hidden, z=z, seed=seed, indices=indices, **options)
         if not pasted:
@@ -299,35 +300,35 @@ class Run:
         if self.encoder is None:
             raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
 
-    def _varied(self, code: Tensor, generators: list[torch.Generator], variety: float) -> Tensor:
+    def _varied(self, latent: Tensor, generators: list[torch.Generator], variety: float) -> Tensor:
         if variety == 0:
-            return code.expand(len(generators), -1)
+            return latent.expand(len(generators), -1)
         if not isinstance(self.latents, LatentModel):
             raise UserError(
-                f"variety {variety:g} diffuses codes, and {self.folder} has no latent model for step {self.step}: "
+                f"variety {variety:g} diffuses latents, and {self.folder} has no latent model for step {self.step}: "
                 "train one with scripts/train_latent.py"
             )
-        return self.latents.vary(code, generators, variety)
+        return self.latents.vary(latent, generators, variety)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes (B, z_dim) of images (B, 3, H, W) uint8, from a part of their pixels. The run must have an encoder."""
+        """Latents (B, z_dim) of images (B, 3, H, W) uint8, from a part of their pixels. There must be an encoder."""
         assert self.encoder is not None
         return encode(self.encoder, images, points=point_count(self.config), seed=self.config.seed)
 
     def _fit_latents(self) -> LatentGaussian:
-        """From training images; mirrored ones too, where training mirrors."""
+        """From training images; flipped ones too, where training flips."""
         data = build_data(replace(self.config, data=replace(self.config.data, cache="none")), self.device)
         flips: list[Callable[[Tensor], Tensor]] = [lambda batch: batch]
         if self.config.data.flip:
             flips.append(lambda batch: batch.flip(-1))
-        codes = [
+        latents = [
             encode_images(
                 lambda batch, flip=flip: self.encode(flip(batch)),
-                first_batches(data.train, 64, _MOST_CODES, self.device),
+                first_batches(data.train, 64, _MOST_LATENTS, self.device),
             )
             for flip in flips
         ]
-        return LatentGaussian.fit(torch.cat(codes))
+        return LatentGaussian.fit(torch.cat(latents))
 
 
 def _finished(images: Tensor, rounded: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from infdiff.config import Config
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.finetune import frozen_parameters, load_start
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, build_modules
@@ -38,7 +38,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
     )
     return Trainer(
         modules={name: module.to(device) for name, module in modules.items()},
-        objective=system_of(config).objective(),
+        objective=method_of(config).objective(),
         batches=given.batches,
         validation=given.validation,
         label=given.label,
@@ -54,12 +54,12 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
 
 def drawn_at_training_size(config: Config, device: torch.device) -> Draw:
     """Samples at the training size, with the configuration's sampler."""
-    system, options = system_of(config), sampling_options(config)
+    method, options = method_of(config), sampling_options(config)
     for name in ("truncation", "upscale"):
         options.pop(name, None)
 
     def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int]) -> Tensor:
         size = training_size(config)
-        return system.generate(denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, **options)
+        return method.generate(denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, **options)
 
     return draw

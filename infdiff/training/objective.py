@@ -28,10 +28,10 @@ class MollifiedObjective:
         points: Callable[[Size], int],
         kind: str,
         flip: bool,
-        code_noise: float = 0.0,
+        latent_noise: float = 0.0,
     ) -> None:
         self.process, self.points, self.kind, self.flip = process, points, kind, flip
-        self.code_noise = code_noise
+        self.latent_noise = latent_noise
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, (batch, channels, height, width) = self.process, images.shape
@@ -51,9 +51,9 @@ class MollifiedObjective:
         return F.mse_loss(prediction.float(), target)
 
     def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
-        """The code, from a subset of the clean image of its own.
+        """The latent, from a subset of the clean image of its own.
 
-        Noise on it makes codes between those of the training images mean something, too.
+        Noise on it makes latents between those of the training images mean something, too.
         """
         encoder = modules.get("encoder")
         if encoder is None:
@@ -61,8 +61,8 @@ class MollifiedObjective:
         size = (x0.shape[2], x0.shape[3])
         ids = self._draw(x0.shape[0], size, generator)
         z = encoder(gather(x0, ids), encoder.geometry(ids, size))
-        if self.code_noise:
-            z = z + self.code_noise * torch.randn(z.shape, device=z.device, generator=generator)
+        if self.latent_noise:
+            z = z + self.latent_noise * torch.randn(z.shape, device=z.device, generator=generator)
         return z
 
     def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
@@ -71,5 +71,5 @@ class MollifiedObjective:
 
 def mirror_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
     """Every second of the images (B, C, H, W), on average, with its columns in reverse."""
-    mirrored = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
-    return torch.where(mirrored, images.flip(-1), images)
+    flipped = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
+    return torch.where(flipped, images.flip(-1), images)

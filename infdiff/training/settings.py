@@ -12,7 +12,7 @@ class TrainSettings:
     accumulate: int = 1  # batches whose gradients make one optimiser step
     subsample: float = 4.0  # train on one pixel in this many
     points: str = "uniform"  # uniform, stratified or halton
-    code_noise: float = 0.0  # standard deviation of noise on the codes, which themselves have 1
+    latent_noise: float = 0.0  # standard deviation of noise on the latents, which themselves have 1
     learning_rate: float = 5e-5
     warmup: int = 0  # steps of linear warm-up
     decay_from: float = 1.0  # after this part of the run the learning rate falls linearly to 0

@@ -1,38 +1,106 @@
-"""The Gaussian of the codes has their mean and covariance, and its samples theirs."""
+"""Latents of a data set: complete, in order, flipped where asked, continued after an interruption."""
 
 import pytest
 import torch
 
-from infdiff.data.latents import LatentGaussian
+from infdiff.data import latents as module
+from infdiff.data.latents import Latents, encode_data, image_count, load_latents
+from infdiff.errors import UserError
 
 
-@pytest.mark.parametrize("count", [5, 400])
-def test_mean_and_covariance_are_those_of_the_codes(count, generator):
-    codes = torch.randn(count, 6, generator=generator, dtype=torch.float64) @ torch.randn(
-        6, 6, generator=generator, dtype=torch.float64
-    )
-    gaussian = LatentGaussian.fit(codes)
-    torch.testing.assert_close(gaussian.mean, codes.mean(dim=0))
-    torch.testing.assert_close(gaussian.factor.mT @ gaussian.factor, torch.cov(codes.mT))
-    assert gaussian.factor.shape[0] <= max(6, count)
+class Images:
+    def __init__(self, count):
+        self.values = torch.randint(
+            0, 256, (count, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(count)
+        )
+
+    def __len__(self):
+        return len(self.values)
+
+    def take(self, places):
+        return self.values[places]
 
 
-def test_samples_follow_it_and_their_own_generator(tmp_path, generator):
-    gaussian = LatentGaussian.fit(torch.randn(50, 3, generator=generator) * torch.tensor([1.0, 2.0, 0.1]) + 1)
-    gaussian.save(tmp_path / "g.safetensors")
-    loaded = LatentGaussian.load(tmp_path / "g.safetensors")
-    generators = [torch.Generator().manual_seed(i) for i in range(4000)]
-    z = loaded.sample(generators)
-    torch.testing.assert_close(torch.cov(z.mT), gaussian.factor.mT @ gaussian.factor, rtol=0.1, atol=0.05)
-    torch.testing.assert_close(loaded.sample([torch.Generator().manual_seed(7)])[0], z[7])
-    assert loaded.count == 50
+SETS = {"train": Images(10), "validation": Images(3)}
+CPU = torch.device("cpu")
 
 
-def test_truncation_scales_the_spread_about_the_mean(generator):
-    gaussian = LatentGaussian.fit(torch.randn(50, 3, generator=generator) + 2)
+def encode(images):
+    """Means of the left and the right half."""
+    return torch.stack([images[..., :3].float().mean((1, 2, 3)), images[..., 3:].float().mean((1, 2, 3))], dim=1)
 
-    def draw(truncation):
-        return gaussian.sample([torch.Generator().manual_seed(1)], truncation)[0] - gaussian.mean
 
-    assert draw(0.0).abs().max() == 0
-    torch.testing.assert_close(draw(0.5), draw(1.0) / 2)
+def run(folder, function=encode, *, flip=True, encoder="a", on_images=lambda count: None):
+    return encode_data(function, SETS, folder, encoder=encoder, flip=flip, device=CPU, on_images=on_images)
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 4)
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+
+
+def test_every_image_is_encoded_in_order_and_mirrored(tmp_path):
+    latents = run(tmp_path)
+    plain = encode(SETS["train"].values)
+    assert torch.equal(latents.train, torch.cat([plain, plain.flip(1)]))
+    assert torch.equal(latents.validation, encode(SETS["validation"].values))
+    assert torch.equal(run(tmp_path / "plain", flip=False).train, plain)
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [module.FILE]
+
+
+def test_normalisation_and_back(tmp_path):
+    latents = run(tmp_path)
+    normal = latents.normalize(latents.train)
+    torch.testing.assert_close(normal.mean(dim=0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normal.std(dim=0, correction=0), torch.ones(2))
+    torch.testing.assert_close(latents.restore(normal), latents.train)
+
+
+def test_a_dimension_without_spread_stays_finite():
+    latents = Latents.of(torch.ones(5, 2), torch.ones(2, 2))
+    assert latents.normalize(latents.train).isfinite().all()
+
+
+def test_an_interrupted_encoding_goes_on(tmp_path):
+    done = []
+
+    def stops(images):
+        done.append(len(images))
+        if sum(done) > 9:
+            raise KeyboardInterrupt
+        return encode(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stops)
+    again, told = [], []
+
+    def counts(images):
+        again.append(len(images))
+        return encode(images)
+
+    latents = run(tmp_path, counts, on_images=told.append)
+    assert sum(again) == image_count(SETS, flip=True) - 8  # two parts of four were kept
+    assert sum(told) == image_count(SETS, flip=True) == 23
+    assert torch.equal(latents.train, run(tmp_path / "whole").train)
+
+
+def test_latents_are_made_anew_for_another_encoder(tmp_path):
+    first = run(tmp_path)
+    calls = []
+
+    def other(images):
+        calls.append(1)
+        return 2 * encode(images)
+
+    assert torch.equal(run(tmp_path, other).train, first.train)
+    assert not calls
+    assert torch.equal(run(tmp_path, other, encoder="b").train, 2 * first.train)
+    assert load_latents(tmp_path, "a") is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / module.FILE).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"latents\.safetensors is damaged"):
+        run(tmp_path)

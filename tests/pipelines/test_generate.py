@@ -13,7 +13,7 @@ from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.images.write import contact_sheet
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.pipelines.generate import encode, generate
 from infdiff.runs.data import build_modules
 from tests.conftest import TINY, pixels
@@ -31,7 +31,7 @@ def trained():
         module.eval().requires_grad_(False)
         for parameter in module.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return modules, system_of(config).process
+    return modules, method_of(config).process
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
@@ -106,7 +106,7 @@ def test_every_step_is_reported(trained):
 
 def test_a_perfect_denoiser_reaches_its_image():
     """The pipeline hands pixels to the network and back in the right order."""
-    process = system_of(load_config(CONFIG_FOLDER / "demo.yaml", TINY)).process
+    process = method_of(load_config(CONFIG_FOLDER / "demo.yaml", TINY)).process
     goal = torch.rand(3, 6, 9, generator=torch.Generator().manual_seed(0)) - 0.5
 
     class Perfect(nn.Module):

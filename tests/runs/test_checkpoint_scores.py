@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from infdiff.config import CONFIG_FOLDER, load_config
-from infdiff.data.latents import LatentGaussian
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import check_config, default_batch
-from infdiff.methods.method import system_of
+from infdiff.methods.method import method_of
 from infdiff.methods.sizes import point_count
 from infdiff.metrics.compare import Subject, compare, describe
 from infdiff.metrics.features import load_network
@@ -18,6 +17,7 @@ from infdiff.pipelines.generate import encode, generate
 from infdiff.runs import checkpoint_scores as module
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import build_data, build_modules
+from infdiff.runs.latents import LatentGaussian
 from infdiff.runs.training import drawn_at_training_size
 from infdiff.seeding import generator_for
 from tests.conftest import TINY
@@ -49,11 +49,11 @@ def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
     monkeypatch.setattr(module, "default_batch", lambda config, size: 4)
     found = evaluation(config, data)(modules)
     train = data.train.take(torch.arange(len(data.train)))
-    codes = encode(modules["encoder"], train, points=point_count(config))
-    z = LatentGaussian.fit(codes).sample([generator_for("cpu", 0, "latent", i) for i in range(6)], 0.7)
+    latents = encode(modules["encoder"], train, points=point_count(config))
+    z = LatentGaussian.fit(latents).sample([generator_for("cpu", 0, "latent", i) for i in range(6)], 0.7)
     samples = generate(
         modules["denoiser"],
-        system_of(config).process,
+        method_of(config).process,
         size=(16, 16),
         seed=0,
         indices=range(6),

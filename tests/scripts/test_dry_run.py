@@ -46,7 +46,7 @@ def test_kept_features_are_those_of_a_network_counted_by_hand():
     assert read < kept < 5 * read
 
 
-@pytest.mark.parametrize("settings", [TINY, [*TINY, "model.z_dim=0", "model.grid.kind=dfu"]], ids=["codes", "no codes"])
+@pytest.mark.parametrize("settings", [TINY, [*TINY, "model.z_dim=0", "model.grid.kind=dfu"]], ids=["latent", "plain"])
 def test_networks_on_points_are_counted_too(settings):
     every, some = (cost_of(config(*settings, f"train.subsample={part}"), (16, 16)) for part in (1, 4))
     assert 0 < some.flop < every.flop

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from infdiff.config import CONFIG_FOLDER, config_differences, load_config
-from infdiff.data.upsampled import Enlarged
+from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.methods.sizes import training_weights
@@ -81,7 +81,7 @@ def test_enlarged_images_are_those_of_the_largest_resolution(start, tmp_path):
     given = TrainingData(config, data, CPU)
     assert [part.weight for part in given.parts] == pytest.approx([0.2, 0.2, 0.6])
     enlarged = given.parts[-1].train
-    assert isinstance(enlarged, Enlarged)
+    assert isinstance(enlarged, Upsampled)
     for place in (0, 5):
         small = Image.fromarray(data.train.at((16, 16))[place].permute(1, 2, 0).numpy())
         expected = torch.from_numpy(np.array(small.resize((24, 24), Image.Resampling.BILINEAR))).permute(2, 0, 1)

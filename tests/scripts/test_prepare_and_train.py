@@ -277,11 +277,11 @@ def test_a_run_reconstructs_images(trained):
     torch.testing.assert_close(run.reconstruct(images[:2], steps=3).int(), out[:2].int(), rtol=0, atol=1)
 
 
-def test_codes_are_fitted_once_and_kept(trained):
+def test_latents_are_fitted_once_and_kept(trained):
     run = Run.load(trained, torch.device("cpu"))
     first = run.latents
     path = trained / "latents-00000001.safetensors"
     written = path.stat().st_mtime_ns
     assert torch.equal(run.latents.factor, first.factor)
     assert path.stat().st_mtime_ns == written
-    assert first.count == 2 * 120, "the demo's mirrored training images, too"
+    assert first.count == 2 * 120, "the demo's flipped training images, too"

@@ -22,24 +22,24 @@ def train(script, *arguments):
     return script("train_latent.py", "--run", "runs/x", *SMALL, *arguments)
 
 
-def test_from_codes_to_samples(script, trained):
+def test_from_latents_to_samples(script, trained):
     before = script("sample.py", "--run", "runs/x", "--out", "gaussian")
     assert "no latent model is trained" in before.stdout
     result = train(script, "--steps", 20)
     assert result.returncode == 0, result.stderr
     folder = trained / "latents" / "00000002"
     assert {p.name for p in folder.iterdir()} == {
-        "codes.safetensors",
+        "latents.safetensors",
         "config.yaml",
         "log.jsonl",
         "loss.png",
         "checkpoints",
     }
-    assert "240 codes, 6 held out" in result.stdout
+    assert "240 latents, 6 held out" in result.stdout
     sampled = script("sample.py", "--run", "runs/x", "--n", 3, "--out", "a")
     assert "the latent diffusion model (step" in sampled.stdout
     assert "latent diffusion model" in json.loads((trained.parent.parent / "a" / "samples.json").read_text())["latents"]
-    # Image i whatever the batch; another source of codes gives another image.
+    # Image i whatever the batch; another source of latents gives another image.
     script("sample.py", "--run", "runs/x", "--n", 3, "--batch", 1, "--out", "b")
     for i in range(3):
         a, b = (pixels(trained.parent.parent / name / f"{i:05d}.png").astype(int) for name in ("a", "b"))

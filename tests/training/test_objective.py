@@ -76,11 +76,11 @@ def test_without_an_autoencoder_there_is_no_code():
 
 
 def test_codes_carry_noise_when_asked():
-    def code(**options):
+    def latent(**options):
         return run(**options)[1]["denoiser"].calls[0][2][1]
 
-    assert code().abs().max() == 0, "the stand-in encoder gives zeros"
-    assert abs(code(code_noise=0.4).std() - 0.4) < 0.05
+    assert latent().abs().max() == 0, "the stand-in encoder gives zeros"
+    assert abs(latent(latent_noise=0.4).std() - 0.4) < 0.05
 
 
 def test_flips_mirror_whole_images():
