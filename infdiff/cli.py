@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from infdiff.coordinates import Size, parse_size
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
 from infdiff.memory import retain_freed_memory
 
 
@@ -73,6 +73,9 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
+    except OptionError as error:
+        print(f"error: {error.as_flag()}", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,22 @@
-"""What a user did that cannot work. Scripts print it as one line and exit with code 2."""
+"""Errors caused by bad input. Scripts print one line and exit with code 2."""
+
+from __future__ import annotations
 
 
-class UserError(ValueError):
-    """Bad input or settings: the message names the thing and the remedy, in one line."""
+class UserError(Exception):
+    """Bad input. The message is one line that names the thing and the remedy."""
+
+
+class OptionError(UserError):
+    """A value that an option of the package cannot take, as in `steps: 5000: want 1 to 1000`.
+
+    The command line shows the same with its dashes, `--steps 5000: want 1 to 1000`.
+    """
+
+    def __init__(self, name: str, value: object, problem: str) -> None:
+        super().__init__(f"{name}: {value}: {problem}")
+        self.name, self.value, self.problem = name, value, problem
+
+    def as_flag(self) -> str:
+        """The message with the option written as on the command line."""
+        return f"--{self.name.replace('_', '-')} {self.value}: {self.problem}"
