@@ -7,18 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from infdiff.diffusion.samplers import Denoiser
+from infdiff.diffusion.process import Denoiser
 
 _SMALLEST = 1e-20
 
 
 def guided(
-    denoise: Denoiser,
+    denoise: Denoiser[int],
     measure: Callable[[Tensor], Tensor],
     known: Tensor,
     weight: float = 1.0,
     smooth: Callable[[Tensor], Tensor] = lambda gradient: gradient,
-) -> Denoiser:
+) -> Denoiser[int]:
     """A denoiser whose estimate moves against the gradient of ||measure(estimate) - known||^2 in x_t.
 
     measure: linear, images (B, C, H, W) -> whatever `known` is, (B, ...) or (1, ...); a mask, or a smaller size. The

@@ -1,4 +1,4 @@
-"""The mollified diffusion process (∞-Diff section 3.2, appendix B): marginals, posterior, and what a network predicts.
+"""The mollified diffusion process (∞-Diff section 3.2, appendix B): marginals, and what a network predicts.
 
 States are mollified: x_t = sqrt(alpha-bar_t) T x_0 + sqrt(1 - alpha-bar_t) T xi   (Eq. 9). Everything that steps
 through time works on an estimate of T x_0; the targets below say how a network's output becomes one.
@@ -6,15 +6,15 @@ through time works on an estimate of T x_0; the targets below say how a network'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Size
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.schedules import alpha_bar
+from infdiff.diffusion.process import Denoiser, Network
+from infdiff.diffusion.schedules import AlphaBar
 
-# What the network is trained to give at each point:
+# What the network is trained to predict at each point:
 #   mollified_noise  T xi, the paper's choice (Eq. 42)
 #   v                the velocity between T x_0 and T xi, each scaled to variance 1
 #   noise            xi itself, which is not a function (for the ablation)
@@ -45,25 +45,26 @@ class MollifiedDiffusion:
             raise ValueError(f"data_std={data_std}: want a positive standard deviation")
         self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
         self.noise_std = mollifier.noise_variance() ** 0.5
-        self.alpha_bar = alpha_bar(schedule, steps, shift).float()
-        self._table = self.alpha_bar
-
-    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha-bar_t) and sqrt(1 - alpha-bar_t), shaped (B, 1, ...) to multiply `like` (B, ...)."""
-        bar = self._alpha_bar_at(t, like)
-        return bar.sqrt(), (1 - bar).sqrt()
+        self.schedule = AlphaBar(schedule, steps, shift)
+        self.alpha_bar = self.schedule.values
 
     def state(self, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor) -> Tensor:
         """x_t of Eq. 9 from T x_0 and T xi."""
-        signal, noise = self.coefficients(t, mollified_image)
+        signal, noise = self.schedule.coefficients(t, mollified_image)
         return signal * mollified_image + noise * mollified_noise
 
-    def posterior(self, x: Tensor, mollified_image: Tensor, t: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 10 between any two times previous < t: the mean, and the factor of T xi (its standard deviation)."""
-        bar_t, bar_s = self._alpha_bar_at(t, x), self._alpha_bar_at(previous, x)
-        beta = 1 - bar_t / bar_s
-        mean = (bar_s.sqrt() * beta * mollified_image + (bar_t / bar_s).sqrt() * (1 - bar_s) * x) / (1 - bar_t)
-        return mean, (beta * (1 - bar_s) / (1 - bar_t)).sqrt()
+    def clean(self, image: Tensor) -> Tensor:
+        """T x_0, for images (B, C, H, W)."""
+        return self.mollifier(image)
+
+    def noise(self, batch: int, channels: int, size: Size, generators: list[torch.Generator]) -> Tensor:
+        """T xi, as `Mollifier.noise`."""
+        return self.mollifier.noise(batch, channels, size, generators)
+
+    def snr(self, t: Tensor) -> Tensor:
+        """(B,): variance of the signal over that of the noise, for images of standard deviation data_std."""
+        bar = self.schedule.at(t, t)
+        return bar / (1 - bar) * (self.data_std / self.noise_std) ** 2
 
     def network_input(self, x: Tensor, t: Tensor) -> Tensor:
         """x_t scaled to variance 1."""
@@ -72,7 +73,7 @@ class MollifiedDiffusion:
     def training_target(
         self, image: Tensor, noise: Tensor, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor
     ) -> Tensor:
-        """What the network should give; all arguments at the same points (or pixels)."""
+        """The network's target; all arguments at the same points (or pixels)."""
         if self.target == "mollified_noise":
             return mollified_noise
         if self.target == "noise":
@@ -83,19 +84,17 @@ class MollifiedDiffusion:
         return cos * mollified_noise / self.noise_std - sin * mollified_image / self.data_std
 
     def mollified_image(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The network's output, read as an estimate of T x_0. Whole images (B, C, H, W), since T may have to act."""
+        """The network's output, read as an estimate of T x_0. On images (B, C, H, W), since T may have to act."""
         if self.target == "image":
             return self.mollifier(output)
-        signal, noise = self.coefficients(t, x)
+        signal, noise = self.schedule.coefficients(t, x)
         if self.target == "v":
             cos, sin = self._angle(x, t)
             return self.data_std * (cos * x / self._scale(x, t) - sin * output)
         return (x - noise * (self.mollifier(output) if self.target == "noise" else output)) / signal
 
-    def denoiser(
-        self, network: Callable[[Tensor, Tensor], Tensor], clip: bool = True
-    ) -> Callable[[Tensor, int], Tensor]:
-        """A network on (scaled x_t, t (B,)), whole images, as the function (x_t, t) -> T x_0 that samplers take.
+    def denoiser(self, network: Network, clip: bool = True) -> Denoiser[int]:
+        """A network on (scaled x_t, t (B,)), all pixels, as the function (x_t, t) -> T x_0 that samplers take.
 
         T averages values in [-1, 1], so estimates are clipped to that range unless `clip` is False.
         """
@@ -107,18 +106,12 @@ class MollifiedDiffusion:
 
         return denoise
 
-    def _alpha_bar_at(self, t: Tensor, like: Tensor) -> Tensor:
-        if self._table.device != t.device:
-            # Copied once: a copy in every step would hold up the device's queue.
-            self._table = self.alpha_bar.to(t.device)
-        return self._table[t].view(-1, *[1] * (like.dim() - 1))
-
     def _scale(self, x: Tensor, t: Tensor) -> Tensor:
-        signal, noise = self.coefficients(t, x)
+        signal, noise = self.schedule.coefficients(t, x)
         return ((signal * self.data_std) ** 2 + (noise * self.noise_std) ** 2).sqrt()
 
     def _angle(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin with x_t / scale = cos * (T x_0 / data_std) + sin * (T xi / noise_std)."""
-        signal, noise = self.coefficients(t, x)
+        signal, noise = self.schedule.coefficients(t, x)
         scale = self._scale(x, t)
         return signal * self.data_std / scale, noise * self.noise_std / scale

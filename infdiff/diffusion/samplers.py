@@ -1,26 +1,28 @@
-"""Samplers: short functions over a denoiser. x starts as T xi and ends as T x_0.
+"""Samplers: short functions over a denoiser. x starts as noise and ends as data.
 
-denoise(x, t) gives an estimate of T x_0 at the integer time t; noise() gives a fresh T xi shaped like x; alpha_bar
-(steps + 1,) is the schedule. Nothing here knows of networks, points or resolutions.
+denoise(x, t) estimates the data (T x_0 for mollified states) at an integer time t, or at a noise level sigma; noise()
+returns fresh noise shaped like x. Where the steps lie is an argument: `times` from `schedules.sampling_times`, with
+alpha_bar (steps + 1,) as the schedule, or `sigmas` from `schedules.sigma_steps`. No sampler depends on networks, points
+or resolutions.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from infdiff.diffusion.schedules import sampling_times
-
-Denoiser = Callable[[Tensor, int], Tensor]
-Noise = Callable[[], Tensor]
-Sampler = Callable[..., Tensor]
+from infdiff.diffusion.process import Denoiser, Noise
 
 
-def ddim(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, noise: Noise, eta: float = 0.0) -> Tensor:
+def ddim(
+    denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise, eta: float = 0.0
+) -> Tensor:
     """DDIM (∞-Diff Eq. 6; Song et al. 2021 Eqs. 12 and 16). eta = 0 is deterministic, 1 as noisy as DDPM."""
-    for bar_t, bar_s, t in _pairs(alpha_bar, steps):
+    for bar_t, bar_s, t in _pairs(alpha_bar, times):
         image = denoise(x, t)
         direction = (x - math.sqrt(bar_t) * image) / math.sqrt(1 - bar_t)
         sigma = eta * math.sqrt((1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s))
@@ -31,19 +33,27 @@ def ddim(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, noise: 
     return x
 
 
-def ddpm(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, noise: Noise) -> Tensor:
-    """Ancestral sampling from the posterior of Eq. 10, with variance beta-tilde."""
-    return ddim(denoise, x, steps, alpha_bar=alpha_bar, noise=noise, eta=1.0)
+def ddpm(denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise) -> Tensor:
+    """Ancestral sampling: a draw from the posterior of Eq. 10 at each step, with variance beta-tilde."""
+    for bar_t, bar_s, t in _pairs(alpha_bar, times):
+        image, beta = denoise(x, t), 1 - bar_t / bar_s
+        x = (math.sqrt(bar_s) * beta * image + math.sqrt(bar_t / bar_s) * (1 - bar_s) * x) / (1 - bar_t)
+        if bar_s < 1:
+            x = x + math.sqrt(beta * (1 - bar_s) / (1 - bar_t)) * noise()
+        del image
+    return x
 
 
-def dpm_solver_2m(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, noise: Noise) -> Tensor:
+def dpm_solver_2m(
+    denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise
+) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2): second order, deterministic; the last step is first order.
 
     Written for mollified states: only log-SNR differences enter, so the noise's variance drops out.
     """
     earlier: Tensor | None = None
     earlier_h = 0.0
-    for bar_t, bar_s, t in _pairs(alpha_bar, steps):
+    for bar_t, bar_s, t in _pairs(alpha_bar, times):
         image = denoise(x, t)
         if bar_s >= 1:
             return image
@@ -57,12 +67,46 @@ def dpm_solver_2m(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor
     return x
 
 
-def ddim_inversion(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tensor, iterations: int = 3) -> Tensor:
+def heun(
+    denoise: Denoiser[float],
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    s_churn: float = 0.0,
+    s_min: float = 0.0,
+    s_max: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
+    """EDM Algorithm 2: Heun's second-order steps through the levels `sigmas`, from x = n, noise of variance 1, to y.
+
+    Deterministic (Algorithm 1) with s_churn = 0. Otherwise a step from a level between s_min and s_max begins by adding
+    fresh noise, s_noise times noise().
+    """
+    x = sigmas[0] * x
+    for sigma, following in itertools.pairwise(sigmas):
+        gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1) if s_min <= sigma <= s_max else 0.0
+        raised = sigma * (1 + gamma)
+        if gamma > 0:
+            x = x + math.sqrt(raised**2 - sigma**2) * s_noise * noise()
+        slope = (x - denoise(x, raised)) / raised
+        ahead = x + (following - raised) * slope
+        if following > 0:
+            slope = (slope + (ahead - denoise(ahead, following)) / following) / 2
+            ahead = x + (following - raised) * slope
+        x = ahead
+    return x
+
+
+def ddim_inversion(
+    denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, iterations: int = 3
+) -> Tensor:
     """The noise from which deterministic DDIM makes the image x = T x_0 (Song et al. 2021, section 4.3).
 
-    Each step inverts a DDIM step, which is an equation for x_t, by fixed-point iteration from x_s on.
+    times: those of the sampler, descending. Each step inverts a DDIM step, which is an equation for x_t, by fixed-point
+    iteration from x_s on.
     """
-    for bar_t, bar_s, t in reversed(_pairs(alpha_bar, steps)):
+    for bar_t, bar_s, t in reversed(_pairs(alpha_bar, times)):
         later = x
         for _ in range(iterations):
             image = denoise(later, t)
@@ -72,15 +116,28 @@ def ddim_inversion(denoise: Denoiser, x: Tensor, steps: int, *, alpha_bar: Tenso
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_2m}
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler as a method registers it.
+
+    run: the function. evaluations: of the network, in `steps` steps. options: the sampling options of its own.
+    """
+
+    run: Callable[..., Tensor]
+    evaluations: Callable[[int], int] = lambda steps: steps
+    options: tuple[str, ...] = ()
+
+
+# Of processes with integer times, and of EDM. Whatever is registered here is what runs under its name.
+SAMPLERS = {"ddim": Sampler(ddim, options=("eta",)), "ddpm": Sampler(ddpm), "dpm++": Sampler(dpm_solver_2m)}
+EDM_SAMPLERS = {"heun": Sampler(heun, lambda steps: 2 * steps - 1, options=("churn",))}
 
 
 def _half_log_snr(bar: float) -> float:
     return 0.5 * math.log(bar / (1 - bar))
 
 
-def _pairs(alpha_bar: Tensor, steps: int) -> list[tuple[float, float, int]]:
+def _pairs(alpha_bar: Tensor, times: Sequence[int]) -> list[tuple[float, float, int]]:
     """(alpha-bar_t, alpha-bar_s, t) for each step from time t to the next time s."""
-    times = sampling_times(alpha_bar.shape[0] - 1, steps)
     bars = [float(alpha_bar[t]) for t in times]
     return list(zip(bars[:-1], bars[1:], times[:-1], strict=True))

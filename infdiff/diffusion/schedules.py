@@ -1,4 +1,8 @@
-"""Noise schedules: alpha-bar over discrete times, as in Ho et al. (2020) and Nichol and Dhariwal (2021)."""
+"""Noise schedules, and where the steps of samplers lie.
+
+alpha-bar over discrete times is that of Ho et al. (2020) and Nichol and Dhariwal (2021), sigma that of Karras et al.
+(2022).
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,26 @@ def alpha_bar(name: str, steps: int, shift: float = 1.0) -> Tensor:
     return shift**2 * bar / (1 - bar + shift**2 * bar)
 
 
+class AlphaBar:
+    """A schedule's float32 values, on the CPU for samplers and on the device of a batch of times."""
+
+    def __init__(self, name: str, steps: int, shift: float = 1.0) -> None:
+        self.values = alpha_bar(name, steps, shift).float()
+        self._copy = self.values
+
+    def at(self, t: Tensor, like: Tensor) -> Tensor:
+        """alpha-bar_t for times t (B,), shaped (B, 1, ...) to multiply `like` (B, ...)."""
+        if self._copy.device != t.device:
+            # Copied once: a copy in every step would stall the device's queue.
+            self._copy = self.values.to(t.device)
+        return self._copy[t].view(-1, *[1] * (like.dim() - 1))
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha-bar_t) and sqrt(1 - alpha-bar_t), shaped as `at`."""
+        bar = self.at(t, like)
+        return bar.sqrt(), (1 - bar).sqrt()
+
+
 def sampling_times(schedule_steps: int, steps: int) -> list[int]:
     """`steps` + 1 times from schedule_steps down to 0, evenly spaced.
 
@@ -60,6 +84,22 @@ def sampling_times(schedule_steps: int, steps: int) -> list[int]:
     if not 1 <= steps <= schedule_steps:
         raise ValueError(f"{steps} sampling steps: want 1 to {schedule_steps}, the length of the schedule")
     return [round(schedule_steps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def sigma_steps(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> list[float]:
+    """EDM Eq. 5: `steps` noise levels from sigma_max down to sigma_min, evenly spaced in sigma^(1 / rho), then 0.
+
+    A single step leads from sigma_max to 0. Raises ValueError for fewer, and unless 0 < sigma_min < sigma_max and
+    rho > 0.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} sampling steps: want at least 1")
+    if not 0 < sigma_min < sigma_max or rho <= 0:
+        raise ValueError(
+            f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}: want 0 < sigma_min < sigma_max and rho > 0"
+        )
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
 
 
 def _from_betas(betas: Tensor) -> Tensor:

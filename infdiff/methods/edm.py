@@ -20,7 +20,7 @@ from infdiff.methods.limits import require_choices
 from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser
 from infdiff.pipelines.generate_edm import generate_edm
-from infdiff.training.edm_objective import EDMObjective
+from infdiff.training.objectives import EDMObjective
 
 NOISES = ("white", "mollified")
 
@@ -39,7 +39,7 @@ class EDMMethod:
         e = self.config.edm
         mollified = e.noise == "mollified"
         mollifier = Mollifier(self.config.diffusion.sigma, training_size(self.config)) if mollified else None
-        return EDM(data_std=e.data_std, log_mean=e.log_mean, log_std=e.log_std, mollifier=mollifier)
+        return EDM(sigma_data=e.data_std, P_mean=e.log_mean, P_std=e.log_std, mollifier=mollifier)
 
     def check(self) -> None:
         config = self.config

@@ -25,7 +25,7 @@ from infdiff.ops.gpu.kernels import MAX_WINDOW
 from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.pipelines.generate import generate
 from infdiff.points import KINDS
-from infdiff.training.objective import MollifiedObjective
+from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
 

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.diffusion.samplers import SAMPLERS, Denoiser, ddim
+from infdiff.diffusion.process import Denoiser, Network, PointNetwork
+from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.diffusion.schedules import sampling_times
 from infdiff.images.pixels import from_uint8
 from infdiff.memory import trim_heap
 from infdiff.points import all_points, draw_points, gather
 from infdiff.seeding import generator_for
 
 
-class PointNetwork(Protocol):
-    """A network on points; `geometry` precomputes what depends on the points alone."""
-
-    def geometry(self, ids: Tensor, size: Size) -> Any: ...
-
-    def __call__(self, x: Tensor, geometry: Any, *condition: Any) -> Tensor: ...
-
-    def in_strips(self, x: Tensor, t: Tensor, z: Tensor | None, rows: int) -> Tensor: ...
-
-
 def image_network(
-    denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device, tile: int | None = None
-) -> Callable[[Tensor, Tensor], Tensor]:
+    denoiser: Any, size: Size, z: Tensor | None, batch: int, device: torch.device, tile: int | None = None
+) -> Network:
     """The denoiser on all pixels of images (B, C, H, W) of one size, with latents z (B, z_dim) or None.
 
     tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
@@ -53,7 +45,7 @@ def image_network(
 
 @torch.no_grad()
 def generate(
-    denoiser: PointNetwork,
+    denoiser: Any,
     process: MollifiedDiffusion,
     *,
     size: Size,
@@ -67,7 +59,7 @@ def generate(
     tile: int | None = None,
     channels: int = 3,
     start: Tensor | None = None,
-    guide: Callable[[Denoiser], Denoiser] | None = None,
+    guide: Callable[[Denoiser[int]], Denoiser[int]] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """Mollified images T x_0 (B, C, H, W) in [-1, 1]; image `indices[i]` depends on (seed, indices[i]) and z[i] alone.
@@ -89,13 +81,11 @@ def generate(
     def noise() -> Tensor:
         return process.mollifier.noise(len(indices), channels, size, generators)
 
-    bars = process.alpha_bar
-    # Called plainly, and ddpm by what it is: whoever passes arguments on holds them to the end, here the first noise,
-    # which is as large as the image.
-    if sampler in ("ddim", "ddpm"):
-        eta = 1.0 if sampler == "ddpm" else eta
-        return ddim(counted, noise() if start is None else start, steps, alpha_bar=bars, noise=noise, eta=eta)
-    return SAMPLERS[sampler](counted, noise() if start is None else start, steps, alpha_bar=bars, noise=noise)
+    times, bars, entry = sampling_times(process.steps, steps), process.alpha_bar, SAMPLERS[sampler]
+    # Called directly: a forwarding frame would keep the first noise, as large as the image, alive until the end.
+    if "eta" in entry.options:
+        return entry.run(counted, noise() if start is None else start, times, alpha_bar=bars, noise=noise, eta=eta)
+    return entry.run(counted, noise() if start is None else start, times, alpha_bar=bars, noise=noise)
 
 
 @torch.no_grad()

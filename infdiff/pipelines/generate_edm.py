@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.diffusion.edm import EDM, Network, heun
+from infdiff.diffusion.edm import EDM
+from infdiff.diffusion.process import Network
+from infdiff.diffusion.samplers import heun
+from infdiff.diffusion.schedules import sigma_steps
 from infdiff.seeding import generator_for
 
 
@@ -29,8 +32,8 @@ def generate_edm(
 ) -> Tensor:
     """Images y (B, C, H, W), in [-1, 1] or a little beyond; image `indices[i]` depends on (seed, indices[i]) alone.
 
-    churn: S_churn, fresh noise at every step. levels: sigma_min, sigma_max and rho, as `heun`. on_step is called after
-    each evaluation of the network, 2 steps - 1 times.
+    churn: S_churn, fresh noise at every step. levels: sigma_min, sigma_max and rho, as `sigma_steps`.
+    on_step is called after each evaluation of the network, 2 steps - 1 times.
     """
     generators = [generator_for(device, seed, "image", i) for i in indices]
     denoise = process.denoiser(denoiser)
@@ -44,4 +47,4 @@ def generate_edm(
     def noise() -> Tensor:
         return process.noise(len(indices), channels, size, generators)
 
-    return heun(counted, noise(), steps, noise=noise, s_churn=churn, **levels)
+    return heun(counted, noise(), sigma_steps(steps, **levels), noise=noise, s_churn=churn)

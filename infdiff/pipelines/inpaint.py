@@ -11,8 +11,9 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.process import PointNetwork
 from infdiff.images.pixels import from_uint8
-from infdiff.pipelines.generate import PointNetwork, generate
+from infdiff.pipelines.generate import generate
 from infdiff.points import gather
 from infdiff.seeding import generator_for
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.process import PointNetwork
 from infdiff.diffusion.samplers import ddim_inversion
-from infdiff.pipelines.generate import PointNetwork, generate, image_network
+from infdiff.diffusion.schedules import sampling_times
+from infdiff.pipelines.generate import generate, image_network
 
 
 @torch.no_grad()
@@ -31,7 +33,9 @@ def interpolate(
     """
     size, device = (ends.shape[2], ends.shape[3]), ends.device
     denoise = process.denoiser(image_network(denoiser, size, z, 2, device, tile))
-    noise = ddim_inversion(denoise, process.mollifier(ends), steps, alpha_bar=process.alpha_bar)
+    noise = ddim_inversion(
+        denoise, process.mollifier(ends), sampling_times(process.steps, steps), alpha_bar=process.alpha_bar
+    )
     pictures = []
     for frame in range(frames):
         part = frame / max(1, frames - 1)

@@ -18,8 +18,10 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.process import PointNetwork
 from infdiff.diffusion.samplers import ddim_inversion
-from infdiff.pipelines.generate import PointNetwork, generate, image_network
+from infdiff.diffusion.schedules import sampling_times
+from infdiff.pipelines.generate import generate, image_network
 
 METHODS = ("guided", "encode")
 
@@ -57,7 +59,7 @@ def super_resolve(
         return generate(denoiser, process, tile=tile, **options)
     mollified = process.mollifier(small)
     denoise = process.denoiser(image_network(denoiser, small_size(small), z, batch, device))
-    noise = ddim_inversion(denoise, mollified, steps, alpha_bar=process.alpha_bar)
+    noise = ddim_inversion(denoise, mollified, sampling_times(process.steps, steps), alpha_bar=process.alpha_bar)
     start = resample(noise, size)
     out = generate(
         denoiser,

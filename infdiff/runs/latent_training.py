@@ -15,7 +15,7 @@ from infdiff.errors import UserError
 from infdiff.runs.data import build_data
 from infdiff.runs.latents import build_latent, encoder_fingerprint, latent_folder
 from infdiff.runs.trained import Run, claim_folder
-from infdiff.training.latent_objective import LatentObjective
+from infdiff.training.objectives import LatentObjective
 from infdiff.training.trainer import Trainer
 
 # Of the latent settings, those that may change between two calls.

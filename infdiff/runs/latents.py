@@ -15,6 +15,7 @@ from infdiff.config import Config, load_config
 from infdiff.data.latents import Latents, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
+from infdiff.diffusion.schedules import sampling_times
 from infdiff.errors import UserError
 from infdiff.models.latent_mlp import LatentMLP
 from infdiff.training import checkpoint
@@ -117,7 +118,8 @@ class LatentModel:
         size = self.latents.mean.shape[0]
         noise = torch.cat([torch.randn(1, size, device=g.device, generator=g) for g in generators])
         denoise = self.process.denoiser(self.network)
-        z = ddim(denoise, noise, self.sample_steps, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
+        times = sampling_times(self.process.steps, self.sample_steps)
+        z = ddim(denoise, noise, times, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
         return self.latents.restore(truncation * z)
 
     @torch.no_grad()
@@ -133,10 +135,10 @@ class LatentModel:
         noise = torch.cat([torch.randn(1, z.shape[1], device=g.device, generator=g) for g in generators])
         times = torch.full((len(z),), t, device=z.device)
         state = self.process.state(self.latents.normalize(z), noise, times)
-        steps = min(t, self.sample_steps)
-        bar = self.process.alpha_bar[: t + 1]
+        steps = sampling_times(t, min(t, self.sample_steps))
         denoise = self.process.denoiser(self.network)
-        return self.latents.restore(ddim(denoise, state, steps, alpha_bar=bar, noise=lambda: noise))
+        z = ddim(denoise, state, steps, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
+        return self.latents.restore(z)
 
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step})"

@@ -5,6 +5,7 @@ import torch
 
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
+from infdiff.diffusion.schedules import sampling_times
 
 
 def test_states_have_the_schedules_mean_and_variance(generator):
@@ -31,6 +32,8 @@ def test_ddim_draws_the_gaussian_whose_denoiser_it_is_given(generator):
     # The schedule ends with a little signal left: start from the marginal there.
     last = process.alpha_bar[-1]
     start = last.sqrt() * mean + (last * std**2 + 1 - last).sqrt() * noise
-    x = ddim(process.denoiser(network), start, 250, alpha_bar=process.alpha_bar, noise=lambda: noise)
+    x = ddim(
+        process.denoiser(network), start, sampling_times(1000, 250), alpha_bar=process.alpha_bar, noise=lambda: noise
+    )
     torch.testing.assert_close(x.mean(dim=0), mean, rtol=0, atol=0.05)
     torch.testing.assert_close(x.std(dim=0), std, rtol=0.04, atol=0)

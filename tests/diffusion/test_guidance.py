@@ -8,7 +8,7 @@ import torch
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.samplers import ddim, ddim_inversion
-from infdiff.diffusion.schedules import alpha_bar
+from infdiff.diffusion.schedules import alpha_bar, sampling_times
 
 BAR = alpha_bar("cosine", 1000)
 SIDE = 12
@@ -48,8 +48,8 @@ def psnr(a, b):
 
 @pytest.mark.parametrize(("steps", "least"), [(50, 30), (200, 40)])
 def test_inversion_then_sampling_returns_the_image(steps, least, denoise, image):
-    noise = ddim_inversion(denoise, image, steps, alpha_bar=BAR)
-    again = ddim(denoise, noise, steps, alpha_bar=BAR, noise=lambda: None)
+    noise = ddim_inversion(denoise, image, sampling_times(1000, steps), alpha_bar=BAR)
+    again = ddim(denoise, noise, sampling_times(1000, steps), alpha_bar=BAR, noise=lambda: None)
     assert psnr(again, image) > least
     # What it found is noise: as large as the schedule's.
     assert 0.5 < noise.std() < 1.5
@@ -69,7 +69,7 @@ def test_guidance_lowers_the_error_at_every_step(weight, smooth, denoise, image,
         return estimate
 
     start = torch.randn(image.shape, dtype=torch.float64, generator=generator)
-    ddim(watched, start, 30, alpha_bar=BAR, noise=lambda: None)
+    ddim(watched, start, sampling_times(1000, 30), alpha_bar=BAR, noise=lambda: None)
     assert len(errors) == 30
     assert all((after < before).all() for before, after in errors)
 
@@ -78,8 +78,14 @@ def test_what_is_known_is_kept_and_the_rest_follows(denoise, image, covariance, 
     mask = torch.ones(SIDE, SIDE, dtype=torch.float64)
     mask[4:8, 4:8] = 0
     start = torch.randn(image.shape, dtype=torch.float64, generator=generator)
-    out = ddim(guided(denoise, lambda y: y * mask, image * mask), start, 100, alpha_bar=BAR, noise=lambda: None)
-    free = ddim(denoise, start, 100, alpha_bar=BAR, noise=lambda: None)
+    out = ddim(
+        guided(denoise, lambda y: y * mask, image * mask),
+        start,
+        sampling_times(1000, 100),
+        alpha_bar=BAR,
+        noise=lambda: None,
+    )
+    free = ddim(denoise, start, sampling_times(1000, 100), alpha_bar=BAR, noise=lambda: None)
     assert ((out - image) * mask).square().mean() < 0.02 * ((free - image) * mask).square().mean()
     # The hidden part: nearer to its expectation given the rest than a free sample is.
     hidden, seen = (mask.flatten() == 0).nonzero()[:, 0], (mask.flatten() == 1).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Marginals, posterior and targets of the mollified process."""
+"""Marginals and targets of the mollified process."""
 
 import pytest
 import torch
@@ -25,32 +25,6 @@ def test_state_has_the_marginals_of_equation_9(generator):
     assert inner.var().item() == pytest.approx((1 - bar) * process.noise_std**2, rel=0.02)
 
 
-def test_posterior_is_bayes_rule_of_the_forward_chain():
-    # q(x_s | x_t, x_0) from the joint Gaussian of (x_s, x_t) given x_0, in units of T xi's standard deviation.
-    process = make()
-    bar_s, bar_t = process.alpha_bar[300].double().item(), process.alpha_bar[420].double().item()
-    x, x0 = torch.tensor([[0.8]]), torch.tensor([[-0.4]])
-    step = (bar_t / bar_s) ** 0.5
-    covariance, variance = step * (1 - bar_s), 1 - bar_t
-    mean = bar_s**0.5 * -0.4 + covariance / variance * (0.8 - bar_t**0.5 * -0.4)
-    spread = (1 - bar_s - covariance**2 / variance) ** 0.5
-    got_mean, got_spread = process.posterior(x, x0, torch.tensor([420]), torch.tensor([300]))
-    assert got_mean.item() == pytest.approx(mean, rel=1e-5)
-    assert got_spread.item() == pytest.approx(spread, rel=1e-5)
-
-
-def test_posterior_of_neighbouring_times_is_equation_10():
-    process = make()
-    bar = process.alpha_bar.double()
-    t = 200
-    beta = 1 - bar[t] / bar[t - 1]
-    x, x0 = torch.tensor([[0.5]]), torch.tensor([[0.2]])
-    mean = (bar[t - 1].sqrt() * beta * 0.2 + (1 - beta).sqrt() * (1 - bar[t - 1]) * 0.5) / (1 - bar[t])
-    got, spread = process.posterior(x, x0, torch.tensor([t]), torch.tensor([t - 1]))
-    assert got.item() == pytest.approx(mean.item(), rel=1e-5)
-    assert spread.item() ** 2 == pytest.approx(((1 - bar[t - 1]) / (1 - bar[t]) * beta).item(), rel=1e-4)
-
-
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("t", [1, 300, 700])
 def test_the_exact_target_gives_back_the_mollified_image(target, t, generator):
@@ -75,6 +49,17 @@ def test_unit_variance_of_input_and_v_target(generator):
         target = process.training_target(image, noise, image, noise, times)[inner]
         assert state.var().item() == pytest.approx(1, rel=0.03)
         assert target.var().item() == pytest.approx(1, rel=0.03)
+
+
+def test_signal_over_noise_is_that_of_states(generator):
+    process = make()
+    image = process.data_std * torch.randn(3000, 1, *SIZE, generator=generator)
+    noise = process.noise(3000, 1, SIZE, [generator])
+    for t in (10, 500, 900):
+        times = torch.full((3000,), t)
+        signal = process.state(image, torch.zeros_like(noise), times)[..., 5:-5, 5:-5].var()
+        rest = process.state(torch.zeros_like(image), noise, times)[..., 5:-5, 5:-5].var()
+        assert process.snr(times[:1]).item() == pytest.approx((signal / rest).item(), rel=0.04)
 
 
 def test_v_at_the_ends_is_the_noise_and_the_image(generator):

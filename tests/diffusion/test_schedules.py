@@ -1,4 +1,4 @@
-"""Noise schedules and sampling times."""
+"""Noise schedules, and where sampling steps lie."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from infdiff.diffusion.schedules import SCHEDULES, alpha_bar, sampling_times
+from infdiff.diffusion.schedules import SCHEDULES, AlphaBar, alpha_bar, sampling_times, sigma_steps
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -63,3 +63,32 @@ def test_what_cannot_be_is_named():
     with pytest.raises(ValueError, match="1001"):
         sampling_times(1000, 1001)
     assert torch.equal(alpha_bar("cosine", 4), alpha_bar("cosine", 4))
+
+
+def test_the_table_is_the_schedule_in_float32():
+    bars, t = AlphaBar("cosine", 10, shift=0.5), torch.tensor([0, 3])
+    assert torch.equal(bars.values, alpha_bar("cosine", 10, shift=0.5).float())
+    assert torch.equal(bars.at(t, torch.zeros(2, 5, 7)), bars.values[t].view(2, 1, 1))
+    signal, noise = bars.coefficients(t, torch.zeros(2, 5))
+    torch.testing.assert_close(signal**2 + noise**2, torch.ones(2, 1))
+    assert signal[0] == 1
+
+
+def test_noise_levels_are_even_in_their_seventh_root():
+    levels = sigma_steps(18)
+    assert len(levels) == 19
+    assert (levels[0], levels[-2], levels[-1]) == (pytest.approx(80), pytest.approx(0.002), 0.0)
+    roots = torch.tensor(levels[:-1], dtype=torch.float64) ** (1 / 7)
+    torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(17))
+    assert sigma_steps(1) == [pytest.approx(80), 0.0]
+    # rho = 1: even steps.
+    assert sigma_steps(3, 1.0, 5.0, 1.0) == pytest.approx([5, 3, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0,), "steps"), ((4, 0.0), "sigma_min=0"), ((4, 3.0, 2.0), "sigma_max=2"), ((4, 0.1, 2.0, 0.0), "rho=0")],
+)
+def test_bad_noise_levels_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sigma_steps(*arguments)

@@ -64,7 +64,7 @@ def test_a_perfect_denoiser_reaches_its_image(mollifier):
 @pytest.mark.parametrize("size", [(16, 16), (48, 24)])
 def test_sampling_starts_from_noise_of_the_largest_level(size):
     """A denoiser that knows the data's variance alone leaves Gaussian images of that variance, at every size."""
-    process = EDM(data_std=0.5)
+    process = EDM(sigma_data=0.5)
 
     def gaussian(scaled, c_noise):
         # The best estimate of y is c_skip x, so F is 0.

@@ -6,7 +6,7 @@ from torch import nn
 
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.training.edm_objective import EDMObjective
+from infdiff.training.objectives import EDMObjective
 
 
 class Recorder(nn.Module):
@@ -39,8 +39,8 @@ def test_the_draws_are_the_generators_alone():
 
 @pytest.mark.parametrize("size", [(12, 12), (9, 20), (32, 32)])
 def test_a_network_of_zeros_costs_the_variance_of_its_target(size):
-    """That is 1, at every noise level and size, when data_std is that of the images: here 2 / sqrt(12)."""
-    losses = torch.stack([run(seed, images(size, 16), data_std=3**-0.5)[0] for seed in range(30)])
+    """That is 1, at every noise level and size, when sigma_data is that of the images: here 2 / sqrt(12)."""
+    losses = torch.stack([run(seed, images(size, 16), sigma_data=3**-0.5)[0] for seed in range(30)])
     assert losses.mean().item() == pytest.approx(1.0, rel=0.03)
 
 
@@ -76,7 +76,7 @@ def test_the_network_sees_images_of_variance_1_at_every_size(mollified):
     assert (alike > 0.8) == mollified
 
 
-def test_flips_mirror_whole_images():
+def test_flips_reverse_the_columns():
     one_side = torch.zeros(64, 3, 8, 8, dtype=torch.uint8)
     one_side[..., :4] = 255
     _, network = run(of=one_side, flip=True)
@@ -88,6 +88,19 @@ def test_flips_mirror_whole_images():
     scaled, c_noise = network.calls[0]
     low = (4 * c_noise).exp() < 0.5
     assert (scaled[low][..., :4].mean(dim=(1, 2, 3)) > scaled[low][..., 4:].mean(dim=(1, 2, 3))).all()
+
+
+def test_a_weighting_comes_on_top_of_lambda():
+    def loss(weighting):
+        objective = EDMObjective(EDM(), flip=False, weighting=weighting)
+        return objective({"denoiser": Recorder()}, images(), torch.Generator().manual_seed(0))
+
+    assert torch.equal(loss(torch.ones_like), run()[0])
+    torch.testing.assert_close(loss(lambda snr: 3 * torch.ones_like(snr)), 3 * run()[0])
+    seen = []
+    loss(lambda snr: seen.append(snr) or torch.ones_like(snr))
+    c_noise = run()[1].calls[0][1]
+    torch.testing.assert_close(seen[0], (0.5 / (4 * c_noise).exp()) ** 2)
 
 
 def test_a_network_can_learn_from_it():

@@ -1,13 +1,16 @@
-"""The objective: what the network sees, and that it can learn from it."""
+"""The objectives of points and of latents: what the network sees, what its errors cost, and their weights."""
+
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.gaussian import GaussianDiffusion
+from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.points import gather
-from infdiff.training.objective import MollifiedObjective
+from infdiff.training.objectives import LatentObjective, MollifiedObjective
 
 SIZE = (12, 12)
 
@@ -70,12 +73,50 @@ def test_predicting_zero_costs_the_variance_of_the_mollified_noise():
     torch.testing.assert_close(losses.mean(), variance, rtol=0.05, atol=0)
 
 
-def test_without_an_autoencoder_there_is_no_code():
+@pytest.mark.parametrize("target", TARGETS)
+def test_errors_weigh_alike_unless_told_otherwise(target):
+    plain, ones = (run(target=target, **options)[0] for options in ({}, {"weighting": torch.ones_like}))
+    assert torch.equal(plain, ones)
+
+
+def test_each_image_has_the_weight_of_its_time():
+    """A weighting that leaves one image leaves its error, divided by their number."""
+    process = run()[3]
+
+    def error(of):
+        def only(snr):
+            seen.append(snr)
+            return (torch.arange(5) == of).float()
+
+        return run(weighting=only)[0]
+
+    seen = []
+    torch.testing.assert_close(sum(error(of) for of in range(5)), run()[0])
+    assert error(0) != error(1)
+    t = run()[1]["denoiser"].calls[0][2][0]
+    assert torch.equal(seen[0], process.snr(t))
+
+
+def test_the_latent_model_is_told_the_noise_apart():
+    """Noise predicted as 0 costs its mean absolute, and half of that with weights of one half."""
+    latents = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
+
+    def loss(**options):
+        objective = LatentObjective(GaussianDiffusion(), **options)
+        network = nn.Module()
+        network.forward = lambda x, t: torch.zeros_like(x)
+        return objective({"latent": network}, latents, torch.Generator().manual_seed(0)).item()
+
+    assert loss() == pytest.approx((2 / math.pi) ** 0.5, rel=0.01)
+    assert loss(weighting=lambda snr: torch.full_like(snr, 0.5)) == pytest.approx(loss() / 2)
+
+
+def test_without_an_autoencoder_there_is_no_latent():
     _, modules, _, _ = run(encoder=False)
     assert modules["denoiser"].calls[0][2][1] is None
 
 
-def test_codes_carry_noise_when_asked():
+def test_latents_carry_noise_when_asked():
     def latent(**options):
         return run(**options)[1]["denoiser"].calls[0][2][1]
 
@@ -83,7 +124,7 @@ def test_codes_carry_noise_when_asked():
     assert abs(latent(latent_noise=0.4).std() - 0.4) < 0.05
 
 
-def test_flips_mirror_whole_images():
+def test_flips_reverse_the_columns():
     images = torch.zeros(64, 3, *SIZE, dtype=torch.uint8)
     images[..., 0] = 255
     _, modules, _, _ = run(flip=True, images=images)

@@ -1,0 +1,125 @@
+"""Training objectives: the network's prediction, its error, and each image's weight.
+
+An objective is called with the modules to use (so that EMA weights are measured by the same code), a batch, and a
+generator on its device, which alone decides every draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.coordinates import Size
+from infdiff.diffusion.edm import EDM
+from infdiff.diffusion.gaussian import GaussianDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.process import PointNetwork
+from infdiff.diffusion.weighting import Weighting, uniform
+from infdiff.images.pixels import from_uint8
+from infdiff.points import draw_points, gather
+
+
+class MollifiedObjective:
+    """∞-Diff: denoise mollified images (B, 3, H, W) uint8 at a random subset of their pixels.
+
+    The mean squared error of the prediction there (Eq. 42 for the paper's target). points: how many for images of a
+    size; kind: how they are drawn, as `draw_points`.
+    """
+
+    def __init__(
+        self,
+        process: MollifiedDiffusion,
+        *,
+        points: Callable[[Size], int],
+        kind: str,
+        flip: bool,
+        latent_noise: float = 0.0,
+        weighting: Weighting = uniform,
+    ) -> None:
+        self.process, self.points, self.kind, self.flip = process, points, kind, flip
+        self.latent_noise, self.weighting = latent_noise, weighting
+
+    def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
+        process, (batch, channels, height, width) = self.process, images.shape
+        device, size = images.device, (height, width)
+        x0 = from_uint8(images)
+        if self.flip:
+            x0 = flip_at_random(x0, generator)
+        t = torch.randint(1, process.steps + 1, (batch,), device=device, generator=generator)
+        white, noise = process.mollifier.noise_pair(batch, channels, size, [generator])
+        ids = self._draw(batch, size, generator)
+        values = [gather(image, ids) for image in (x0, white, process.clean(x0), noise)]
+        target = process.training_target(values[0], values[1], values[2], values[3], t)
+        state = process.state(values[2], values[3], t)
+        z = self._encode(modules, x0, generator)
+        denoiser = cast(PointNetwork, modules["denoiser"])
+        prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, size), t, z)
+        error = (prediction.float() - target).square()
+        return _weighted_mean(error, self.weighting(process.snr(t)))
+
+    def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
+        """The latent, from a subset of the clean image of its own.
+
+        Noise on it trains the denoiser on latents between those of the training images, too.
+        """
+        if "encoder" not in modules:
+            return None
+        encoder = cast(PointNetwork, modules["encoder"])
+        size = (x0.shape[2], x0.shape[3])
+        ids = self._draw(x0.shape[0], size, generator)
+        z = encoder(gather(x0, ids), encoder.geometry(ids, size))
+        if self.latent_noise:
+            z = z + self.latent_noise * torch.randn(z.shape, device=z.device, generator=generator)
+        return z
+
+    def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
+        return draw_points(batch, self.points(size), size, generator, self.kind)
+
+
+class EDMObjective:
+    """EDM, for images (B, 3, H, W) uint8 of any size: lambda(sigma) |D(y + sigma n; sigma) - y|^2 (Eqs. 2 and 8).
+
+    The mean over pixels and channels. lambda makes an error of the image one of the network, which `weighting` weighs.
+    """
+
+    def __init__(self, process: EDM, *, flip: bool, weighting: Weighting = uniform) -> None:
+        self.process, self.flip, self.weighting = process, flip, weighting
+
+    def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
+        process, (batch, channels, height, width) = self.process, images.shape
+        x0 = from_uint8(images)
+        clean = process.clean(flip_at_random(x0, generator) if self.flip else x0)
+        sigma = process.draw_sigma(batch, generator)
+        noise = process.noise(batch, channels, (height, width), [generator])
+        prediction = process.denoise(modules["denoiser"], process.state(clean, noise, sigma), sigma)
+        error = (prediction - clean).square().mean(dim=(1, 2, 3))
+        return _weighted_mean(error, process.loss_weight(sigma) * self.weighting(process.snr(sigma)))
+
+
+class LatentObjective:
+    """The latent model: mean absolute error of the noise that modules["latent"] predicts in latents (B, z_dim)."""
+
+    def __init__(self, process: GaussianDiffusion, *, weighting: Weighting = uniform) -> None:
+        self.process, self.weighting = process, weighting
+
+    def __call__(self, modules: Mapping[str, nn.Module], latents: Tensor, generator: torch.Generator) -> Tensor:
+        process, shape = self.process, (latents.shape[0],)
+        t = torch.randint(1, process.steps + 1, shape, device=latents.device, generator=generator)
+        noise = torch.randn(latents.shape, device=latents.device, generator=generator)
+        prediction = modules["latent"](process.state(latents, noise, t), t)
+        error = (prediction.float() - noise).abs()
+        return _weighted_mean(error, self.weighting(process.snr(t)))
+
+
+def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W), each with its columns reversed with probability one half."""
+    flipped = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
+    return torch.where(flipped, images.flip(-1), images)
+
+
+def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
+    """The mean of errors (B, ...), those of image i times weight[i]."""
+    return (weight.view(-1, *[1] * (error.dim() - 1)) * error).mean()
