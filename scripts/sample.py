@@ -65,7 +65,7 @@ def main() -> None:
     record = options | {"size": list(size), "count": count, "batch": batch, "latents": latents}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
-    evaluations = -(-count // batch) * trained.system.evaluations(options["steps"])
+    evaluations = -(-count // batch) * trained.method.evaluations(options["steps"])
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
             lambda indices: trained.sample(indices, on_step=bar.update, **options),
