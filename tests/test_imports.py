@@ -16,6 +16,8 @@ ALLOWED = {
     "seeding": set(),
     "images": {"coordinates", "errors"},
     "memory": set(),
+    "files": {"errors"},
+    "tables": set(),
     "cli": {"errors", "memory", "coordinates"},
     "points": {"coordinates"},
     "ops": {"coordinates"},

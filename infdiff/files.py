@@ -1,0 +1,109 @@
+"""Atomic writing: a file appears complete or not at all, and failures are one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infdiff.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SUFFIX = ".partial"
+# File systems allow names of 255 bytes, and a partial file's name is longer than its target's.
+_LONGEST_NAME = 48
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a partial path to write to, in the same folder. On success it is flushed and renamed to `path`.
+
+    An existing file stays as it was until then, and on any failure the partial file is removed. Each call has a path of
+    its own, so that several processes can write one file: the last one wins. A symbolic link is followed. Raises
+    UserError for an OSError, and for a target that exists and is not a regular file.
+    """
+    with writing(path):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise UserError(f"cannot write {path}: it is not a regular file")
+        partial = target.with_name(f".{target.name[:_LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+        try:
+            yield partial
+            flush(partial)
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError, `cannot write PATH: the reason`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, and return it. Raises UserError when it cannot be created."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def is_empty(folder: Path) -> bool:
+    """Return True if a folder holds nothing but partial files, which a killed process may have left."""
+    return all(is_partial(entry) for entry in folder.iterdir())
+
+
+def is_partial(path: Path) -> bool:
+    """Return True for a partial file of `whole_file`."""
+    return path.name.endswith(_SUFFIX)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically. Non-finite numbers, which JSON lacks, become null."""
+    save_text(path, json.dumps(_finite(content), indent=1) + "\n")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically."""
+    import safetensors.torch  # imports torch, which text and JSON do not need
+
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as partial:
+        try:
+            safetensors.torch.save_file(contiguous, partial, None if metadata is None else dict(metadata))
+        except safetensors.SafetensorError as error:  # a full disk, for one
+            raise OSError(str(error)) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
