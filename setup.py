@@ -1,13 +1,15 @@
-"""What pyproject.toml cannot say: the CUDA sources, which lie beside the package, belong inside it in a wheel."""
+"""What pyproject.toml cannot say: folders next to the package belong inside it in a wheel."""
 
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["infdiff*"]), "infdiff.cuda"],
-    package_dir={"infdiff.cuda": "cuda"},
+    packages=[*find_packages(include=["infdiff*"]), "infdiff.configs", "infdiff.cuda"],
+    package_dir={"infdiff.configs": "configs", "infdiff.cuda": "cuda"},
     package_data={
+        "infdiff": ["py.typed"],
         "infdiff.data": ["demo_faces/*"],
         "infdiff.evaluation": ["report.html"],
+        "infdiff.configs": ["*.yaml"],
         "infdiff.cuda": ["*.cu", "*.cuh"],
     },
 )

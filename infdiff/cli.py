@@ -1,4 +1,4 @@
-"""What every script shares: its help, its device, its way to fail."""
+"""Shared by all commands: help, device selection, error handling."""
 
 from __future__ import annotations
 
@@ -8,37 +8,51 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
+from safetensors import SafetensorError
 
+from infdiff.command_names import as_called
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import retain_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose help shows the script's docstring, examples included, as written."""
+    """Argument parser whose help shows the command's docstring, examples included, as written."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, description: str | None = None, prog: str | None = None, **options: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=raw, **options)
 
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """One line instead of the whole usage."""
+    def format_help(self) -> str:
+        """The help, with commands written the way this one was called."""
+        return as_called(super().format_help(), self.prog)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a one-line UserError instead of printing the usage."""
         raise UserError(f"{message} (see --help)")
 
     def add_device(self) -> None:
-        self.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="default: cuda if there")
+        """Add --device."""
+        self.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="default: cuda if present")
+
+    def add_run(self, checkpoint: str = "last (default), best, or a step") -> None:
+        """Add --run and --checkpoint. checkpoint: the help of the latter."""
+        self.add_argument("--run", type=Path, help="run directory (default: the newest under runs/)")
+        self.add_argument("--checkpoint", default="last", help=checkpoint)
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" | "cpu" | "cuda" -> a device. Raises UserError when CUDA is asked for and not there."""
+    """Return the device for "auto", "cpu" or "cuda". Raises UserError when CUDA is asked for and not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no usable CUDA device here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def size_argument(option: str, text: str) -> Size:
-    """`parse_size`, with the option named in the error."""
+    """Return the size as `parse_size` does, with the option named in the error."""
     try:
         return parse_size(text)
     except ValueError as error:
@@ -46,7 +60,7 @@ def size_argument(option: str, text: str) -> Size:
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """ "1,2,4" -> the numbers, none of an empty text. Raises UserError naming the option."""
+    """Return the numbers of "1,2,4", none for an empty text. Raises UserError naming the option."""
     try:
         return [float(part) for part in text.split(",") if part]
     except ValueError as error:
@@ -54,35 +68,64 @@ def numbers(option: str, text: str) -> list[float]:
 
 
 def output_file(option: str, path: Path | None) -> Path | None:
-    """The path, or UserError naming the option when no file can be written there. None stays None."""
+    """Return the path. Raises UserError naming the option when no file can be written there."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise UserError(f"{option} {path}: want a file in a folder that exists")
     return path
 
 
 def positive(option: str, value: int) -> int:
-    """The value, or UserError naming the option when it is below 1."""
+    """Return the value. Raises UserError naming the option when it is below 1."""
     if value < 1:
         raise UserError(f"{option} {value}: want at least 1")
     return value
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143."""
+def run(main: Callable[[], None], prog: str = "") -> None:
+    """Run a command: bad input prints one line and exits with code 2; SIGTERM cleans up and exits with 143.
+
+    prog: how the command was called, so that errors name other commands the same way.
+    """
     retain_freed_memory()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         main()
-    except OptionError as error:
-        print(f"error: {error.as_flag()}", file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        print(f"error: out of memory: {str(error).splitlines()[0]}; try a smaller --batch or --res", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"error: {as_called(message, prog)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: Exception) -> str | None:
+    """One line about an error that the user, the disk or the memory caused; None for an error of this package."""
+    match error:
+        case OptionError():
+            return error.as_flag()
+        case UserError():
+            return str(error)
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror or _first_line(error)}"
+        case OSError() | SafetensorError():
+            return f"cannot read or write a file: {_first_line(error)}"
+        case UnicodeDecodeError():
+            return f"a file that should be text is not UTF-8: {_first_line(error)}"
+        case MemoryError() | torch.OutOfMemoryError():
+            return _out_of_memory(error)
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # what PyTorch raises on a CPU
+            return _out_of_memory(error)
+    return None
+
+
+def _out_of_memory(error: Exception) -> str:
+    return f"out of memory: {_first_line(error)}; try a smaller --batch or --res"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -16,9 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from infdiff.errors import UserError
+from infdiff.shipped import CONFIG_FOLDER, find_config
 from infdiff.training.settings import TrainSettings
-
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError naming the file and the key that is unknown or has a value of the wrong type.
     """
-    path = Path(path)
+    path = find_config(path)
     try:
         text = path.read_text()
     except OSError as error:

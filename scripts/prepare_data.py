@@ -1,51 +1,11 @@
-"""Turn a folder, a zip or an LSUN-style LMDB of images into one LMDB for training.
+"""`infdiff prepare-data` from a checkout, which need not be installed."""
 
-  python scripts/prepare_data.py ~/photos --out photos.lmdb --size 256
-  python scripts/prepare_data.py photos.zip --out crops.lmdb --size 128 --crops 16 --format webp
-  python scripts/prepare_data.py church_outdoor_train_lmdb --out church.lmdb --size 256 --format jpeg
+import sys
+from pathlib import Path
 
-Unreadable images are counted, listed and left out. The output appears only when it is whole.
-"""
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import os
-
-from infdiff.cli import Parser, run, size_argument
-from infdiff.data.prepare import Recipe, prepare
-from infdiff.data.sources import open_source
-from infdiff.data.store import FORMATS, ImageStore
-
-
-def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("source", metavar="SRC", help="folder (searched recursively), zip, or LMDB")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the LMDB file to write")
-    parser.add_argument("--size", default="256", help="256, 192x256 (height x width), or native (default 256)")
-    parser.add_argument("--crops", type=int, default=0, help="random crops of each image; 0: one centre crop (default)")
-    parser.add_argument("--min-crop", type=float, default=0.5, help="smallest random crop, as a part of the largest")
-    parser.add_argument("--format", default="png", choices=FORMATS, help="png, webp, raw: lossless; jpeg: quality 95")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--min-side", type=int, default=8, help="leave out images with a shorter side (default 8)")
-    parser.add_argument(
-        "--max-pixels", type=int, default=200_000_000, help="leave out larger images (default 200 million)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random crops")
-    arguments = parser.parse_args()
-    recipe = Recipe(
-        size=None if arguments.size == "native" else size_argument("--size", arguments.size),
-        crops=arguments.crops,
-        min_crop=arguments.min_crop,
-        format=arguments.format,
-        min_side=arguments.min_side,
-        max_pixels=arguments.max_pixels,
-        seed=arguments.seed,
-    )
-    source = open_source(arguments.source)
-    result = prepare(source, arguments.out, recipe, workers=min(arguments.workers, len(source.names)))
-    for name, reason in result.left_out:
-        print(f"left out: {name}: {reason}")
-    store = ImageStore(arguments.out)
-    print(f"{arguments.out}: {len(store)} images from {len(source.names)} files, {len(result.left_out)} left out")
-
+from infdiff.commands import script
 
 if __name__ == "__main__":
-    run(main)
+    script("prepare-data")

@@ -1,48 +1,11 @@
-"""Train the latent diffusion model of a run: the second stage, which draws the latents of new images.
+"""`infdiff train-latent` from a checkout, which need not be installed."""
 
-  python scripts/train_latent.py                                          # of the newest run
-  python scripts/train_latent.py --run runs/photos --steps 20000
-  python scripts/train_latent.py --run runs/photos latent.width=1024 latent.train.learning_rate=5e-5
-
-First every image of the run's data is encoded once. The same command again continues where it stopped. The model
-with the lowest loss on held-out latents is kept, and scripts/sample.py uses it.
-"""
-
-from dataclasses import replace
+import sys
 from pathlib import Path
 
-from tqdm import tqdm
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from infdiff.cli import Parser, choose_device, run
-from infdiff.config import load_config
-from infdiff.methods.checks import check_latent
-from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
-from infdiff.runs.trained import Run, newest_run
-
-
-def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--run", type=Path, help="run directory (default: the newest under runs/)")
-    parser.add_argument("--checkpoint", default="last", help="of the first stage: last (default), best, or a step")
-    parser.add_argument("--steps", type=int, help="optimiser steps")
-    parser.add_device()
-    parser.add_argument("overrides", nargs="*", metavar="latent.key=value", help="any setting of the latent model")
-    arguments = parser.parse_intermixed_args()
-    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
-    steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
-    given = load_config(trained.folder / "config.yaml", [*steps, *arguments.overrides])
-    config = replace(trained.config, latent=given.latent)
-    check_latent(config, arguments.overrides)
-    folder = open_latent_folder(trained, config)
-    with tqdm(unit="image", desc="encoding", disable=None) as bar:
-        latents = encode_run(trained, folder, bar.reset, bar.update)
-    trainer = build_latent_trainer(config, latents, folder, trained.device)
-    parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
-    counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
-    print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
-    trainer.run()
-    print(f"{folder}: {trainer.step} steps done, losses in {folder / 'loss.png'}")
-
+from infdiff.commands import script
 
 if __name__ == "__main__":
-    run(main)
+    script("train-latent")

@@ -141,5 +141,5 @@ def finish(
         facts = {key: value for key, value in about.items() if key not in ("command", "network")}
         facts |= {"features": f"{network.name} ({network.version})"}
         subjects = [one.subject() for one in found]
-        save_report(report, subjects, shlex.join(["python", *command]), facts)
+        save_report(report, subjects, shlex.join(command), facts)
     return table.as_text(results, warnings)

@@ -11,8 +11,9 @@ from infdiff.benchmark.laps import WARM_UP
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
 from infdiff.benchmark.timing import Timing
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
 from infdiff.errors import UserError
+from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training.trainer import Trainer
 from tests.conftest import TINY
 

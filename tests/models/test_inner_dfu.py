@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
@@ -13,6 +13,7 @@ from infdiff.models import DFU
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.points import all_points
 from infdiff.runs.data import build_modules
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
 SCALED = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
 from infdiff.models.tiled import _BlockInStrips, _Memory
 from infdiff.points import all_points
 from infdiff.runs.data import build_modules
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
 

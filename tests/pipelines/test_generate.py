@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
@@ -16,6 +16,7 @@ from infdiff.images.write import contact_sheet
 from infdiff.methods.method import method_of
 from infdiff.pipelines.generate import encode, generate
 from infdiff.runs.data import build_modules
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, pixels
 
 CPU = torch.device("cpu")

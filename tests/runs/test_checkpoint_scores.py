@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import check_config, default_batch
@@ -20,6 +20,7 @@ from infdiff.runs.data import build_data, build_modules
 from infdiff.runs.latents import LatentGaussian
 from infdiff.runs.training import drawn_at_training_size
 from infdiff.seeding import generator_for
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")

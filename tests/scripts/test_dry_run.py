@@ -6,7 +6,8 @@ import re
 import pytest
 
 from infdiff.benchmark.dry_run import cost_of, describe
-from infdiff.config import CONFIG_FOLDER, load_config
+from infdiff.config import load_config
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, TINY_GRID
 
 

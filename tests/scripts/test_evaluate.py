@@ -83,7 +83,7 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
         assert row["seconds_per_image"] > 0
         assert row["peak_mb"] is None or row["peak_mb"] > 0
         assert row["made_on"] == "CPU (1 threads)"
-    assert whole["command"][1:3] == ["--run", "runs/x"]
+    assert whole["command"][:4] == ["python", "scripts/evaluate.py", "--run", "runs/x"]
     assert "frechet" in result.stdout.splitlines()[0]
     assert sum(line.startswith("few images:") for line in whole["warnings"]) == 2
     # Stopped half-way: what is missing is made, the same.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.config import CONFIG_FOLDER, config_differences, load_config
+from infdiff.config import config_differences, load_config
 from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
@@ -17,6 +17,7 @@ from infdiff.runs.data import build_data
 from infdiff.runs.mixture import TrainingData
 from infdiff.runs.trained import Run
 from infdiff.runs.training import build_trainer
+from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training import checkpoint
 from tests.conftest import TINY_GRID, assert_one_line_error, script_in
 

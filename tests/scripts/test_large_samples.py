@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from infdiff.config import CONFIG_FOLDER
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, pixels
 
 # Prints the largest memory, in bytes, of the command that it is given.

@@ -1,0 +1,90 @@
+"""The command `infdiff benchmark`. Its options and help are in `benchmark_parser`."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from infdiff import __version__
+from infdiff.benchmark import operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark.step_report import StepReport
+from infdiff.cli import choose_device, numbers, output_file, positive, size_argument
+from infdiff.commands.benchmark_parser import make_parser
+from infdiff.config import Config, load_config
+from infdiff.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff benchmark`."""
+    run(make_parser(prog).parse_args(arguments))
+
+
+def run(arguments: Namespace) -> None:
+    """Measure what the subcommand names."""
+    positive("--repeat", arguments.repeat)
+    output_file("--json", arguments.json)
+    output_file("--profile", getattr(arguments, "profile", None))
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed {arguments.seed}: want 0 to 2^63 - 1")
+    if arguments.WHAT == "ops":
+        time_operators(arguments)
+    else:
+        time_steps(arguments)
+
+
+def time_operators(arguments: Namespace) -> None:
+    """Run `infdiff benchmark ops`."""
+    repeat, seed, device = arguments.repeat, arguments.seed, choose_device(arguments.device)
+    plan = (operators.QUICK_PLANS if arguments.quick else operators.PLANS)[device.type]
+    pairs, left_out = timing.split(operators.cases_of(plan, arguments.only), device)
+    copy = timing.copy_bandwidth(device) if device.type == "cuda" else None
+    with tqdm(total=len(pairs), unit="case", disable=None) as bar:
+        rows, too_large = timing.time_cases(pairs, device, seed, repeat, bar.update)
+    left_out += too_large
+    about = {"infdiff": __version__} | operator_table.environment(device, seed, repeat)
+    if arguments.json is not None:
+        operator_table.save_rows(arguments.json, about, rows, left_out, copy)
+    if arguments.profile is not None:
+        timing.trace(pairs, device, seed, arguments.profile)
+    print(operator_table.as_text(about, rows, left_out, copy))
+
+
+def time_steps(arguments: Namespace) -> None:
+    """Run `infdiff benchmark train` or `infdiff benchmark sample`."""
+    device = choose_device(arguments.device)
+    paper = paper_tables.TABLES[arguments.table] if getattr(arguments, "table", None) else None
+    path = arguments.config or (paper.config if paper else "demo")
+    overrides = [*arguments.overrides, f"seed={arguments.seed}"]
+    config = load_config(path, overrides)
+    plans = [plan_of(arguments, config, paper, device)]
+    if arguments.against:
+        if paper is not None:
+            raise UserError("--against: goes with --subsample and --res, not with --table")
+        plans.append(plan_of(arguments, load_config(path, [*overrides, arguments.against]), paper, device))
+    with tqdm(total=sum(len(plan.settings) for plan in plans), unit="setting", disable=None) as bar:
+        before = timing.matrix_rate(device, plans[0].dtype)
+        costs, *others = [plan.run(bar.update) for plan in plans]
+    rate = max(before, timing.matrix_rate(device, plans[0].dtype))
+    about = {"infdiff": __version__} | operator_table.environment(device, arguments.seed, arguments.repeat)
+    about |= {"config": config.name}
+    report = StepReport(about, rate, plans[0].settings, costs, paper, arguments.against, *others)
+    if arguments.json is not None:
+        report.save(arguments.json)
+    print(report.as_text())
+
+
+def plan_of(
+    arguments: Namespace, config: Config, paper: paper_tables.PaperTable | None, device: torch.device
+) -> steps.Plan:
+    """Return the measurements that the options ask for."""
+    sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
+    batch = None if arguments.batch is None else positive("--batch", arguments.batch)
+    if arguments.WHAT == "sample":
+        return steps.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
+    if paper is None:
+        parts = numbers("--subsample", arguments.subsample)
+        return steps.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
+    if sizes or arguments.subsample:
+        raise UserError("--table: sets the sizes and the subsampling itself; leave out --res and --subsample")
+    return steps.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)

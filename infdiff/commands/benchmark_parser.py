@@ -1,0 +1,71 @@
+"""Options of `infdiff benchmark` and its three subcommands."""
+
+from pathlib import Path
+
+from infdiff.benchmark import operators, paper_tables
+from infdiff.cli import Parser
+
+BENCHMARK = """Measure how fast infdiff is on this machine.
+
+  infdiff benchmark ops                                    # every operator, in minutes
+  infdiff benchmark train --subsample 1,2,4,8,16           # training steps of the demo configuration
+  infdiff benchmark train --table 4                        # the paper's Table 4 (also 3 and 5)
+  infdiff benchmark sample --res 64,256,1024 --batch 1     # sampling steps at these sizes
+  infdiff benchmark train --help                           # all options, with more examples
+
+The numbers are printed as a table; --json FILE saves them, too.
+"""
+OPS = """Time every operator with every backend that runs here, forward and with backward.
+
+  infdiff benchmark ops                                   # the full sweep, three minutes on two CPU cores
+  infdiff benchmark ops --quick --device cpu
+  infdiff benchmark ops --only sparse_depthwise_conv2d --repeat 50 --json conv.json
+  infdiff benchmark ops --quick --profile trace.json      # open it in ui.perfetto.dev
+
+Each case is timed with everything precomputed that depends on coordinates alone: ids, index, neighbours, counts.
+"""
+TRAIN = """Time complete training steps on noise images: batch, forward, backward, clipping, optimiser, EMA.
+
+  infdiff benchmark train --config ffhq_256 --subsample 1,2,4,8,16
+  infdiff benchmark train --res 64,128 --batch 4 --json train.json model.channels=48
+  infdiff benchmark train --table 3                       # speed at each subsampling, ffhq_128
+  infdiff benchmark train --table 4 --budget 0.5 --config demo
+  infdiff benchmark train --table 5 --batch 2 --config demo
+  infdiff benchmark train --config dfu_ffhq_96 --against model.grid.modes=0
+
+Tables 4 and 5 vary the data's resolution (half, once and twice the configuration's) and the grid's (a quarter and a
+half of that). Their default configurations are the published ones and need a GPU. FID_CLIP, a column of Table 3, needs
+trained runs: infdiff evaluate --network clip.
+"""
+SAMPLE = """Time the steps of a configuration's sampler, with untrained weights.
+
+  infdiff benchmark sample --res 64,256,1024 --batch 1
+  infdiff benchmark sample --config ffhq_256 --res 256 --batch 8 --json sample.json
+"""
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option; `WHAT` is the subcommand."""
+    parser = Parser(BENCHMARK, prog or "infdiff benchmark")
+    commands = parser.add_subparsers(required=True, metavar="WHAT", dest="WHAT", parser_class=Parser)
+    ops = commands.add_parser("ops", help="operators on points", description=OPS)
+    ops.add_argument("--quick", action="store_true", help="only a handful of cases")
+    ops.add_argument("--only", choices=operators.OPERATORS, metavar="NAME", help=", ".join(operators.OPERATORS))
+    ops.add_argument("--profile", type=Path, metavar="FILE", help="write a Chrome trace of one pass over the cases")
+    train = commands.add_parser("train", help="training steps of a configuration", description=TRAIN)
+    train.add_argument("--subsample", default="", help="1,2,4: one pixel in this many (default: the configuration's)")
+    train.add_argument("--table", type=int, choices=paper_tables.TABLES, help="measure a table of the paper")
+    train.add_argument("--budget", type=float, help="memory for Table 4 in GB (default 10 as in the paper; CPU: 1)")
+    sample = commands.add_parser("sample", help="sampling steps of a configuration", description=SAMPLE)
+    for command in (train, sample):
+        command.add_argument("--config", type=Path, help="YAML file or name (default demo, or the table's own)")
+        command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
+        command.add_argument("--batch", type=int, help="batch size (default: the configuration's; 16 for Table 5)")
+        command.add_argument("--against", default="", metavar="KEY=VALUE", help="compare with this setting changed")
+        command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
+    for command, repeat in ((ops, 20), (train, 10), (sample, 10)):
+        command.add_argument("--repeat", type=int, default=repeat, help=f"number of timed repeats (default {repeat})")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and the environment")
+        command.add_argument("--seed", type=int, default=0, help="seed of all random data (default 0)")
+        command.add_device()
+    return parser

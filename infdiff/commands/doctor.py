@@ -1,0 +1,5 @@
+"""The command `infdiff doctor`, the same as `python -m infdiff.doctor`."""
+
+from infdiff.doctor import main
+
+__all__ = ["main"]

@@ -1,0 +1,88 @@
+"""Compare images with real ones, at any size: samples of trained runs, or a folder of images.
+
+  infdiff evaluate --run runs/photos --res 64,128,256 --n 500       # samples against the training data
+  infdiff evaluate --run runs/photos --res 64 --data photos256.lmdb --split val --json scores.json
+  infdiff evaluate --run runs/a runs/b --res 64,128 --n 500 --report compared.html     # side by side
+  infdiff evaluate --images pictures --data photos256.lmdb          # a folder or zip instead of a run
+  infdiff evaluate --run runs/photos --task reconstruct --res 64 --n 100
+  infdiff evaluate --run runs/photos --task superres --from 64 --res 256 --data photos256.lmdb --n 20
+  infdiff evaluate --task scale --res 256 --data photos256.lmdb     # what the numbers mean: known damage
+  torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
+
+Sampled images are kept in the run directory, so an evaluation that was stopped continues where it was.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from infdiff.cli import Parser, choose_device, output_file, positive, size_argument
+from infdiff.evaluation.evaluate import Request, evaluate, finish
+from infdiff.evaluation.generated import Share
+from infdiff.evaluation.real_images import SPLITS
+from infdiff.evaluation.tasks import TASKS
+from infdiff.metrics import compare, features
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff evaluate`."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = make_parser(prog)
+    run(parser.parse_args(given), [*parser.prog.split(), *given])
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option of the command."""
+    parser = Parser(__doc__, prog or "infdiff evaluate")
+    parser.add_argument("--run", type=Path, nargs="+", default=[], help="run directories (default: the newest)")
+    parser.add_argument("--images", help="folder or zip of images of one size, instead of a run")
+    parser.add_argument("--task", choices=TASKS, default=TASKS[0])
+    parser.add_argument("--res", default="", help="64,128,512x256: sizes (default: the training size, or the images')")
+    parser.add_argument("--from", dest="small", default="64", help="input size of superres (default 64)")
+    parser.add_argument("--n", type=int, default=2000, help="samples at each size (default 2000)")
+    parser.add_argument("--data", type=Path, help="LMDB, folder or zip of real images (default: the run's data)")
+    parser.add_argument("--held-out", type=Path, help="LMDB of held-out images (default: a part of --data)")
+    parser.add_argument("--split", choices=SPLITS, help="default: train for the run's data, val for pairs")
+    parser.add_argument("--metrics", default="", help=f"some of {','.join(compare.METRICS)} (default: all)")
+    parser.add_argument("--network", default=features.DEFAULT, choices=features.NETWORKS, help="of the features")
+    parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
+    parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
+    parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_argument("--out", type=Path, help="folder for sampled images (default RUN/evaluation)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and how they were measured")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as one HTML page")
+    parser.add_device()
+    return parser
+
+
+def run(arguments: Namespace, command: Sequence[str]) -> None:
+    """Compare images with real ones, and print the numbers."""
+    output_file("--json", arguments.json)
+    output_file("--report", arguments.report)
+    request = request_of(arguments)
+    folders = request.folders(arguments.run)
+    network = features.load_network(arguments.network, request.device)
+    with tqdm(unit="image", disable=None if Share.here().rank == 0 else True) as bar:
+        found = [evaluate(request, folder, network, bar.update) for folder in folders]
+    if Share.here().rank == 0:
+        print(finish(request, found, network, command, json=arguments.json, report=arguments.report))
+
+
+def request_of(arguments: Namespace) -> Request:
+    """Return the options as a request. Raises UserError naming an option that cannot be read."""
+    same = ("task", "images", "data", "held_out", "split", "checkpoint", "steps", "truncation", "deblur", "batch")
+    return Request(
+        sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
+        small=size_argument("--from", arguments.small),
+        count=positive("--n", arguments.n),
+        metrics=compare.choose_metrics([name for name in arguments.metrics.split(",") if name]),
+        device=choose_device(arguments.device),
+        keep_looks=arguments.report is not None,
+        **{name: getattr(arguments, name) for name in (*same, "seed", "out")},
+    )

@@ -1,0 +1,70 @@
+"""Fill a masked part of an image with content from a trained model.
+
+  infdiff inpaint --input photo.png --mask mask.png
+  infdiff inpaint --run runs/photos --input photo.png --mask mask.png --n 4 --variety 0.5 --out filled
+
+White pixels of the mask are filled; the mask has the image's size and any mode. The other pixels stay exactly as they
+are, unless --no-paste is given. Variant i depends on the seed and i alone.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from infdiff import __version__
+from infdiff.cli import Parser, choose_device, positive
+from infdiff.images.read import read_mask, read_picture
+from infdiff.images.sample_folder import sample_to_folder
+from infdiff.methods.checks import check_guidance
+from infdiff.runs.trained import Run, newest_run
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff inpaint`."""
+    run(make_parser(prog).parse_args(arguments))
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option of the command."""
+    parser = Parser(__doc__, prog or "infdiff inpaint")
+    parser.add_run()
+    parser.add_argument("--input", type=Path, required=True, help="the image, in any format and mode")
+    parser.add_argument("--mask", type=Path, required=True, help="image of the same size; white is filled")
+    parser.add_argument("--n", type=int, default=1, help="number of variants (default 1)")
+    parser.add_argument("--variety", type=float, default=0.0, help="how far the latent is diffused, 0 (default) to 1")
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
+    parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
+    parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_argument("--out", type=Path, help="folder (default INPUT-filled in the current folder)")
+    parser.add_device()
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Fill the masked part of one image."""
+    picture = read_picture("--input", arguments.input)
+    hidden = read_mask(arguments.mask, (picture.shape[2], picture.shape[3]))
+    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
+    check_guidance(trained.config, steps, arguments.weight, arguments.variety)
+    if hidden.all():
+        print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
+    options = {"steps": steps, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
+    options |= {"pasted": not arguments.no_paste, "sampler": trained.config.sample.sampler}
+    count = positive("--n", arguments.n)
+    folder = arguments.out or Path(f"{arguments.input.stem}-filled")
+    record = options | {"input": str(arguments.input), "mask": str(arguments.mask), "run": str(trained.folder)}
+    record |= {"step": trained.step, "infdiff": __version__, "torch": torch.__version__}
+    with tqdm(total=count * steps, unit="step", disable=None) as bar:
+        sheet = sample_to_folder(
+            lambda indices: trained.inpaint(picture, hidden, indices, on_step=bar.update, **options),
+            folder,
+            count=count,
+            batch=1,
+            record=record,
+        )
+    print(f"{count} variants in {folder}, all of them in {sheet}")

@@ -1,0 +1,100 @@
+"""Sample images of any size from a trained run.
+
+  infdiff sample --res 1024                                     # one image from the newest run
+  infdiff sample --run runs/photos --res 512x1024 --n 4 --steps 50 --seed 7 --out pictures
+  infdiff sample --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur
+  infdiff sample --run runs/dfu_ffhq_96 --res 160 --n 16        # DFU: 18 steps of Heun's method
+  infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
+
+Image i depends on the seed and i alone, whatever --n and --batch.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from infdiff import __version__
+from infdiff.cli import Parser, choose_device, positive, size_argument
+from infdiff.coordinates import Size, format_size
+from infdiff.images.read import read_pictures_at
+from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
+from infdiff.methods.checks import UPSCALES, default_batch, sampling_options, tile_rows
+from infdiff.methods.method import SAMPLERS
+from infdiff.methods.sizes import training_size
+from infdiff.runs.trained import Run, newest_run
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff sample`."""
+    run(make_parser(prog).parse_args(arguments))
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option of the command."""
+    parser = Parser(__doc__, prog or "infdiff sample")
+    parser.add_run()
+    parser.add_argument("--res", help="256, or 512x1024 (height x width); default: the training size")
+    parser.add_argument("--n", type=int, default=1, help="number of images (default 1)")
+    parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's; heun for runs trained with EDM")
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
+    parser.add_argument("--eta", type=float, help="noise added by ddim, 0 (default) to 1")
+    parser.add_argument("--churn", type=float, help="noise added by heun, 0 (default) or more")
+    parser.add_argument("--upscale", choices=UPSCALES, help="bilinear: sample at the training size and resize")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_argument(
+        "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
+    )
+    parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
+    parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
+    parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
+    parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
+    parser.add_device()
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Sample images into a folder, or interpolate between two images."""
+    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
+    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "churn", "truncation", "upscale")}
+    options = sampling_options(trained.config, size=size, deblur=arguments.deblur, **given)
+    options |= {"tile": tile_rows(trained.config, size, arguments.tile)}
+    if arguments.interpolate:
+        interpolate(trained, arguments, size, {name: options[name] for name in ("steps", "tile")})
+        return
+    count = positive("--n", arguments.n)
+    batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
+    options |= {"size": size, "seed": arguments.seed, "deblur": arguments.deblur}
+    folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-seed{arguments.seed}"
+    latents = trained.describe_latents()
+    record = options | {"size": list(size), "count": count, "batch": batch, "latents": latents}
+    record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
+    print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
+    evaluations = -(-count // batch) * trained.method.evaluations(options["steps"])
+    with tqdm(total=evaluations, unit="step", disable=None) as bar:
+        sheet = sample_to_folder(
+            lambda indices: trained.sample(indices, on_step=bar.update, **options),
+            folder,
+            count=count,
+            batch=batch,
+            record=record,
+        )
+    print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
+
+
+def interpolate(trained: Run, arguments: Namespace, size: Size, options: dict[str, int]) -> None:
+    """Morph one image into another with deterministic DDIM; the other sampling options do not apply."""
+    trained.require_encoder()
+    frames = positive("--frames", arguments.frames)
+    pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
+    with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
+        out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
+    folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
+    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
+    record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}
+    print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")

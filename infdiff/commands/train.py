@@ -1,0 +1,76 @@
+"""Train ∞-Diff on a random part of each image's pixels, or DFU on images of several sizes.
+
+  infdiff train --subsample 4                                              # the embedded demo faces
+  infdiff train --data photos --subsample 4 --out runs/photos              # a folder or zip of images
+  infdiff train --config landscapes_64 --data photos.lmdb --subsample 4    # what prepare-data wrote
+  infdiff train --config dfu_landscapes_64 --data photos.lmdb
+  infdiff train --finetune runs/dfu_ffhq_96 --config dfu_finetune_160 --data ffhq.lmdb
+  infdiff train --config ffhq_256 --data ffhq.lmdb train.batch_size=16 train.accumulate=2
+  infdiff train --config dfu_landscapes_64 --dry-run
+
+The run directory holds everything. The same command again continues where it stopped.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from infdiff.benchmark.dry_run import dry_run
+from infdiff.cli import Parser, choose_device
+from infdiff.config import load_config
+from infdiff.methods.checks import check_config, config_warnings
+from infdiff.methods.sizes import describe_points
+from infdiff.runs.data import build_data
+from infdiff.runs.trained import RUNS, open_for_training
+from infdiff.runs.training import build_trainer
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff train`."""
+    run(make_parser(prog).parse_intermixed_args(arguments))
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option of the command."""
+    parser = Parser(__doc__, prog or "infdiff train")
+    parser.add_argument("--config", default="demo", help="YAML file, or the name of a shipped one (default demo)")
+    parser.add_argument("--data", help="LMDB from prepare-data, a folder or a zip (default: the embedded demo faces)")
+    parser.add_argument("--subsample", type=float, help="train on one pixel in this many")
+    parser.add_argument("--finetune", metavar="RUN", help="start from the EMA weights of a DFU run, for a larger size")
+    parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
+    parser.add_argument("--dry-run", action="store_true", help="describe the training and try two steps; write nothing")
+    parser.add_argument("--steps", type=int, help="optimiser steps")
+    parser.add_argument("--seed", type=int, help="seed of weights, order and noise")
+    parser.add_device()
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Train the run that the options name, from its last checkpoint if there is one."""
+    options = {
+        "data.path": arguments.data,
+        "train.subsample": arguments.subsample,
+        "train.steps": arguments.steps,
+        "seed": arguments.seed,
+        "finetune.run": arguments.finetune,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    config = load_config(arguments.config, [*given, *arguments.overrides])
+    check_config(config)
+    for warning in config_warnings(config):
+        print(f"warning: {warning}", file=sys.stderr)
+    device = choose_device(arguments.device)
+    data = build_data(config, device)
+    if arguments.dry_run:
+        dry_run(config, data, device, print)
+        return
+    folder = arguments.out or RUNS / config.name
+    open_for_training(folder, config)
+    trainer = build_trainer(config, data, folder, device)
+    parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
+    images = f"{len(data.train)} images, {describe_points(config)}"
+    print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
+    trainer.run()
+    print(f"{folder}: {trainer.step} steps done, images in {folder / 'samples'}")

@@ -1,0 +1,54 @@
+"""Train the latent diffusion model of a run: the second stage, which draws the latents of new images.
+
+  infdiff train-latent                                            # of the newest run
+  infdiff train-latent --run runs/photos --steps 20000
+  infdiff train-latent --run runs/photos latent.width=1024 latent.train.learning_rate=5e-5
+
+Every image of the run's data is encoded once. The same command again continues where it stopped. The model with the
+lowest loss on held-out latents is kept, and `infdiff sample` uses it.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from infdiff.cli import Parser, choose_device
+from infdiff.config import load_config
+from infdiff.methods.checks import check_latent
+from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
+from infdiff.runs.trained import Run, newest_run
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run `infdiff train-latent`."""
+    run(make_parser(prog).parse_intermixed_args(arguments))
+
+
+def make_parser(prog: str | None) -> Parser:
+    """Every option of the command."""
+    parser = Parser(__doc__, prog or "infdiff train-latent")
+    parser.add_run("checkpoint of the first stage: last (default), best, or a step")
+    parser.add_argument("--steps", type=int, help="optimiser steps")
+    parser.add_device()
+    parser.add_argument("overrides", nargs="*", metavar="latent.key=value", help="any setting of the latent model")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Encode the data of a run and train a latent model on the latents."""
+    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
+    given = load_config(trained.folder / "config.yaml", [*steps, *arguments.overrides])
+    config = replace(trained.config, latent=given.latent)
+    check_latent(config, arguments.overrides)
+    folder = open_latent_folder(trained, config)
+    with tqdm(unit="image", desc="encoding", disable=None) as bar:
+        latents = encode_run(trained, folder, bar.reset, bar.update)
+    trainer = build_latent_trainer(config, latents, folder, trained.device)
+    parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
+    counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
+    print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
+    trainer.run()
+    print(f"{folder}: {trainer.step} steps done, losses in {folder / 'loss.png'}")

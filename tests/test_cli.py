@@ -1,0 +1,63 @@
+"""How commands fail: one line and exit code 2 for what users, disks and memory cause; a traceback for our own faults."""
+
+import zipfile
+
+import pytest
+import safetensors.torch
+import torch
+
+from infdiff import cli
+from infdiff.errors import OptionError, UserError
+
+
+def raised(call):
+    with pytest.raises(Exception) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (lambda path: open(path / "nowhere"), ["nowhere", "No such file"]),
+        (lambda path: (path / "file").mkdir(parents=True) or open(path / "file"), ["file", "Is a directory"]),
+        (lambda path: safetensors.torch.load(b"12345678901234567890"), ["cannot read or write"]),
+        (lambda path: b"\xff\xfe".decode(), ["UTF-8"]),
+        (lambda path: torch.empty(1 << 60), ["out of memory", "--batch"]),
+        (lambda path: bytearray(1 << 62), ["out of memory"]),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(call, parts, tmp_path):
+    line = cli.explain(raised(lambda: call(tmp_path)))
+    assert line is not None
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def fails_with(error, capsys, prog=""):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        cli.run(main, prog)
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_errors_name_options_and_commands_as_they_were_given(capsys):
+    error = OptionError("batch_size", 0, "want at least 1")
+    assert fails_with(error, capsys) == "error: --batch-size 0: want at least 1\n"
+    error = UserError("no run: train one with infdiff train")
+    assert fails_with(error, capsys) == "error: no run: train one with infdiff train\n"
+    script = "python scripts/sample.py"
+    assert fails_with(error, capsys, script) == "error: no run: train one with python scripts/train.py\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("x"), zipfile.BadZipFile("x"), AssertionError()])
+def test_our_own_faults_keep_their_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        cli.run(main)
