@@ -1,10 +1,8 @@
 """scripts/evaluate.py as users run it."""
 
-import importlib.util
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from infdiff import commands
 from infdiff.errors import UserError
 from tests.conftest import ROOT, TINY, assert_one_line_error, script_in
 
@@ -248,11 +247,8 @@ def test_the_scale_of_known_damage(script, trained, cache):
 
 @pytest.fixture(scope="module")
 def main():
-    """The script's own `main`, in this process: each start of another takes seconds."""
-    specification = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
+    """The command in this process: each start of another takes seconds."""
+    return commands.evaluate.main
 
 
 def test_bad_input_is_one_line(script, trained, main, monkeypatch):
@@ -287,9 +283,8 @@ def test_bad_input_is_one_line(script, trained, main, monkeypatch):
         ("--images", "pictures", *data, "--task", "scale"): ["--images"],
     }
     for arguments, parts in cases.items():
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
         with pytest.raises(UserError) as caught:
-            main()
+            main([*map(str, arguments)])
         assert "\n" not in str(caught.value)
         for part in parts:
             assert part in str(caught.value)
