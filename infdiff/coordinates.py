@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Size = tuple[int, int]
+Scale = tuple[float, float]
 
 
 def parse_size(text: int | str | Size) -> Size:
@@ -38,7 +39,7 @@ def format_size(size: Size) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
-def scale_of(size: Size, base: Size) -> tuple[float, float]:
+def scale_of(size: Size, base: Size) -> Scale:
     """Pixels of `size` per pixel of `base`, for each axis: the r / R of the resolution law."""
     return size[0] / base[0], size[1] / base[1]
 

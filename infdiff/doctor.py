@@ -1,4 +1,4 @@
-"""What works here: versions, devices, the compiler of CUDA kernels, and each operator against its specification.
+"""Check this installation: versions, devices, the compiler of CUDA kernels, each operator against its specification.
 
   python -m infdiff.doctor
   python -m infdiff.doctor --device cpu
@@ -28,13 +28,13 @@ try:
     from infdiff.ops import routing, torchsparse_backend
     from infdiff.ops.gpu import launch, nvrtc
     from infdiff.points import draw_points
-except Exception as problem:  # a PyTorch that does not load is the first thing to be told here
+except Exception as problem:  # a PyTorch that does not load is the first thing to report
     _BROKEN: Exception | None = problem
 else:
     _BROKEN = None
 
 _IMAGE, _GRID, _BATCH, _CHANNELS, _TAPS, _ENLARGED = (24, 20), (12, 10), 2, 16, 7, (2.0, 3.0)
-_WHOLE, _QUARTER, _FEW = 480, 120, 8
+_ALL, _QUARTER, _FEW = 480, 120, 8
 # Largest difference that rounding explains, relative to the largest value.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 _LABEL = 16
@@ -99,7 +99,7 @@ def _cache() -> str:
         with tempfile.TemporaryFile(dir=place):
             return f"{folder}, can be written to"
     except OSError as problem:
-        return f"{folder}, cannot be written to ({problem.strerror}): every program compiles anew"
+        return f"{folder}, cannot be written to ({problem.strerror}): every program compiles again"
 
 
 class Check(NamedTuple):
@@ -120,13 +120,13 @@ def checks() -> Iterator[Check]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    quarter, few, whole = (draw_points(_BATCH, n, _IMAGE, generator) for n in (_QUARTER, _FEW, _WHOLE))
+    quarter, few, everywhere = (draw_points(_BATCH, n, _IMAGE, generator) for n in (_QUARTER, _FEW, _ALL))
     some = "a quarter of the pixels"
     exact = torch.float64
     yield Check("lattice_index", some, quarter, (), lambda run, ids: run(ids, _IMAGE))
     yield Check("inverse_count", some, quarter, (), lambda run, ids: run(ids, _IMAGE, _TAPS, (1.0, 1.0), dtype=exact))
     yield Check("nearest_points", some, quarter, (), lambda run, ids: run(ids, _IMAGE, _GRID)[:3])
-    places = {some: quarter, f"{_FEW} pixels": few, "all pixels": whole}
+    places = {some: quarter, f"{_FEW} pixels": few, "all pixels": everywhere}
     settings = [(case, ids, (1.0, 1.0)) for case, ids in places.items()]
     settings += [(f"{case}, enlarged", ids, _ENLARGED) for case, ids in places.items() if ids is not few]
     for operator, inputs_of_a_tap in (("sparse_depthwise_conv2d", 1), ("sparse_conv2d", _CHANNELS)):
@@ -134,7 +134,7 @@ def checks() -> Iterator[Check]:
             inputs = normal(*ids.shape, _CHANNELS), normal(_CHANNELS, inputs_of_a_tap, _TAPS, _TAPS)
 
             def convolve(run: Callable[..., Any], ids: Tensor, f: Tensor, t: Tensor, scale: Any = scale) -> Any:
-                return run(f, t, ids, _IMAGE, scale)
+                return run(f, t, ops.Points.of(ids, _IMAGE, _TAPS, scale))
 
             yield Check(operator, case, ids, inputs, convolve, scale)
     features, grid, taps = normal(*quarter.shape, _CHANNELS), normal(_BATCH, _CHANNELS, *_GRID), normal(1, _TAPS, _TAPS)
@@ -147,24 +147,15 @@ def checks() -> Iterator[Check]:
     yield Check("resize_kernel", "enlarged", quarter, (taps,), lambda run, ids, t: run(t, _ENLARGED))
 
 
-def ways(device: torch.device) -> str:
-    """For each operator the way that it takes on a device, and why."""
-    return "\n".join(f"{c.operator:<25}{c.case:<35}{_survive(partial(_way, c, device))}" for c in checks())
+def routes(device: torch.device) -> str:
+    """The route that each operator takes on a device, and why, one line each."""
 
+    def route(check: Check) -> str:
+        tensor = (check.inputs[0].float() if check.inputs else check.ids).to(device)
+        name, why = routing.route_of(check.operator, tensor, _IMAGE, _TAPS, check.scale)
+        return f"{name:<14}{why}"
 
-def _way(check: Check, device: torch.device) -> str:
-    tensor = (check.inputs[0].float() if check.inputs else check.ids).to(device)
-    if check.operator == "sparse_depthwise_conv2d":
-        name, why = routing.choose_route(tensor, _IMAGE, _TAPS, check.scale, "auto")
-    elif check.operator == "sparse_conv2d":
-        name, why = routing.choose_regular_route(tensor.shape[1], _IMAGE, check.scale, "auto")
-    elif check.operator == "resize_kernel":
-        name, why = "PyTorch", "it is a product of three small matrices"
-    elif launch.serves_points(tensor):
-        name, why = "kernels", "the tensors are on a CUDA device"
-    else:
-        name, why = "PyTorch", f"kernels do not run: {launch.why_closed() or 'the tensors are not on a CUDA device'}"
-    return f"{name:<14}{why}"
+    return "\n".join(f"{c.operator:<25}{c.case:<35}{_survive(partial(route, c))}" for c in checks())
 
 
 def verdicts(device: torch.device) -> tuple[str, bool]:
@@ -187,11 +178,11 @@ def verdicts(device: torch.device) -> tuple[str, bool]:
 
 
 def differences(check: Check, dtype: torch.dtype, device: torch.device) -> list[float]:
-    """Of results, and of gradients where there are any: largest difference over largest value. NaN where one is."""
+    """Largest difference over largest value, of results and, if there are any, of gradients. NaN where a value is."""
     inputs = [x.to(dtype) for x in check.inputs]
     exact = _results(check, getattr(ops, f"{check.operator}_ref"), check.ids, [x.double() for x in inputs], dtype)
     cudnn = torch.backends.cudnn
-    # Rounding to TF32 would be larger than what is looked for.
+    # Rounding to TF32 would hide the differences that count.
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
         here = check.ids.to(device), [x.to(device) for x in inputs]
         actual = _results(check, getattr(ops, check.operator), *here, dtype)
@@ -231,7 +222,7 @@ def _report(arguments: Sequence[str] | None, prog: str | None) -> None:
     parser = Parser(__doc__, prog or "python -m infdiff.doctor")
     parser.add_device()
     device = choose_device(parser.parse_args(arguments).device)
-    sys.stdout.write(f"{environment()}\n\nOperators on {device}: the way each one takes, and why\n{ways(device)}\n")
+    sys.stdout.write(f"{environment()}\n\nOperators on {device}: the route each one takes, and why\n{routes(device)}\n")
     sys.stdout.flush()
     text, right = verdicts(device)
     sys.stdout.write(

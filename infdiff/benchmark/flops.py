@@ -1,8 +1,8 @@
-"""FLOP of whatever runs: matrix products, convolutions, attention, and our own operators, whose counts are given here.
+"""FLOP of any call: matrix products, convolutions, attention, and our own operators, whose counts are given here.
 
 Two for each multiply-add; none for what is done element by element, for FFTs, and for what depends on coordinates or
-taps alone. Our operators count as they are defined, whatever way they take: a convolution of a part of the pixels reads
-the points that its window holds on average, and borders are not taken out, as PyTorch counts its own.
+taps alone. Our operators count as they are defined, whatever route they take: a convolution of a part of the pixels
+reads the points that its window holds on average, and borders are not subtracted, as PyTorch counts its own.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from infdiff.ops.dense_conv2d import Scale, window_of
+from infdiff.coordinates import Scale
+from infdiff.ops.dense_conv2d import window_of
 from infdiff.ops.nearest_points import NEAREST
 
 Shape = Sequence[int]
 
 # Cells that bilinear interpolation reads.
 _CORNERS = 4
-# Coordinates and taps alone: once for a set of points, or for thousands of numbers.
+# Operators on coordinates or taps alone: they run once for a set of points, or on few numbers.
 UNCOUNTED = ("lattice_index", "inverse_count", "nearest_points", "resize_kernel", "resize_kernel_adjoint")
 
 
 def flop_of(call: Callable[[], object]) -> int:
-    """FLOP of a call, which runs once, nothing of it compiled."""
+    """FLOP of a call, which runs once, without compilation."""
     with torch.compiler.set_stance("force_eager"), flop_counter() as counter:
         call()
     return int(counter.get_total_flops())
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts within its context; on the meta device, too."""
+    """A context that counts FLOP; on the meta device, too."""
     return FlopCounterMode(display=False, custom_mapping=_mapping())
 
 
 def convolution_multiply_adds(points: int, size: Shape, kernel_size: int, scale: Scale) -> float:
-    """Of a depthwise convolution, for each channel of each point.
+    """Multiply-adds of a depthwise convolution for each channel of each point.
 
-    Where every pixel is a point, a window larger than the taps need not be visited place by place: the fewest of the
-    forms in `ops/dense_conv2d.py` that have no FFT.
+    Where every pixel is a point, a window larger than the taps need not be visited pixel by pixel: then the cheapest of
+    the algorithms in `ops/dense_conv2d.py` counts, but for the one with FFTs.
     """
     pixels = size[0] * size[1]
     direct = prod(window_of(kernel_size, scale))
@@ -49,12 +50,12 @@ def convolution_multiply_adds(points: int, size: Shape, kernel_size: int, scale:
         return direct * points / pixels
     down, across = window_of(1, scale)
     tents = kernel_size * (window_of(kernel_size, scale)[1] + down)
-    whole = [down + across + kernel_size**2] if all(float(s).is_integer() for s in scale) else []
-    return min(direct, tents, *whole)
+    dilated = [down + across + kernel_size**2] if all(float(s).is_integer() for s in scale) else []
+    return min(direct, tents, *dilated)
 
 
 def _convolution(features: Shape, taps: Shape, ids: Shape, *others: Any, **named: Any) -> int:
-    _, _, size, scale = others[:4]
+    size, scale = others[:2]
     each = convolution_multiply_adds(ids[1], size, taps[-1], (scale[0], scale[1]))
     return round(2 * prod(features) * each)
 

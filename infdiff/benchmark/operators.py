@@ -1,4 +1,4 @@
-"""The operators at work, case by case: what runs, the bytes that it has to move, its backends and the way it takes.
+"""Cases of the operators to time: the call, the bytes that it has to move, its backends and the route it takes.
 
 Bytes are the fewest possible. Forward: what is read once and what is written once. Backward: the gradient, what is read
 again (features and taps, where gradients depend on them) and the gradients written. Memory that the images of a batch
@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 
 from infdiff import ops
-from infdiff.coordinates import Size
 from infdiff.ops import routing, torchsparse_backend
-from infdiff.ops.dense_conv2d import Scale, choose_form, window_of
-from infdiff.ops.gpu import kernels, launch
+from infdiff.ops.dense_conv2d import choose_algorithm, window_of
 from infdiff.points import draw_points
 
 CONVOLUTIONS = ("sparse_depthwise_conv2d", "sparse_conv2d")
 INTERPOLATIONS = ("points_to_grid", "grid_to_points")
 OPERATORS = (*CONVOLUTIONS, *INTERPOLATIONS, "nearest_points", "lattice_index", "inverse_count", "resize_kernel")
 
-# Looking into every window takes a CPU too long above this: features at points times pixels of the window.
+# Visiting every window takes a CPU too long above this: features at points times pixels of the window.
 _MOST_VISITS = 30_000_000
 
 
@@ -52,7 +50,7 @@ class Case:
 
 
 class Plan(NamedTuple):
-    """What to vary. The first of each stays where another is varied."""
+    """Values to sweep. While one is varied, the others stay at their first value."""
 
     batch: int
     sides: tuple[int, ...]
@@ -66,7 +64,7 @@ class Plan(NamedTuple):
 
 
 _BFLOAT16_FIRST = ("bfloat16", "float32", "float16")
-# Whole and other scales in turn, up to 64 pixels to 4096: what an enlarged image costs a point should not jump.
+# Integers and other scales in turn, for images of 64 to 4096 pixels a side: the cost of a point should not jump.
 _SCALES = (2.0, 2.5, 4.0, 4.5, 8.0, 7.5, 16.0, 15.5, 32.0, 31.5, 64.0, 62.5)
 PLANS = {
     "cpu": Plan(4, (64, 128), (4, 1, 16, 64), (32, 64), (7, 3, 13), ("float32",), 64, 8, _SCALES),
@@ -123,23 +121,8 @@ def backends_of(case: Case, device: torch.device) -> dict[str, str | None]:
         found["torchsparse"] = "it knows no enlarged windows"
     window = prod(window_of(case.kernel_size, (case.scale, case.scale)))
     if device.type == "cpu" and case.batch * case.points * case.channels * window > _MOST_VISITS:
-        found["lattice"] = f"it would look at more than {_MOST_VISITS // 10**6} million features: too slow on a CPU"
+        found["lattice"] = f"it would visit more than {_MOST_VISITS // 10**6} million features: too slow on a CPU"
     return found
-
-
-def route_of(
-    operator: str, tensor: Tensor, size: Size, kernel_size: int = 1, scale: Scale = (1.0, 1.0), backend: str = "auto"
-) -> str:
-    """The name of the way that an operator takes with its first argument: features (B, L, C), a grid or ids (B, L)."""
-    if operator == "sparse_depthwise_conv2d":
-        return routing.choose_route(tensor, size, kernel_size, scale, backend).name
-    if operator == "sparse_conv2d":
-        return routing.choose_regular_route(tensor.shape[1], size, scale, backend).name
-    wide = max(window_of(kernel_size, scale)) > kernels.MAX_WINDOW
-    if operator == "inverse_count" and (wide or tensor.shape[1] == prod(size)):
-        return "PyTorch"
-    serves = launch.serves if tensor.is_floating_point() else launch.serves_points
-    return "kernels" if serves(tensor) else "PyTorch"
 
 
 class Subject(NamedTuple):
@@ -147,11 +130,11 @@ class Subject(NamedTuple):
 
     call: Callable[..., Any]  # of `inputs`
     inputs: tuple[Tensor, ...]  # what gradients go to
-    reads: tuple[Tensor, ...]  # forward, beside the inputs
-    reads_again: tuple[Tensor, ...] | None  # backward, beside the gradient; None: not differentiable
+    reads: tuple[Tensor, ...]  # forward, in addition to the inputs
+    reads_again: tuple[Tensor, ...] | None  # backward, in addition to the gradient; None: not differentiable
 
     def passes(self) -> dict[str, tuple[Callable[[], object], int]]:
-        """For each pass how to run it, and its bytes."""
+        """The call of each pass, and its bytes."""
 
         def forward() -> Any:
             with torch.no_grad():
@@ -169,7 +152,7 @@ class Subject(NamedTuple):
 
 
 def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[Subject, str]:
-    """A case's operator on random data, with all done that depends on coordinates alone, and the way that it takes."""
+    """A case's operator on random data, and its route. What depends on coordinates alone is computed here, untimed."""
     generator = torch.Generator(device).manual_seed(seed)
     k, size, cells, scale = case.kernel_size, (case.side,) * 2, (case.grid,) * 2, (case.scale,) * 2
 
@@ -189,9 +172,9 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
             "nearest_points": lambda: ops.nearest_points(ids, size, cells, index)[:3],
         }
         reads = (ids,) if case.operator == "lattice_index" else where
-        return Subject(calls[case.operator], (), reads, None), route_of(case.operator, ids, size, k)
+        return Subject(calls[case.operator], (), reads, None), routing.route_of(case.operator, ids, size, k).name
     features = normal(*ids.shape, case.channels)
-    route = route_of(case.operator, features, size, k, scale, backend)
+    route = routing.route_of(case.operator, features, size, k, scale, backend).name
     if case.operator == "grid_to_points":
         grid = normal(case.batch, prod(cells), case.channels).unflatten(1, cells).permute(0, 3, 1, 2)
         return Subject(lambda g: ops.grid_to_points(g, ids, size, index), (grid,), where[:1], where[1:]), route
@@ -205,24 +188,24 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
 
         return Subject(search_and_read, (features,), (*where, *near[:2]), near[:2]), route
     taps = normal(case.channels, 1 if case.operator == "sparse_depthwise_conv2d" else case.channels, k, k)
-    if route.startswith("dense") and (form := choose_form(taps, scale, compiled=route != "dense")) != "direct":
-        route = f"{route}, {form}"
-    inverse = ops.inverse_count(ids, size, k, scale, index)
-    call = _convolution(case, backend, ids, index, inverse)
-    return Subject(call, (features, taps), (*where, inverse), (features, taps, *where, inverse)), route
+    if (
+        route.startswith("dense")
+        and (algorithm := choose_algorithm(taps, scale, compiled=route != "dense")) != "direct"
+    ):
+        route = f"{route}, {algorithm}"
+    points = ops.Points(ids, size, scale, index, ops.inverse_count(ids, size, k, scale, index))
+    reads = (*where, points.inverse_count)
+    return Subject(_convolution(case, backend, points), (features, taps), reads, (features, taps, *reads)), route
 
 
-def _convolution(
-    case: Case, backend: str, ids: Tensor, index: Tensor, inverse: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A convolution of features and taps, to which all else is handed over."""
-    size, scale = (case.side,) * 2, (case.scale,) * 2
-    points = torchsparse_backend.Points.of(ids, size) if backend == "torchsparse" else None
+def _convolution(case: Case, backend: str, points: ops.Points) -> Callable[[Tensor, Tensor], Tensor]:
+    """A convolution of features and taps, with everything else precomputed."""
+    voxels = ops.Voxels.of(points.ids, points.size) if backend == "torchsparse" else None
     if case.operator == "sparse_conv2d":
-        return lambda f, t: ops.sparse_conv2d(f, t, ids, size, scale, inverse, backend, points)
-    if points is not None:
-        index = torchsparse_backend.neighbour_table(points, case.kernel_size)
-    return lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids, size, scale, index, inverse, backend)
+        return lambda f, t: ops.sparse_conv2d(f, t, points, backend, voxels)
+    if voxels is not None:
+        points = points._replace(index=ops.neighbour_table(voxels, case.kernel_size))
+    return lambda f, t: ops.sparse_depthwise_conv2d(f, t, points, backend)
 
 
 def _bytes(*tensors: Tensor) -> int:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from infdiff.benchmark.cost import Cost, Setting
 from infdiff.benchmark.flops import flop_of
-from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.benchmark.paper_tables import PaperTable
+from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, time_steps
 from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import ImageSet
@@ -185,8 +185,8 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     memory = PeakMemory(device)
     modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
     method, options = method_of(config), sampling_options(config)
-    if method.most_steps is not None and method.most_steps <= WARM_UP:
-        raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP}")
+    if method.most_steps is not None and method.most_steps <= WARM_UP_STEPS:
+        raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP_STEPS}")
     z = torch.randn(setting.batch, config.model.z_dim, device=device) if config.model.z_dim else None
     evaluations = method.evaluations(options["steps"])
     for name in ("upscale", "truncation"):
@@ -197,13 +197,13 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
         fixed |= {"steps": min(steps, method.most_steps or steps), "tile": tile_rows(config, setting.size)}
         method.generate(modules["denoiser"], z=z, on_step=on_step, **(options | fixed))
 
-    warm, laps = Laps(device), Laps(device)
-    sample(WARM_UP + 1, warm.mark)
-    sample(1 + repeats(warm.timing().minimum / 1000, repeat), laps.mark)
+    warm, timer = StepTimer(device), StepTimer(device)
+    sample(WARM_UP_STEPS + 1, warm.tick)
+    sample(1 + step_repeats(warm.timing().minimum / 1000, repeat), timer.tick)
     peak = memory.bytes()
     parameters = sum(p.numel() for p in modules["denoiser"].parameters())
     flop = flop_of(lambda: sample(1, lambda: None))
-    return Cost(setting, laps.timing(), flop, peak, parameters, setting.batch, evaluations)
+    return Cost(setting, timer.timing(), flop, peak, parameters, setting.batch, evaluations)
 
 
 def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> Cost | None:

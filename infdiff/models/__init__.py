@@ -1,9 +1,27 @@
 """Networks: plain keyword arguments, tensors in, tensors out."""
 
-from infdiff.models.dfu import DFU
+from infdiff.models.dfu import DFU, DFUDown
 from infdiff.models.grid_denoiser import GridDenoiser
-from infdiff.models.grid_unet import GridUNet
+from infdiff.models.grid_unet import GridDown, GridUNet
+from infdiff.models.latent_mlp import LatentMLP
 from infdiff.models.sparse_encoder import SparseEncoder
 from infdiff.models.sparse_unet import SparseUNet
+from infdiff.models.tiled import denoise_tiled
+from infdiff.models.unet import GridNetwork, Levels, Trunk, UNet, UNetDown
 
-__all__ = ["DFU", "GridDenoiser", "GridUNet", "SparseEncoder", "SparseUNet"]
+__all__ = [
+    "DFU",
+    "DFUDown",
+    "GridDenoiser",
+    "GridDown",
+    "GridNetwork",
+    "GridUNet",
+    "LatentMLP",
+    "Levels",
+    "SparseEncoder",
+    "SparseUNet",
+    "Trunk",
+    "UNet",
+    "UNetDown",
+    "denoise_tiled",
+]

@@ -26,7 +26,7 @@ def dual_levels(
     factor_rank: int = 0,
     dropout: float = 0.0,
 ) -> Levels:
-    """Levels of dual convolutions, which know nothing of sizes.
+    """Levels of dual convolutions, which do not depend on the grid's size.
 
     multipliers: the channels of each level, the top one first, in units of `channels`; blocks: Dual-FNO blocks a level.
     modes: the lowest M frequencies of the top level's spectral convolutions, halved at each further level (at least 1);
@@ -52,8 +52,8 @@ def dual_levels(
         attention=attention_levels,
         attention_in_middle=bool(attention_levels),
         kernel_size=kernel_size,
-        shrink=lambda channels: BilinearDownsample(),
-        enlarge=lambda channels: BilinearUpsample(),
+        downsample=lambda channels: BilinearDownsample(),
+        upsample=lambda channels: BilinearUpsample(),
     )
 
 
@@ -67,9 +67,9 @@ class DFUDown(UNetDown):
 class DFU(UNet):
     """(B, in_channels, H, W) of any size and condition (B, condition_dim) or None -> (B, out_channels, H, W).
 
-    Nothing depends on the size: levels halve the grid (odd sides round up; the way back takes the skip connection's
-    size), spatial taps are never rescaled, spectral ones are the same functions everywhere. dual: as `dual_levels`.
-    layout: the condition is also laid out over the deepest grid, for codes that say what lies where.
+    Nothing depends on the size: levels halve the grid (odd sides round up; the up half takes the skip connection's
+    size), spatial taps are never rescaled, and spectral ones are the same functions on every grid. layout: the
+    condition is also laid out over the deepest grid, for latents that say what lies where. dual: as `dual_levels`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DFU(UNet):
     def spatial_parameters(self, *, except_bottom: bool = False) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the spatial convolutions: K_spatial of Eq. 1, the first and the last convolution.
 
-        except_bottom: without those on the coarsest grid, which appendix C's fine-tuning leaves free.
+        except_bottom: without those on the coarsest grid, which appendix C's fine-tuning does not freeze.
         """
         bottom = (f"down.levels.{len(self.levels) - 1}.", "middle.", "levels.0.")
         for name, parameter in self.named_parameters():

@@ -1,10 +1,10 @@
-"""A grid network alone on whole images: what EDM preconditions."""
+"""A grid network alone on complete images: the network that EDM preconditions."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from infdiff.models.unet import UNet
+from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning
 
 # c_noise is a quarter of ln sigma and spans 2.6 between the published noise levels; the time embedding's frequencies
@@ -13,9 +13,9 @@ _STEPS_PER_UNIT = 400
 
 
 class GridDenoiser(nn.Module):
-    """F_theta of EDM: scaled images c_in x (B, C, H, W) and c_noise (B,) -> (B, C, H, W). It starts at 0."""
+    """F_theta of EDM: scaled images c_in x (B, C, H, W) and c_noise (B,) -> (B, C, H, W). A new one returns 0."""
 
-    def __init__(self, network: UNet, *, condition_dim: int) -> None:
+    def __init__(self, network: GridNetwork, *, condition_dim: int) -> None:
         super().__init__()
         self.network = network
         self.conditioning = Conditioning(dim=condition_dim, z_dim=0)

@@ -22,7 +22,7 @@ def sized_levels(
     dropout: float = 0.0,
     dropout_size: int = 16,
 ) -> Levels:
-    """Levels that know how large their grids are: size is the side of the top grid (the larger, where they differ).
+    """Levels for grids of known sizes. size: the side of the top grid (the longer one, where they differ).
 
     attention_sizes: the sides of the grids after which attention is applied. dropout acts on grids of at most
     dropout_size.

@@ -1,4 +1,4 @@
-"""The latent diffusion model's network: an MLP that sees its input again at every layer (Preechakul et al. 2022)."""
+"""The latent diffusion model's network: an MLP in which every layer reads the input again (Preechakul et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infdiff.nn.embedding import sinusoidal_embedding
 
 
 class LatentMLP(nn.Module):
-    """Normalised codes (B, z_dim) at times t (B,) -> the noise in them (B, z_dim)."""
+    """Normalised latents (B, z_dim) at times t (B,) -> the noise in them (B, z_dim)."""
 
     def __init__(self, z_dim: int, *, width: int = 2048, layers: int = 10, frequencies: int = 64) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The encoder of the diffusion autoencoder: the down half of the denoiser, from points to one code."""
+"""The encoder of the diffusion autoencoder: the down half of the denoiser, from points to one latent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size
-from infdiff.models.unet import LAYOUT_SIDE, UNetDown
+from infdiff.models.unet import LAYOUT_SIDE, Trunk
 from infdiff.nn.embedding import PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import GridLayerNorm
@@ -16,11 +16,11 @@ from infdiff.nn.standardize import Standardize
 
 
 class SparseEncoder(nn.Module):
-    """Values of a clean image at any points -> latent code z (B, z_dim). `trunk` is the grid network's down half."""
+    """Values of a clean image at any points -> latent z (B, z_dim). trunk: the down half of a grid network."""
 
     def __init__(
         self,
-        trunk: UNetDown,
+        trunk: Trunk,
         *,
         base: Size,
         grid: Size,
@@ -55,9 +55,10 @@ class SparseEncoder(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
         """x (B, L, in_channels) -> (B, z_dim)."""
-        h = self.lift(x, geometry.coordinates)
+        h = self.lift(x, geometry.coordinates)  # (B, L, C)
         for block in self.down:
-            h = block(h, geometry, None)
-        deepest, _ = self.trunk(ops.points_to_grid(h, geometry.neighbours), None)
-        pooled = F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), LAYOUT_SIDE)
-        return self.standardize(self.project(pooled.flatten(1)))
+            h = block(h, geometry, None)  # (B, L, C)
+        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
+        deepest, _ = self.trunk(grid, None)  # (B, trunk.out_channels, g, k)
+        pooled = F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), LAYOUT_SIDE)  # (B, trunk.out_channels, 4, 4)
+        return self.standardize(self.project(pooled.flatten(1)))  # (B, z_dim)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size, scale_of
-from infdiff.models.tiled import denoise_in_strips
+from infdiff.models.tiled import denoise_tiled
+from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
@@ -14,16 +15,16 @@ from infdiff.nn.sparse_block import SparseBlock, by_rows
 
 
 class SparseUNet(nn.Module):
-    """Values at points, diffusion time and latent code -> values at the same points.
+    """Values at points, diffusion time and latent -> values at the same points.
 
     grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
-    base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: so
-    do they the grid, for a grid network that nothing ties to a size.
+    base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: also
+    scale the grid with the image, for grid networks that accept any size.
     """
 
     def __init__(
         self,
-        grid_network: nn.Module,
+        grid_network: GridNetwork,
         *,
         base: Size,
         grid: Size,
@@ -76,22 +77,24 @@ class SparseUNet(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, in_channels)."""
-        condition = self.conditioning(t, z)
-        h = by_rows(self.lift, x, geometry.coordinates)
+        condition = self.conditioning(t, z)  # (B, condition_dim)
+        points = geometry.points
+        h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []
         for block in self.down:
-            h = block(h, geometry, condition)
+            h = block(h, geometry, condition)  # (B, L, C)
             skips.append(h)
-        grid = ops.points_to_grid(h, geometry.neighbours)
-        grid = self.grid_network(grid, condition)
-        h = by_rows(lambda a, b: a + b, h, ops.grid_to_points(grid, geometry.ids, geometry.size, geometry.index))
+        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
+        grid = self.grid_network(grid, condition)  # (B, C, G, K)
+        inner = ops.grid_to_points(grid, points.ids, points.size, points.index)  # (B, L, C)
+        h = by_rows(lambda a, b: a + b, h, inner)
         for block in self.up:
-            h = block(h, geometry, condition, skips.pop())
-        return by_rows(lambda h: self.project(self.norm(h)), h)
+            h = block(h, geometry, condition, skips.pop())  # (B, L, C)
+        return by_rows(lambda h: self.project(self.norm(h)), h)  # (B, L, in_channels)
 
     def in_strips(self, x: Tensor, t: Tensor, z: Tensor | None, rows: int) -> Tensor:
         """All pixels of images x (B, in_channels, H, W) -> the same shape, equal to `forward` to rounding.
 
         For images whose features are too large for memory: about `rows` rows at a time, without gradients.
         """
-        return denoise_in_strips(self, x, t, z, rows)
+        return denoise_tiled(self, x, t, z, rows)

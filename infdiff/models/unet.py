@@ -1,9 +1,10 @@
-"""The skeleton of the grid networks: levels of residual blocks, skip connections from the way down to the way up."""
+"""The skeleton of the grid networks: levels of residual blocks, skip connections from the down to the up half."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,19 +12,43 @@ from torch import Tensor, nn
 
 from infdiff.nn.conv_block import Downsample, Upsample, conv
 
-# Cells a side of the coarse picture that codes are read from and written to.
+# Cells a side of the coarse image that latents are read from and written to.
 LAYOUT_SIDE = 4
+
+
+class GridNetwork(Protocol):
+    """A network on grids for `SparseUNet` and `GridDenoiser`: (B, C, G, K) -> (B, D, G, K).
+
+    conv_out: its last convolution. `GridDenoiser` zeroes its weights, so that a new denoiser returns 0.
+    """
+
+    @property
+    def conv_out(self) -> nn.Conv2d: ...
+
+    def __call__(self, x: Tensor, condition: Tensor | None) -> Tensor: ...
+
+
+class Trunk(Protocol):
+    """The down half of a grid network, for `SparseEncoder`.
+
+    Called with (B, C, G, K), it returns the deepest features (B, out_channels, g, k) and the skip connections.
+    """
+
+    @property
+    def out_channels(self) -> int: ...
+
+    def __call__(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]: ...
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What a network of this shape is made of.
+    """The parts of a U-Net: widths, blocks, resampling, attention.
 
-    multipliers: the channels of each level, the top one first, in units of `channels`; each is half as large as the
-    last, rounded up. block(level, in_channels, channels, attention=...) makes a residual block, called with the
-    features (B, C, G, K) and a condition (B, D) or None. shrink(channels) and enlarge(channels) make what leads from
-    one level to the next and back, the latter called with the size to reach. Attention follows every block of the
-    `attention` levels, and in the middle of the network the first of two blocks, if `attention_in_middle`.
+    multipliers: the channels of each level, the top one first, in units of `channels`. The sides of a level's grid are
+    half of those above it, rounded up. block(level, in_channels, channels, attention=...) makes a residual block,
+    called with features (B, C, G, K) and a condition (B, D) or None. downsample(channels) and upsample(channels) make
+    the modules from one level to the next and back; the latter is called with the size to reach. Attention follows
+    every block of the `attention` levels and, if `attention_in_middle`, the first of the two blocks in the middle.
     """
 
     channels: int
@@ -33,8 +58,8 @@ class Levels:
     attention: Collection[int]
     attention_in_middle: bool
     kernel_size: int = 3  # of the first and the last convolution
-    shrink: Callable[[int], nn.Module] = Downsample
-    enlarge: Callable[[int], nn.Module] = Upsample
+    downsample: Callable[[int], nn.Module] = Downsample
+    upsample: Callable[[int], nn.Module] = Upsample
 
     def width(self, level: int) -> int:
         return self.multipliers[level] * self.channels
@@ -61,20 +86,20 @@ class UNetDown(nn.Module):
                 self.skip_channels.append(current)
             self.levels.append(stage)
             if level < len(levels.multipliers) - 1:
-                self.reductions.append(levels.shrink(current))
+                self.reductions.append(levels.downsample(current))
         self.out_channels = current
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """(B, C, G, K) -> the deepest features and the list of skip connections."""
-        x = self.conv_in(x)
+        """(B, in_channels, G, K) -> the deepest features and the skip connections, one for each block."""
+        x = self.conv_in(x)  # (B, channels, G, K)
         skips = []
         for level, stage in enumerate(self.levels):
             if level:
-                x = self.reductions[level - 1](x)
-            for block in stage:
-                x = block(x, condition)
+                x = self.reductions[level - 1](x)  # (B, C, g, k) -> (B, C, ceil(g / 2), ceil(k / 2))
+            for block in _blocks(stage):
+                x = block(x, condition)  # (B, C, g, k) -> (B, width(level), g, k)
                 skips.append(x)
-        return x, skips
+        return x, skips  # (B, out_channels, g, k)
 
 
 class UNet(nn.Module):
@@ -104,19 +129,25 @@ class UNet(nn.Module):
                 current = levels.width(level)
             self.levels.append(stage)
             if level:
-                self.enlargements.append(levels.enlarge(current))
+                self.enlargements.append(levels.upsample(current))
         self.conv_out = conv(current, out_channels, levels.kernel_size)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        x, skips = self.down(x, condition)
+        x, skips = self.down(x, condition)  # (B, C, g, k) on the coarsest grid
         if self.layout is not None and condition is not None:
-            coarse = self.layout(condition).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))
+            coarse = self.layout(condition).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))  # (B, C, 4, 4)
             x = x + F.interpolate(coarse.to(x.dtype), x.shape[2:], mode="bilinear", align_corners=False)
         for block in self.middle:
-            x = block(x, condition)
+            x = block(x, condition)  # (B, C, g, k)
         for level, stage in enumerate(self.levels):
             if level:
-                x = self.enlargements[level - 1](x, skips[-1].shape[2:])
-            for block in stage:
-                x = block(torch.cat([x, skips.pop()], dim=1), condition)
-        return self.conv_out(x)
+                x = self.enlargements[level - 1](x, skips[-1].shape[2:])  # to the next finer grid
+            for block in _blocks(stage):
+                x = block(torch.cat([x, skips.pop()], dim=1), condition)  # (B, C + skip, g, k) -> (B, width, g, k)
+        return self.conv_out(x)  # (B, out_channels, G, K)
+
+
+def _blocks(stage: nn.Module) -> nn.ModuleList:
+    """The blocks of a level: a module list's items are typed as any module."""
+    assert isinstance(stage, nn.ModuleList)
+    return stage

@@ -13,10 +13,10 @@ from infdiff.nn.norm import GridLayerNorm, silu_norm
 
 
 def conv(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
-    """A padded convolution that keeps the variance of what passes through, or scales its standard deviation by `gain`.
+    """A padded convolution that keeps the variance of its input, or scales its standard deviation by `gain`.
 
-    PyTorch's own initialisation shrinks it to a third at every layer without a residual; after a few, the signal is
-    small against the biases and the next normalisation blows both up.
+    PyTorch's own initialisation shrinks the standard deviation to a third at every layer without a residual. After a
+    few layers the signal is small compared with the biases, and the next normalisation amplifies both.
     """
     layer = nn.Conv2d(in_channels, channels, kernel_size, stride=stride, padding=kernel_size // 2)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
@@ -30,7 +30,7 @@ def conv(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1,
 class ConvBlock(nn.Module):
     """Residual block on grids: norm, conv 3x3, modulated norm, dropout, conv 3x3; optionally attention after it.
 
-    convolution: makes another layer in place of the 3x3 ones from (in_channels, channels, gain=...), as `conv` does.
+    convolution(in_channels, channels, gain=...) makes the layers, by default `conv`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Enlarges a grid to `size` by nearest neighbour and smooths it with a convolution."""
+    """Upsamples a grid to `size` by nearest neighbour and smooths it with a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Conditioning: diffusion time and latent code to one vector that every block reads."""
+"""Embeddings of points with their values, of diffusion time, and of time and latent as one condition."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> T
 
 
 class PointLift(nn.Module):
-    """Values at points and where the points are -> features (B, L, channels).
+    """Values and coordinates of points -> features (B, L, channels).
 
-    Positions enter as sines and cosines of the coordinates, so that the code of an image, which is one vector, can say
-    what lies where.
+    Positions enter as sines and cosines of the coordinates, so that the latent of an image, which is one vector, can
+    say what lies where.
     """
 
     octaves = 3
@@ -38,18 +38,22 @@ class PointLift(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Diffusion time t (B,) and latent code z (B, z_dim) -> (B, dim). Without an autoencoder z_dim is 0 and z None."""
+    """Diffusion time t (B,) and latent z (B, z_dim) -> (B, dim), the condition that every block reads.
+
+    Without an autoencoder z_dim is 0 and z None.
+    """
 
     def __init__(self, *, dim: int, z_dim: int, frequencies: int = 128) -> None:
         super().__init__()
         self.frequencies = frequencies
         self.time = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.code = nn.Linear(z_dim, dim) if z_dim else None
+        self.latent = nn.Linear(z_dim, dim) if z_dim else None
 
     def forward(self, t: Tensor, z: Tensor | None) -> Tensor:
-        if (z is None) != (self.code is None):
-            raise ValueError("this model needs a latent code z" if z is None else "this model takes no latent code z")
-        embedding: Tensor = self.time(sinusoidal_embedding(t, self.frequencies).to(self.time[0].weight.dtype))
-        if self.code is not None and z is not None:
-            embedding = embedding + self.code(z)
+        if (z is None) != (self.latent is None):
+            raise ValueError("this model needs a latent z" if z is None else "this model takes no latent z")
+        sines = sinusoidal_embedding(t, self.frequencies).to(next(self.time.parameters()).dtype)
+        embedding: Tensor = self.time(sines)
+        if self.latent is not None and z is not None:
+            embedding = embedding + self.latent(z)
         return nn.functional.silu(embedding)

@@ -39,5 +39,5 @@ class GridLayerNorm(ModulatedLayerNorm):
 
 
 def silu_norm(norm: GridLayerNorm, x: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Normalise, modulate, activate: what comes before every convolution of the grid network."""
+    """Normalise, modulate, activate, as before every convolution of the grid network."""
     return F.silu(norm(x, condition))

@@ -1,4 +1,4 @@
-"""Changes of a grid's size that know the cells' centres and no weights: a constant stays the same constant."""
+"""Bilinear resampling of grids by cell centres, without weights: a constant stays the same constant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class BilinearDownsample(nn.Module):
     """Halves a grid (B, C, H, W); an odd side rounds up.
 
-    Between even sides this is the mean of the four cells that a new one covers. For odd ones the function is read at
-    the new centres, where means over whole cells would shift it by up to a quarter of a new cell.
+    For even sides a new cell is the mean of the four cells that it covers. For odd ones the function is read at the
+    new centres: means over complete cells would shift it by up to a quarter of a new cell.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ class BilinearDownsample(nn.Module):
 
 
 class BilinearUpsample(nn.Module):
-    """Enlarges a grid (B, C, H, W) to `size`."""
+    """Upsamples a grid (B, C, H, W) to `size`."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return _resize(x, size)

@@ -1,4 +1,4 @@
-"""The block that works on points: a sparse integral operator, then an MLP at each point (∞-Diff section 4.3)."""
+"""The block on points: a sparse integral operator, then an MLP at each point (∞-Diff section 4.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
 
 # Rows of features that fit a processor's cache together with an MLP's hidden layer.
-_ROWS_AT_ONCE = 8192
+_CACHED_ROWS = 8192
 
 
 class SparseConv(nn.Module):
@@ -29,13 +29,10 @@ class SparseConv(nn.Module):
         self.depthwise, self.backend = depthwise, backend
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
-        g, backend = geometry, self.backend
         if self.depthwise:
-            out = ops.sparse_depthwise_conv2d(
-                x, self.taps, g.ids, g.size, g.scale, g.neighbour_index, g.inverse_count, backend
-            )
+            out = ops.sparse_depthwise_conv2d(x, self.taps, geometry.depthwise_points, self.backend)
         else:
-            out = ops.sparse_conv2d(x, self.taps, g.ids, g.size, g.scale, g.inverse_count, backend, g.voxels)
+            out = ops.sparse_conv2d(x, self.taps, geometry.points, self.backend, geometry.voxels)
         return out + self.bias.to(out)
 
 
@@ -78,14 +75,16 @@ class SparseBlock(nn.Module):
         return self.narrow(F.silu(self.widen(self.norm(x, condition))))
 
 
-def by_rows(function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None) -> Tensor:
-    """Apply a function of each point's features (B, L, C); outside training a slice of points at a time.
+def by_rows(
+    function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int = _CACHED_ROWS
+) -> Tensor:
+    """Apply a function of each point's features (B, L, C); without gradients, to a slice of points at a time.
 
-    Same result; memory for intermediate layers does not grow with L, and they stay in the processor's cache. out:
-    where to put the result, if it is not to be new.
+    The result is the same; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
+    max_rows: the rows of a slice, over all images. out: where to write the result instead of to new memory.
     """
     batch, count = features[0].shape[:2]
-    at_once = max(1, _ROWS_AT_ONCE // batch)
+    at_once = max(1, max_rows // batch)
     if torch.is_grad_enabled() or (count <= at_once and out is None):
         return function(*features)
     for start in range(0, count, at_once):

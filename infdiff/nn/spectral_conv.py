@@ -1,7 +1,7 @@
-"""Convolutions by a few Fourier modes, and the dual convolution of DFU: those modes beside a few spatial taps.
+"""Convolutions by a few Fourier modes, and the dual convolution of DFU: those modes plus a few spatial taps.
 
 A grid samples a function on the unit square at its cells' centres. Its low Fourier coefficients do not depend on the
-number of cells (`norm="forward"`), so neither does what a spectral convolution does to the function.
+number of cells (`norm="forward"`), so neither does the effect of a spectral convolution on the function.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from infdiff.nn.conv_block import conv
 from infdiff.nn.fourier import complex_analysis, complex_synthesis, real_analysis, real_synthesis
 
 
-def spectral_conv(x: Tensor, weight: Tensor, size: Size | None = None, implementation: str = "auto") -> Tensor:
+def spectral_conv(x: Tensor, weight: Tensor, size: Size | None = None, algorithm: str = "auto") -> Tensor:
     """The second term of DFU Eq. 1: multiply each low Fourier mode of x by a complex matrix over channels.
 
     x (B, C, H, W), real; weight (2 M - 1, M, C, D, 2), real and imaginary parts last, for the row frequencies
@@ -27,22 +27,22 @@ def spectral_conv(x: Tensor, weight: Tensor, size: Size | None = None, implement
 
     Only frequencies below the Nyquist one of both grids are used: 2 |k| < n, since a grid of n cells cannot tell n / 2
     from -n / 2. All M of them fit into 2 M - 1 cells; on smaller grids the highest ones are left out, so that a
-    function which the smaller grid resolves still gives the same function.
-    Raises ValueError for a weight of another shape, or an implementation that is not auto, fft or matrices.
+    function which the smaller grid resolves still goes to the same function.
+    Raises ValueError for a weight of another shape, or an algorithm that is not auto, fft or matrices.
     """
     size = (x.shape[2], x.shape[3]) if size is None else size
     rows, columns = weight.shape[:2]
     if weight.dim() != 5 or rows != 2 * columns - 1 or weight.shape[2] != x.shape[1] or weight.shape[4] != 2:
         raise ValueError(f"weight {tuple(weight.shape)} for x {tuple(x.shape)}: want (2 M - 1, M, {x.shape[1]}, D, 2)")
     held = _held(weight, x, size)
-    if implementation == "auto":
-        implementation = _faster(min(*x.shape[2:], *size), held.shape[1])
-    elif implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"unknown implementation {implementation!r}: choose auto, {', '.join(IMPLEMENTATIONS)}")
+    if algorithm == "auto":
+        algorithm = _faster(min(*x.shape[2:], *size), held.shape[1])
+    elif algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}: choose auto, {', '.join(ALGORITHMS)}")
     with _without_autocast(x):
         work = torch.promote_types(x.dtype, torch.float32)
         held = held.to(work)
-        return IMPLEMENTATIONS[implementation](x.to(work), held, size).to(x.dtype)
+        return ALGORITHMS[algorithm](x.to(work), held, size).to(x.dtype)
 
 
 def spectral_conv_fft(x: Tensor, weight: Tensor, size: Size) -> Tensor:
@@ -58,8 +58,8 @@ def spectral_conv_fft(x: Tensor, weight: Tensor, size: Size) -> Tensor:
         modes = modes * torch.polar(torch.ones_like(angle), angle)
     mixed = _mix(torch.view_as_real(modes).permute(2, 3, 4, 0, 1), weight)  # (2 M - 1, M, 2, B, D)
     modes = torch.complex(mixed[:, :, 0], mixed[:, :, 1]).permute(2, 3, 0, 1)
-    # In column 0 frequencies k and -k are both there. Libraries differ in what they make of a spectrum that is not that
-    # of a real function, so its part that is goes in.
+    # Column 0 holds both k and -k. Libraries disagree on the inverse of a spectrum that is not that of a real function,
+    # so only the part that is one goes in.
     first = modes[..., :1]
     modes = torch.cat([(first + first.flip(2).conj()) / 2, modes[..., 1:]], dim=-1)
     out = modes.new_zeros(*modes.shape[:2], size[0], size[1] // 2 + 1)
@@ -84,26 +84,26 @@ def spectral_conv_matrices(x: Tensor, weight: Tensor, size: Size) -> Tensor:
     return torch.matmul(real_synthesis(size[1], count, *like), h).permute(0, 3, 1, 2)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Size], Tensor]] = {
+ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Size], Tensor]] = {
     "fft": spectral_conv_fft,
     "matrices": spectral_conv_matrices,
 }
 
 
 def _faster(n: int, count: int) -> str:
-    """The implementation to take for grids of n cells a side (the smallest one) and `count` modes.
+    """Name the faster algorithm for grids of n cells a side (the smallest one) and `count` modes.
 
     Measured on one CPU core, channels last, 32 to 128 channels, forward and backward: the FFTs' time over the matrices'
     is, with 16 modes, 1.9 at n = 32, 2.6 at 96, 4.9 at 97, 6.3 at 1024; with 24 modes 1.4 at 48, 1.1 at 64, 1.5 at 96;
     with 32, 0.9 to 1.1 at 64, 80 and 96 and 1.1 at 128; with 64, 0.8 at 128 and 192, 1.1 at 256 and 2.0 at 1024.
     On CUDA the rule is arithmetic, not measured: matrices cost 8 M + 32 M^2 / n operations a cell and channel (213 at
-    96 with 16 modes: the time of 15 bytes on an H200) and pass over the grid twice; FFTs do so several times.
+    96 with 16 modes: the time of 15 bytes on an H200) and read the grid twice; FFTs do so several times.
     """
     return "matrices" if count <= 24 or 4 * count <= n else "fft"
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager:
-    """Sums over a whole grid are not for bfloat16. (The meta device knows no autocast.)"""
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Disable autocast: sums over a complete grid are not for bfloat16. (The meta device knows no autocast.)"""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
@@ -129,9 +129,9 @@ def _mix(modes: Tensor, weight: Tensor) -> Tensor:
 class SpectralConv2d(nn.Module):
     """`spectral_conv` with learnt weights: (B, in_channels, H, W) -> (B, channels, H, W), or another size.
 
-    modes: M, the number of frequencies an axis, with both signs. factor_rank: if not 0, the mode's matrix W_k is
-    U G_k V with G_k of this rank's size, for fewer parameters: modes share U and V. gain: the factor by which a
-    function of these modes alone is scaled at the start, in standard deviation.
+    modes: M, the number of frequencies an axis, with both signs. factor_rank: if not 0, the matrix W_k of each mode is
+    U G_k V with G_k of this rank and U, V shared by all modes, for fewer parameters. gain: the factor by which a new
+    layer scales the standard deviation of a function of these modes alone.
     """
 
     def __init__(self, in_channels: int, channels: int, modes: int, *, factor_rank: int = 0, gain: float = 1.0) -> None:
@@ -146,11 +146,11 @@ class SpectralConv2d(nn.Module):
             if isinstance(factor, nn.Conv2d):
                 nn.init.kaiming_normal_(factor.weight, nonlinearity="linear")
         self.in_channels, self.channels = factor_rank or in_channels, factor_rank or channels
-        # Not of four or five axes: those `Module.to(memory_format=...)` takes for a convolution's taps.
+        # Three axes: `Module.to(memory_format=...)` takes parameters of four or five for a convolution's taps.
         self.weight = nn.Parameter(torch.empty((2 * modes - 1) * modes, self.in_channels, 2 * self.channels))
         nn.init.normal_(self.weight, std=gain * (2 * self.in_channels) ** -0.5)
         with torch.no_grad():
-            # Column frequency 0: half of its matrices' variance is in the part that no real function sees.
+            # Column frequency 0: half of its matrices' variance is in the part that real functions do not reach.
             self.weight[::modes] *= 2**0.5
 
     def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
@@ -161,8 +161,8 @@ class SpectralConv2d(nn.Module):
 class DualConv(nn.Module):
     """DFU Eq. 1: k x k taps on neighbouring cells, never rescaled, plus a spectral convolution. (B, C, H, W), any size.
 
-    modes: 0 leaves the taps alone. gain: as the output's standard deviation at the start for input of variance 1 in the
-    low modes, of which either term has half.
+    modes: 0 for the taps alone. gain: a new layer's output has this standard deviation for input of variance 1 in the
+    low modes; each term contributes half of the variance.
     """
 
     def __init__(

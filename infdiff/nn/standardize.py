@@ -1,4 +1,4 @@
-"""Codes at mean 0 and variance 1."""
+"""Standardises latents to zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Standardize(nn.Module):
-    """(B, C) -> (x - mean) / std for each channel: of the batch in training, of the running estimates afterwards.
+    """(B, C) -> (x - mean) / std for each channel, of the batch in training and of running estimates afterwards.
 
-    A fresh encoder's codes are a large constant and a small part that differs between images. The denoiser would learn
-    to ignore them, and the encoder's gradient, then mostly noise, would drive it to a constant before it is of use.
-    A batch that is not finite, or of one image, leaves the estimates alone.
+    A fresh encoder's latents are a large constant and a small part that differs between images. The denoiser would
+    learn to ignore them, and the encoder's gradient, then mostly noise, would drive the encoder to a constant before it
+    becomes useful. A batch of one image, or with values that are not finite, does not change the estimates.
     """
 
     mean: Tensor

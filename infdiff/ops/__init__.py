@@ -7,18 +7,22 @@ from infdiff.ops.grid_to_points import grid_to_points, grid_to_points_ref
 from infdiff.ops.inverse_count import inverse_count, inverse_count_ref
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
 from infdiff.ops.nearest_points import Neighbours, nearest_points, nearest_points_ref
+from infdiff.ops.point_set import Points
 from infdiff.ops.points_to_grid import points_to_grid, points_to_grid_ref
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_ref, tent_matrix
 from infdiff.ops.routing import BACKENDS
 from infdiff.ops.sparse_conv2d import sparse_conv2d, sparse_conv2d_ref
 from infdiff.ops.sparse_depthwise_conv2d import sparse_depthwise_conv2d, sparse_depthwise_conv2d_ref
-from infdiff.ops.tiles import GridFromStrips, conv2d_strip, rows_around
+from infdiff.ops.tiles import GridFromTiles, conv2d_tile, rows_around
+from infdiff.ops.torchsparse_backend import Voxels, neighbour_table
 
 __all__ = [
     "BACKENDS",
-    "GridFromStrips",
+    "GridFromTiles",
     "Neighbours",
-    "conv2d_strip",
+    "Points",
+    "Voxels",
+    "conv2d_tile",
     "grid_to_points",
     "grid_to_points_ref",
     "inverse_count",
@@ -27,6 +31,7 @@ __all__ = [
     "lattice_index_ref",
     "nearest_points",
     "nearest_points_ref",
+    "neighbour_table",
     "points_to_grid",
     "points_to_grid_ref",
     "resize_kernel",

@@ -1,14 +1,13 @@
-"""The sum over the kernel's window on whole images: every pixel present, no index, zero outside.
+"""The sum over the kernel's window on complete images: every pixel present, no index, zero outside.
 
-sum_y kappa(y - c) v(y) has four forms, which agree. At scale s and k x k taps, multiply-adds a pixel and channel:
+Four algorithms compute sum_y kappa(y - c) v(y). At scale s and k x k taps, multiply-adds a pixel and channel:
 - direct: kappa at every pixel offset, about ((k + 1) s)^2;
-- whole: on whole-number scales kappa is a tent filter along rows and columns, then the taps s pixels apart, 4 s + k^2;
-- tents: on any scale, for each row of taps, kappa along the row, then that row's tent along the column, 2 k s (k + 2);
-- fourier: on any scale, a product of spectra, whatever s is. Depthwise taps only.
+- dilated: if s is an integer, a tent filter along rows and columns, then the taps s pixels apart, 4 s + k^2;
+- tents: for any s, for each row of taps, kappa along the row, then that row's tent along the column, 2 k s (k + 2);
+- fourier: for any s, a product of spectra, at a cost that does not depend on s. Depthwise taps only.
 
-Images are (B, H, W, C), channels last, as features at points are. Where only a part of a large image is at hand,
-`context` says how many of the rows given, above and below, and of the columns, left and right, are there to be read
-alone.
+Images are (B, H, W, C), channels last, as features at points are. For a part of a large image, `context` is the number
+of rows above and below, and of columns left and right, that are input only (no output is computed there).
 """
 
 from __future__ import annotations
@@ -21,27 +20,26 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from infdiff.coordinates import Size
+from infdiff.coordinates import Scale, Size
 from infdiff.ops.gpu import kernels
 from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
 
-FORMS = ("direct", "whole", "tents", "fourier")
+ALGORITHMS = ("direct", "dilated", "tents", "fourier")
 
-Scale = tuple[float, float]
 Context = tuple[tuple[int, int], tuple[int, int]]
 NO_CONTEXT: Context = ((0, 0), (0, 0))
 
-# Measured on 2 CPU cores with 7 x 7 taps: up to this many pixels in the window, the direct form beats the Fourier one,
+# Measured on 2 CPU cores with 7 x 7 taps: up to this many pixels in the window, the direct sum beats the Fourier one,
 _MAX_DIRECT_WINDOW = 625
-# and up to this whole-number scale, the whole form does.
-_MAX_WHOLE_SCALE = 64
+# and up to this integer scale, the dilated one does.
+_MAX_DILATED_SCALE = 64
 # A tent along columns longer than this many pixels a side is filtered in two parts.
 _LONG_TENT = 16
 # The gradient to the taps is summed directly for windows up to this size, and through spectra for larger ones.
 _MAX_DIRECT_GRADIENT_WINDOW = 49
-# Our kernels have no Fourier form. By multiply-adds; not measured.
+# Our kernels have no Fourier algorithm. By multiply-adds; not measured.
 _MAX_DIRECT_WINDOW_COMPILED = 225
-# Pixels of spectra in memory at once.
+# Pixels of the spectra that are in memory at once.
 _SPECTRUM_PIXELS = 1 << 24
 
 
@@ -50,44 +48,44 @@ def window_of(kernel_size: int, scale: Scale) -> Size:
     return 2 * kernel_reach(kernel_size, scale[0]) + 1, 2 * kernel_reach(kernel_size, scale[1]) + 1
 
 
-def choose_form(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
-    """The cheapest form for taps (C, 1, k, k) or (O, C, k, k); `compiled`: for our kernels, which have no Fourier."""
+def choose_algorithm(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
+    """Name the cheapest algorithm for taps (C, 1, k, k) or (O, C, k, k). compiled: in our kernels, without fourier."""
     window = window_of(taps.shape[-1], scale)
     pixels = window[0] * window[1]
-    whole = all(float(s).is_integer() for s in scale)
+    integers = all(float(s).is_integer() for s in scale)
     if compiled:
-        return "direct" if pixels <= _MAX_DIRECT_WINDOW_COMPILED else "whole" if whole else "tents"
-    if whole and 1 < max(scale) <= _MAX_WHOLE_SCALE:
-        return "whole"
+        return "direct" if pixels <= _MAX_DIRECT_WINDOW_COMPILED else "dilated" if integers else "tents"
+    if integers and 1 < max(scale) <= _MAX_DILATED_SCALE:
+        return "dilated"
     if pixels <= _MAX_DIRECT_WINDOW:
         return "direct"
     return "fourier" if taps.shape[1] == 1 else "tents"
 
 
 def dense_conv2d(
-    image: Tensor, taps: Tensor, scale: Scale, form: str | None = None, context: Context = NO_CONTEXT
+    image: Tensor, taps: Tensor, scale: Scale, algorithm: str | None = None, context: Context = NO_CONTEXT
 ) -> Tensor:
     """image (B, H, W, C), taps (C, 1, k, k) or (O, C, k, k) at the base resolution -> (B, H, W, C or O), in PyTorch.
 
-    scale: pixels per base pixel for (rows, columns). form: one of FORMS, by default the cheapest. context: rows and
-    columns for which no result is wanted; the result is as much smaller. Differentiable.
+    scale: pixels per base pixel for (rows, columns). algorithm: one of ALGORITHMS, by default the cheapest.
+    context: rows and columns that are input only, by which the result is smaller. Differentiable.
     """
-    form = form or choose_form(taps, scale)
-    # Forms with sums of many pixels on the way take them in float32, and round once.
-    dtype = image.dtype if form == "direct" else torch.promote_types(image.dtype, torch.float32)
+    algorithm = algorithm or choose_algorithm(taps, scale)
+    # Algorithms that sum many pixels on the way do so in float32, and round once.
+    dtype = image.dtype if algorithm == "direct" else torch.promote_types(image.dtype, torch.float32)
     taps = taps.to(torch.promote_types(taps.dtype, torch.float32))
     wide = image.to(dtype).permute(0, 3, 1, 2)
-    if form == "whole":
-        result = _whole(wide, taps, scale, context)
+    if algorithm == "dilated":
+        result = _dilated(wide, taps, scale, context)
     else:
-        result = {"direct": _direct, "tents": _tents, "fourier": _fourier}[form](wide, taps, scale)
+        result = {"direct": _direct, "tents": _tents, "fourier": _fourier}[algorithm](wide, taps, scale)
         (above, below), (left, right) = context
         result = result[:, :, above : result.shape[2] - below, left : result.shape[3] - right]
     return result.permute(0, 2, 3, 1).to(image.dtype)
 
 
 def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Scale) -> Tensor:
-    """What `dense_conv2d` passes back to depthwise taps: images (B, H, W, C) -> (C, 1, k, k)."""
+    """The adjoint of `dense_conv2d` in depthwise taps: images (B, H, W, C) -> (C, 1, k, k)."""
     image, grad = image.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2)
     window = window_of(kernel_size, scale)
     reach = window[0] // 2, window[1] // 2
@@ -100,15 +98,15 @@ def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Sc
     return kappa if tuple(scale) == (1.0, 1.0) else resize_kernel_adjoint(kappa, kernel_size, *map(float, scale))
 
 
-def dense_conv2d_kernels(image: Tensor, taps: Tensor, scale: Scale, form: str | None = None) -> Tensor:
-    """`dense_conv2d` for depthwise taps on images that our kernels take; no Fourier form, no gradient."""
-    form = form or choose_form(taps, scale, compiled=True)
+def dense_conv2d_kernels(image: Tensor, taps: Tensor, scale: Scale, algorithm: str | None = None) -> Tensor:
+    """`dense_conv2d` for depthwise taps on images that our kernels take; not by fourier, and without a gradient."""
+    algorithm = algorithm or choose_algorithm(taps, scale, compiled=True)
     taps = taps[:, 0]
-    if form == "direct":
+    if algorithm == "direct":
         return kernels.dense_conv(image, resize_kernel(taps.float(), scale))
-    # Sums of many pixels on the way: in float32, and rounded once.
+    # The others sum many pixels on the way: in float32, and rounded once.
     wide = image.float()
-    apply = {"whole": _whole_kernels, "tents": _tents_kernels}[form]
+    apply = {"dilated": _dilated_kernels, "tents": _tents_kernels}[algorithm]
     return apply(wide, taps.float(), scale).to(image.dtype)
 
 
@@ -121,14 +119,14 @@ def _direct(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     return F.conv2d(image, kappa, padding="same", groups=_groups(image, taps))
 
 
-def _whole(image: Tensor, taps: Tensor, scale: Scale, context: Context = NO_CONTEXT) -> Tensor:
+def _dilated(image: Tensor, taps: Tensor, scale: Scale, context: Context = NO_CONTEXT) -> Tensor:
     """tent(n / s) along rows and columns, then the taps s pixels apart.
 
     The dilated convolution runs as an ordinary one of each of the s^2 sub-lattices: libraries do that far faster than a
     dilated depthwise convolution of one large image.
     """
     batch = image.shape[0]
-    size = [whole - sum(outside) for whole, outside in zip(image.shape[2:], context, strict=True)]
+    size = [length - sum(outside) for length, outside in zip(image.shape[2:], context, strict=True)]
     steps = [round(s) for s in scale]
     half = taps.shape[-1] // 2
     padding = []
@@ -149,14 +147,14 @@ def _whole(image: Tensor, taps: Tensor, scale: Scale, context: Context = NO_CONT
 def _tent_filter(image: Tensor, axis: int, step: int, pad: tuple[int, int]) -> Tensor:
     """tent(n / step) along rows (axis 0) or columns (1) of images (B, C, H, W), padded (or cropped) before and after.
 
-    The result is the pixels whose whole window is there. A long filter along a column of pixels, far apart in memory,
-    is cut in two: the tent between its knots is the interpolant of its own values at every n-th pixel.
+    The result is the pixels whose complete window is there. A long filter along a column of pixels, far apart in
+    memory, is split in two: the tent between its knots is the interpolant of its own values at every n-th pixel.
     """
     inner = max(n for n in range(1, math.isqrt(step) + 1) if step % n == 0) if axis == 0 and step > _LONG_TENT else step
     outer = step // inner
     even = max(0, min(pad))
     rest = [pad[0] - even, pad[1] - even]
-    # The second part looks at every inner-th row, as at a row of an image of so many times the width.
+    # The second part filters every inner-th row: those rows, side by side, are the rows of a wider image.
     rows = image.shape[2] + sum(pad) - 2 * (inner - 1)
     if outer > 1:
         rest[1] += -rows % inner
@@ -185,7 +183,7 @@ def _tent(step: int, like: Tensor) -> Tensor:
 
 
 def _tents(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
-    """For each row i of taps, kappa along the row, then tent(n / s - i') along the column."""
+    """Sum over rows i of taps: kappa along the row, then tent(n / s - i') along the column."""
     tents, across = _tents_and_rows(taps, scale)
     total: Tensor | None = None
     for i in range(taps.shape[-2]):
@@ -203,7 +201,7 @@ def _fourier(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     The kernel's spectrum needs no transform of its size: it is the taps between the spectra of the tents of one axis.
     """
     if taps.shape[1] != 1:
-        raise ValueError("the Fourier form is for depthwise taps (C, 1, k, k)")
+        raise ValueError("the Fourier algorithm is for depthwise taps (C, 1, k, k)")
     window = window_of(taps.shape[-1], scale)
     size = _padded(image.shape[2:], (window[0] // 2, window[1] // 2))
     down, across = (
@@ -253,7 +251,7 @@ def _fast_length(n: int) -> int:
 
 
 def _few_channels(channels: int, batch: int, size: Size) -> list[slice]:
-    """The channels in pieces whose spectra fit in little memory."""
+    """Split the channels so that each piece's spectra stay under `_SPECTRUM_PIXELS`."""
     at_once = max(1, _SPECTRUM_PIXELS // (batch * size[0] * size[1]))
     return [slice(start, min(start + at_once, channels)) for start in range(0, channels, at_once)]
 
@@ -264,7 +262,7 @@ def _around_zero(tents: Tensor, n: int) -> Tensor:
     return F.pad(tents, (0, 0, 0, n - tents.shape[0])).roll(-reach, 0)
 
 
-def _whole_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
+def _dilated_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     height, width = image.shape[1:3]
     steps = round(scale[0]), round(scale[1])
     # How far the tents spread the image past its border, where the outer taps still read it.

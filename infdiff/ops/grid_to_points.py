@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size, pixel_coordinates, to_cell_units
+from infdiff.ops.arguments import check_ids, check_same_device
 from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.lattice_index import lattice_index
-from infdiff.ops.registration import autocast, check_ids, check_same_device, operator
+from infdiff.ops.registration import autocast, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
 
 
@@ -45,15 +46,16 @@ def grid_to_points(grid: Tensor, ids: Tensor, size: Size, index: Tensor | None =
 def _grid_to_points(
     rows: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]
 ) -> Tensor:
-    whole, cells = (size[0], size[1]), (grid[0], grid[1])
+    image_size, cells = (size[0], size[1]), (grid[0], grid[1])
     if launch.serves(rows):
-        return kernels.grid_to_points(rows, ids, whole, cells)
-    if ids.shape[1] == whole[0] * whole[1]:
+        return kernels.grid_to_points(rows, ids, image_size, cells)
+    if ids.shape[1] == image_size[0] * image_size[1]:
         image = rows.unflatten(1, cells).permute(0, 3, 1, 2)
         # A clone where interpolation changes nothing: an operator's result must be new.
-        image = F.interpolate(image, whole, mode="bilinear", align_corners=False) if whole != cells else image.clone()
+        same = image_size == cells
+        image = image.clone() if same else F.interpolate(image, image_size, mode="bilinear", align_corners=False)
         return image.permute(0, 2, 3, 1).flatten(1, 2)
-    number, weight = _corners(ids, whole, cells)
+    number, weight = _corners(ids, image_size, cells)
     return weighted_rows(rows, number, weight.to(torch.promote_types(rows.dtype, torch.float32)))
 
 
@@ -64,12 +66,12 @@ _grid_to_points.register_fake(lambda rows, ids, *_: rows.new_empty((*ids.shape, 
 def _grid_to_points_adjoint(
     grad: Tensor, ids: Tensor, index: Tensor | None, size: Sequence[int], grid: Sequence[int]
 ) -> Tensor:
-    whole, cells = (size[0], size[1]), (grid[0], grid[1])
-    everywhere = ids.shape[1] == whole[0] * whole[1]
+    image_size, cells = (size[0], size[1]), (grid[0], grid[1])
+    everywhere = ids.shape[1] == image_size[0] * image_size[1]
     if launch.serves(grad):
-        index = None if everywhere else lattice_index(ids, whole) if index is None else index
-        return kernels.grid_to_points_transposed(grad, index, whole, cells)
-    number, weight = _corners(ids, whole, cells)
+        index = None if everywhere else lattice_index(ids, image_size) if index is None else index
+        return kernels.grid_to_points_transposed(grad, index, image_size, cells)
+    number, weight = _corners(ids, image_size, cells)
     weight = weight.to(torch.promote_types(grad.dtype, torch.float32))
     return weighted_rows_adjoint(grad, number, weight, cells[0] * cells[1])
 

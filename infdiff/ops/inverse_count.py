@@ -1,4 +1,4 @@
-"""What normalises a sparse convolution: the number of taps over the sum of chi at the points present (Eq. 16)."""
+"""The normaliser of a sparse convolution: the number of taps over the sum of chi at the points present (Eq. 16)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infdiff.coordinates import Size
+from infdiff.coordinates import Scale, Size
+from infdiff.ops.arguments import check_ids, check_order, same_points
 from infdiff.ops.gpu import kernels, launch
-from infdiff.ops.registration import check_ids, check_order, operator, same_points
+from infdiff.ops.registration import operator
 from infdiff.ops.resize_kernel import tent_matrix
 
 
@@ -16,7 +17,7 @@ def inverse_count_ref(
     ids: Tensor,
     size: Size,
     kernel_size: int,
-    scale: tuple[float, float],
+    scale: Scale,
     index: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -33,7 +34,7 @@ def inverse_count(
     ids: Tensor,
     size: Size,
     kernel_size: int,
-    scale: tuple[float, float],
+    scale: Scale,
     index: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
@@ -75,21 +76,20 @@ def _inverse_count(
 _inverse_count.register_fake(lambda ids, *_: ids.new_empty((*ids.shape, 1), dtype=torch.float64))
 
 
-def _of_all_pixels(size: Size, kernel_size: int, scale: tuple[float, float], ids: Tensor) -> Tensor:
+def _of_all_pixels(size: Size, kernel_size: int, scale: Scale, ids: Tensor) -> Tensor:
     high, wide = counts_by_axis(size, kernel_size, scale, ids.device)
     return (kernel_size**2 / (high[:, None] * wide)).view(1, -1, 1).repeat(ids.shape[0], 1, 1)
 
 
-def counts_by_axis(size: Size, kernel_size: int, scale: tuple[float, float], device: torch.device) -> list[Tensor]:
-    """Where every pixel is a point, sum chi is a product of one number for each row (H,) and each column (W,)."""
-    return [
-        F.conv1d(torch.ones(1, 1, n, dtype=torch.float64, device=device), weights.view(1, 1, -1), padding="same").view(
-            -1
-        )
-        for n, weights in zip(size, _chi(kernel_size, scale, device), strict=True)
-    ]
+def counts_by_axis(size: Size, kernel_size: int, scale: Scale, device: torch.device) -> list[Tensor]:
+    """Two factors of sum chi where every pixel is a point: one number for each row (H,), one for each column (W,)."""
+    counts = []
+    for n, weights in zip(size, _chi(kernel_size, scale, device), strict=True):
+        ones = torch.ones(1, 1, n, dtype=torch.float64, device=device)
+        counts.append(F.conv1d(ones, weights.view(1, 1, -1), padding="same").view(-1))
+    return counts
 
 
-def _chi(kernel_size: int, scale: tuple[float, float], device: torch.device) -> list[Tensor]:
+def _chi(kernel_size: int, scale: Scale, device: torch.device) -> list[Tensor]:
     """chi along rows and columns: the tents of all taps, added."""
     return [tent_matrix(kernel_size, s, device=device).sum(dim=1) for s in scale]

@@ -1,4 +1,4 @@
-"""The lattice index: an image of point numbers, which answers every question about neighbours."""
+"""The lattice index: an image of point numbers, in which the neighbours of a point are found without a search."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.ops.arguments import check_ids, check_order, same_points
 from infdiff.ops.gpu import kernels, launch
-from infdiff.ops.registration import check_ids, check_order, operator, same_points
+from infdiff.ops.registration import operator
 
 
 def lattice_index_ref(ids: Tensor, size: Size) -> Tensor:

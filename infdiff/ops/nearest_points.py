@@ -1,9 +1,9 @@
 """The 3 points nearest to each centre of a grid, and their weights: where points -> grid reads.
 
 Distances are taken on the unit square. The search is exact, breaks ties by the lower id and has static shapes, so
-nothing waits for the host. It uses that points are pixels: the nearest three to a grid centre are among, for each
-row of pixels, the three nearest to the centre's column. The CUDA kernel looks through growing windows of the lattice
-index instead.
+nothing waits for the host. Points are pixels, which narrows the search: in each row of pixels only the three points
+nearest to a grid centre's column can be among the three nearest of all. The CUDA kernel searches growing windows of
+the lattice index instead.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.ops.arguments import check_ids, check_order, same_points
 from infdiff.ops.gpu import kernels, launch
-from infdiff.ops.registration import check_ids, check_order, operator, same_points
+from infdiff.ops.registration import operator
 
 NEAREST = 3
 _CANDIDATES_AT_ONCE = 1 << 25
-# Rows of pixels above and below a cell's centre that are looked at first. At a density of 1/4 they hold the three
+# Rows of pixels above and below a cell's centre that are searched first. At a density of 1/4 they hold the three
 # nearest points of practically every cell.
 _ROWS_AROUND = 4
 
 
 class Neighbours(NamedTuple):
-    """For each of the G * K cells of a grid, its nearest points and their weights. Depends on coordinates alone."""
+    """The nearest points of each of the G * K cells of a grid, and their weights. Depends on coordinates alone."""
 
     number: Tensor  # (B, G*K, 3) int32: point numbers, 0 with weight 0 where an image has fewer than 3 points
     weight: Tensor  # (B, G*K, 3) float32, summing to 1
@@ -116,7 +117,7 @@ def own_cells(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
 
 
 def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
-    """As in Neighbours, from the numbers (B, G*K, 3) and weights found."""
+    """`Neighbours.reach`, from the numbers (B, G*K, 3) and weights found."""
     flat = number.flatten(1).long()
     cell = torch.arange(grid[0] * grid[1], device=ids.device).repeat_interleave(NEAREST)
     row, column = own_cells(ids, size, grid)
@@ -137,7 +138,7 @@ def _search(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
         number, distance = _nearest_in(every_row, row_number, row_distance, size, grid)
         return number, _weights(distance)
     # Near rows first. Where a farther row could still hold a nearer point, or as near a one, all rows are searched.
-    # That takes a look at the results: a device would be waited for.
+    # This reads results on the host; on a device it would have to wait for them.
     centre = (2 * torch.arange(grid[0]) + 1) * size[0] // (2 * grid[0])
     rows = centre[:, None] + torch.arange(-_ROWS_AROUND, _ROWS_AROUND + 1)
     number, distance = _nearest_in(rows, row_number, row_distance, size, grid)
@@ -147,8 +148,8 @@ def _search(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
     open_rows = (distance.view(-1, *grid, NEAREST)[..., -1] >= vertical[:, None]).any(dim=2).any(dim=0).nonzero()[:, 0]
     if len(open_rows):
         found = _nearest_in(every_row, row_number, row_distance, size, grid, open_rows)
-        for near, whole in zip((number, distance), found, strict=True):
-            near.view(-1, *grid, NEAREST)[:, open_rows] = whole.view(-1, len(open_rows), grid[1], NEAREST)
+        for near, complete in zip((number, distance), found, strict=True):
+            near.view(-1, *grid, NEAREST)[:, open_rows] = complete.view(-1, len(open_rows), grid[1], NEAREST)
     return number, _weights(distance)
 
 
@@ -162,7 +163,7 @@ def _nearest_in(
 ) -> tuple[Tensor, Tensor]:
     """Numbers and squared distances (B, g*K, 3) of the nearest points for rows of the grid, by default all G.
 
-    rows (G, R): the rows of pixels to look at for each row of the grid; outside the image means nothing.
+    rows (G, R): the rows of pixels to search for each row of the grid; indices outside the image are ignored.
     row_number, row_distance (B, H, K, 3): as `_nearest_in_rows` found them.
     """
     numbers, distances = [], []
@@ -184,9 +185,9 @@ def _nearest_in(
 
 
 def _nearest_in_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
-    """For each row of pixels and each column of the grid, the 3 nearest points of that row.
+    """Return the 3 nearest points of each row of pixels to the centre of each column of the grid.
 
-    Returns point numbers, ascending, and squared horizontal distances, each (B, H, K, 3); a missing point has
+    They are point numbers, ascending, and squared horizontal distances, each (B, H, K, 3); a missing point has
     distance infinity.
     """
     batch, count = ids.shape
@@ -223,7 +224,7 @@ def _offsets(pixel: Tensor, cell: Tensor, pixels: int, cells: int) -> Tensor:
 
 
 def _aspect(size: Size, grid: Size) -> float:
-    """What brings the column axis's unit to the row axis's: 1 for square images on square grids."""
+    """Factor from the column axis's unit to the row axis's: 1 for square images on square grids."""
     return (size[0] * grid[0]) / (size[1] * grid[1])
 
 

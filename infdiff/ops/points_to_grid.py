@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from infdiff.ops.arguments import check_same_device
 from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.nearest_points import Neighbours
-from infdiff.ops.registration import autocast, check_same_device, operator
+from infdiff.ops.registration import autocast, operator
 from infdiff.ops.rows import weighted_rows, weighted_rows_adjoint
 
 
@@ -25,28 +25,24 @@ def points_to_grid(features: Tensor, neighbours: Neighbours) -> Tensor:
     gradient is the same bits in every run. Raises ValueError naming the argument that does not fit.
     """
     (features,) = autocast(features)
-    near = neighbours
-    if features.dim() != 3 or features.shape[:2] != near.ids.shape:
-        raise ValueError(f"features {tuple(features.shape)} do not go with ids {tuple(near.ids.shape)}: want (B, L, C)")
-    check_same_device(features, neighbours=near.number)
-    rows = _points_to_grid(features, near.number, near.weight, near.reach, near.ids, [*near.size], [*near.grid])
-    return _as_image(rows, near)
+    shape, places = tuple(features.shape), tuple(neighbours.ids.shape)
+    if features.dim() != 3 or shape[:2] != places:
+        raise ValueError(f"features {shape} do not go with ids {places}: want (B, L, C)")
+    check_same_device(features, neighbours=neighbours.number)
+    return _as_image(_points_to_grid(features, *neighbours), neighbours)
 
 
 def _as_image(rows: Tensor, neighbours: Neighbours) -> Tensor:
     return rows.unflatten(1, neighbours.grid).permute(0, 3, 1, 2)
 
 
-@operator("points_to_grid")
-def _points_to_grid(
-    features: Tensor,
-    number: Tensor,
-    weight: Tensor,
-    reach: Tensor,
-    ids: Tensor,
-    size: Sequence[int],
-    grid: Sequence[int],
-) -> Tensor:
+# `Neighbours` as PyTorch's schemas can say it, field by field.
+_NEIGHBOURS = "Tensor number, Tensor weight, Tensor reach, Tensor ids, SymInt[] size, SymInt[] grid"
+
+
+@operator("points_to_grid", f"(Tensor features, {_NEIGHBOURS}) -> Tensor")
+def _points_to_grid(features: Tensor, *neighbours: Any) -> Tensor:
+    number, weight, *_, grid = neighbours
     if launch.serves(features):
         return kernels.points_to_grid(features, number, weight, grid[0] * grid[1])
     return weighted_rows(features, number, weight)
@@ -58,16 +54,9 @@ def _(features: Tensor, *others: Any) -> Tensor:
     return features.new_empty((features.shape[0], grid[0] * grid[1], features.shape[2]))
 
 
-@operator("points_to_grid_adjoint")
-def _points_to_grid_adjoint(
-    grad: Tensor,
-    number: Tensor,
-    weight: Tensor,
-    reach: Tensor,
-    ids: Tensor,
-    size: Sequence[int],
-    grid: Sequence[int],
-) -> Tensor:
+@operator("points_to_grid_adjoint", f"(Tensor grad, {_NEIGHBOURS}) -> Tensor")
+def _points_to_grid_adjoint(grad: Tensor, *neighbours: Any) -> Tensor:
+    number, weight, reach, ids, size, grid = neighbours
     if launch.serves(grad):
         sizes = (size[0], size[1]), (grid[0], grid[1])
         return kernels.points_to_grid_transposed(grad, number, weight, ids, reach, *sizes)

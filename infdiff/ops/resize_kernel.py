@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infdiff.coordinates import Scale
 from infdiff.ops.registration import operator
 
 
@@ -25,20 +26,20 @@ def kernel_reach(kernel_size: int, scale: float) -> int:
 def tent_matrix(
     kernel_size: int, scale: float, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
 ) -> Tensor:
-    """(2 * reach + 1, k): how much tap i counts at pixel offset n, tent(n / scale - i')."""
+    """(2 * reach + 1, k): the weight of tap i at pixel offset n, tent(n / scale - i')."""
     reach = kernel_reach(kernel_size, scale)
     offset = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device) / scale
     tap = torch.arange(kernel_size, dtype=torch.float64, device=device) - (kernel_size - 1) / 2
     return (1 - (offset[:, None] - tap).abs()).clamp_(min=0).to(dtype)
 
 
-def resize_kernel_ref(taps: Tensor, scale: tuple[float, float]) -> Tensor:
+def resize_kernel_ref(taps: Tensor, scale: Scale) -> Tensor:
     """The specification of `resize_kernel`, differentiable by PyTorch's own rules."""
     rows, columns = _tents(taps, scale)
     return rows @ taps @ columns.mT
 
 
-def resize_kernel(taps: Tensor, scale: tuple[float, float]) -> Tensor:
+def resize_kernel(taps: Tensor, scale: Scale) -> Tensor:
     """Taps (..., k, k) at the base resolution -> (..., Kh, Kw), kappa at every pixel offset at `scale` (row, column).
 
     At scale (1, 1) the taps themselves. Sums grow with the number of pixels; the operator divides by the count.
@@ -87,7 +88,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 _resize_kernel.register_autograd(_backward, setup_context=_remember)
 
 
-def _tents(taps: Tensor, scale: tuple[float, float]) -> list[Tensor]:
+def _tents(taps: Tensor, scale: Scale) -> list[Tensor]:
     return [
         tent_matrix(k, s, dtype=taps.dtype, device=taps.device) for k, s in zip(taps.shape[-2:], scale, strict=True)
     ]

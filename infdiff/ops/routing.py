@@ -1,4 +1,4 @@
-"""Which way an operator takes, and why: by device, type and the measured density of points."""
+"""The route of an operator, and the reason for it: chosen by device, type and the measured density of points."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from infdiff.coordinates import Size
-from infdiff.ops.dense_conv2d import Scale, window_of
+from infdiff.coordinates import Scale, Size
+from infdiff.ops.dense_conv2d import window_of
 from infdiff.ops.gpu import kernels, launch
 
 BACKENDS = ("auto", "lattice", "torchsparse", "dense")
@@ -20,18 +20,40 @@ REGULAR_DENSE_ABOVE_DENSITY = 1 / 12
 
 
 class Route(NamedTuple):
-    """The way that a convolution takes.
+    """The route that an operator takes.
 
-    name: "kernels" (CUDA, through the lattice index or a neighbour table), "dense kernels" (CUDA, on whole images),
-    "lattice" (PyTorch, tap by tap through the lattice index) or "dense" (PyTorch, masked dense convolution).
+    name: "kernels" (CUDA, for convolutions through the lattice index or a neighbour table), "dense kernels" (CUDA, on
+    complete images), "lattice" (PyTorch, tap by tap through the lattice index), "dense" (PyTorch, masked dense
+    convolution), "torchsparse" (its own convolution) or "PyTorch" (operators that are not convolutions).
     """
 
     name: str
     why: str
 
 
+def route_of(
+    operator: str, tensor: Tensor, size: Size, kernel_size: int = 1, scale: Scale = (1.0, 1.0), backend: str = "auto"
+) -> Route:
+    """The route of an operator for its first argument: features (B, L, C), a grid, taps or ids (B, L)."""
+    if operator == "sparse_depthwise_conv2d":
+        return choose_route(tensor, size, kernel_size, scale, backend)
+    if operator == "sparse_conv2d":
+        return choose_regular_route(tensor.shape[1], size, scale, backend)
+    if operator == "resize_kernel":
+        return Route("PyTorch", "it is a product of three small matrices")
+    if operator == "inverse_count" and tensor.shape[1] == size[0] * size[1]:
+        return Route("PyTorch", "every pixel is a point: it is a product of one number for each row and column")
+    if operator == "inverse_count" and max(window_of(kernel_size, scale)) > kernels.MAX_WINDOW:
+        return Route("PyTorch", f"the enlarged kernel is wider than {kernels.MAX_WINDOW} pixels")
+    if launch.serves(tensor) if tensor.is_floating_point() else launch.serves_points(tensor):
+        return Route("kernels", "the tensors are on a CUDA device")
+    if launch.serves_points(tensor):
+        return Route("PyTorch", f"kernels do not take {tensor.dtype}")
+    return Route("PyTorch", f"kernels do not run: {launch.why_closed() or 'the tensors are not on a CUDA device'}")
+
+
 def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, backend: str) -> Route:
-    """The route for features (B, L, C) of an image of `size`; `backend` is one of BACKENDS."""
+    """The route of depthwise taps for features (B, L, C) of an image of `size`; `backend` is one of BACKENDS."""
     pixels = size[0] * size[1]
     density = features.shape[1] / pixels
     if launch.serves(features):
@@ -46,7 +68,7 @@ def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, b
 
 
 def choose_regular_route(points: int, size: Size, scale: Scale, backend: str) -> Route:
-    """The route for regular, not depthwise, taps: PyTorch's, or "torchsparse" for its own convolution."""
+    """The route of regular, not depthwise, taps: PyTorch's, or "torchsparse" for its own convolution."""
     if backend == "torchsparse" and tuple(scale) == (1.0, 1.0):
         return Route("torchsparse", "asked for")
     density = points / (size[0] * size[1])

@@ -1,9 +1,11 @@
-"""Moving rows of features by number: what the operators on points are made of in PyTorch."""
+"""Rows of features moved by number: the parts of the operators on points in PyTorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from infdiff.coordinates import Size
 
 
 def gather_rows(features: Tensor, ids: Tensor) -> Tensor:
@@ -19,6 +21,18 @@ def scatter_rows(features: Tensor, ids: Tensor, n: int) -> Tensor:
     rows = features.reshape(batch * count, channels)
     out = features.new_zeros(batch * n, channels).index_copy_(0, _flat_ids(ids, n).reshape(-1), rows)
     return out.view(batch, n, channels)
+
+
+def rows_to_image(features: Tensor, ids: Tensor, size: Size) -> Tensor:
+    """Features (B, L, C) at points ids (B, L) -> (B, H, W, C), zero where there is no point."""
+    pixels = size[0] * size[1]
+    return (features if ids.shape[1] == pixels else scatter_rows(features, ids, pixels)).unflatten(1, size)
+
+
+def image_to_rows(image: Tensor, ids: Tensor) -> Tensor:
+    """Values of images (B, H, W, C) at points ids (B, L): (B, L, C)."""
+    rows = image.flatten(1, 2)
+    return rows if ids.shape[1] == rows.shape[1] else gather_rows(rows, ids)
 
 
 def weighted_rows(features: Tensor, number: Tensor, weight: Tensor) -> Tensor:

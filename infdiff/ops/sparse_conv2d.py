@@ -9,30 +9,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infdiff.coordinates import Size
 from infdiff.ops import torchsparse_backend
-from infdiff.ops.dense_conv2d import Scale, dense_conv2d
-from infdiff.ops.inverse_count import inverse_count
+from infdiff.ops.arguments import check_convolution
+from infdiff.ops.dense_conv2d import dense_conv2d
 from infdiff.ops.lattice_index import lattice_index_ref
-from infdiff.ops.registration import autocast, check_same_device
+from infdiff.ops.point_set import Points
+from infdiff.ops.registration import autocast
 from infdiff.ops.resize_kernel import resize_kernel
 from infdiff.ops.routing import choose_regular_route
-from infdiff.ops.rows import gather_rows, scatter_rows
-from infdiff.ops.sparse_depthwise_conv2d import check_arguments
+from infdiff.ops.rows import image_to_rows, rows_to_image
 from infdiff.ops.tap_by_tap import window_rows
+from infdiff.ops.torchsparse_backend import Voxels
 
 
 def sparse_conv2d_ref(
-    features: Tensor,
-    taps: Tensor,
-    ids: Tensor,
-    size: Size,
-    scale: Scale = (1.0, 1.0),
-    inverse: Tensor | None = None,
-    backend: str = "auto",
-    points: torchsparse_backend.Points | None = None,
+    features: Tensor, taps: Tensor, points: Points, backend: str = "auto", voxels: Voxels | None = None
 ) -> Tensor:
-    """The specification of `sparse_conv2d`, tap by tap over the lattice index. Same arguments and result."""
+    """The specification of `sparse_conv2d`, tap by tap over the lattice index; reads ids, size and scale alone."""
+    ids, size, scale = points[:3]
     taps = taps.to(features.dtype)
     index = lattice_index_ref(ids, size)
     kappa, chi = resize_kernel(taps, scale), resize_kernel(torch.ones_like(taps[0, 0]), scale)
@@ -45,39 +39,22 @@ def sparse_conv2d_ref(
 
 
 def sparse_conv2d(
-    features: Tensor,
-    taps: Tensor,
-    ids: Tensor,
-    size: Size,
-    scale: Scale = (1.0, 1.0),
-    inverse: Tensor | None = None,
-    backend: str = "auto",
-    points: torchsparse_backend.Points | None = None,
+    features: Tensor, taps: Tensor, points: Points, backend: str = "auto", voxels: Voxels | None = None
 ) -> Tensor:
     """Sparse convolution of features (B, L, C) with taps (O, C, k, k): (B, L, O). Else as `sparse_depthwise_conv2d`.
 
-    points: what TorchSparse found out about the points, when several calls share it.
+    voxels: the points as TorchSparse stores them, so that calls with that backend share its kernel maps.
     """
     features, taps = autocast(features, taps)
-    check_arguments(features, taps, ids, size, scale, backend)
-    if taps.shape[1] != features.shape[2]:
-        raise ValueError(f"taps {tuple(taps.shape)} do not go with {features.shape[2]} channels: want (O, C, k, k)")
-    check_same_device(features, taps=taps, ids=ids, inverse=inverse)
-    if inverse is None:
-        wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-        inverse = inverse_count(ids, size, taps.shape[-1], scale, dtype=wide)
-    pixels = size[0] * size[1]
+    check_convolution(features, taps, points, backend, depthwise=False)
+    ids, size, scale = points[:3]
     taps = taps.to(features.dtype)
     route = choose_regular_route(ids.shape[1], size, scale, backend).name
+    if route == "lattice":
+        return sparse_conv2d_ref(features, taps, points)
     if route == "torchsparse":
-        points = points or torchsparse_backend.Points.of(ids, size)
-        total = torchsparse_backend.conv2d(features, taps, points)
-    elif route == "lattice":
-        return sparse_conv2d_ref(features, taps, ids, size, scale)
-    elif ids.shape[1] == pixels:
-        total = dense_conv2d(features.unflatten(1, size), taps, scale).flatten(1, 2)
+        total = torchsparse_backend.conv2d(features, taps, voxels or Voxels.of(ids, size))
     else:
-        image = scatter_rows(features, ids, pixels).unflatten(1, size)
-        total = gather_rows(dense_conv2d(image, taps, scale).flatten(1, 2), ids)
+        total = image_to_rows(dense_conv2d(rows_to_image(features, ids, size), taps, scale), ids)
     # In the normaliser's precision: bfloat16 would round the count.
-    return (total * inverse).to(total.dtype)
+    return (total * points.inverse_count).to(total.dtype)

@@ -1,4 +1,4 @@
-"""A window around every point, visited place by place through the lattice index: the convolution as it is defined."""
+"""The convolution as it is defined: a window around every point, visited tap by tap through the lattice index."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def tap_by_tap_gradient(features: Tensor, grad: Tensor, ids: Tensor, index: Tens
 def window_rows(
     features: Tensor, ids: Tensor, index: Tensor, size: Size, window: Size
 ) -> Iterator[tuple[Size, Tensor, Tensor]]:
-    """For each place of a window around the points: it, whether a point is there (B, L, 1), its features (B, L, C).
+    """Yield each offset of a window: its place, a mask (B, L, 1) of the points found there, their features (B, L, C).
 
-    index (B, H, W) as `lattice_index`. Where no point is there, the features are another's.
+    index (B, H, W) as `lattice_index`. Where the mask is False the features are those of some other point.
     """
     row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
     for i in range(window[0]):

@@ -1,7 +1,7 @@
-"""Operators on a strip of a whole image: some of its rows, and those around them that are read.
+"""Operators on a tile of an image: some of its rows, read together with the rows around them.
 
-Every pixel is a point here. Together the strips of an image give what the operators on all its points give; memory is
-that of a strip. For inference: PyTorch's own operators, without rules of our own for gradients.
+Every pixel is a point here. Concatenated, the tiles equal the result on the full image, with memory for one tile. For
+inference: PyTorch's own operators, without rules of our own for gradients.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from infdiff.coordinates import Size
-from infdiff.ops.dense_conv2d import Scale, dense_conv2d, dense_conv2d_kernels
+from infdiff.coordinates import Scale, Size
+from infdiff.ops.dense_conv2d import dense_conv2d, dense_conv2d_kernels
 from infdiff.ops.gpu import launch
 from infdiff.ops.inverse_count import counts_by_axis
 from infdiff.ops.nearest_points import NEAREST, nearest_pixels
@@ -20,45 +20,54 @@ from infdiff.ops.rows import weighted_rows
 
 # Channels convolved together: libraries take as long for fewer, and memory on the way is a multiple of them.
 _CHANNELS_AT_ONCE = 16
-# About as much of a window is convolved at once, wide ones a few columns at a time.
-_BYTES_AT_ONCE = 1 << 26
 
 
 def rows_around(kernel_size: int, scale: Scale) -> int:
-    """Rows above and below that a row of `conv2d_strip` reads."""
+    """Number of rows above, and as many below, that a row of `conv2d_tile` reads."""
     return kernel_reach(kernel_size, scale[0])
 
 
-def conv2d_strip(
-    window: Tensor, taps: Tensor, size: Size, scale: Scale, *, first: int, rows: int, window_first: int
+def conv2d_tile(
+    window: Tensor,
+    taps: Tensor,
+    size: Size,
+    scale: Scale,
+    *,
+    first: int,
+    tile_rows: int,
+    window_first: int,
+    max_bytes: int = 1 << 26,
 ) -> Tensor:
-    """Rows `first` to `first + rows` of the sparse convolution of an image all of whose pixels are points.
+    """Rows `first` to `first + tile_rows` of the sparse convolution of an image all of whose pixels are points.
 
     window (B, h, W, C): the image's rows from `window_first` on, which must reach `rows_around` past those wanted, or
-    to the image's border. taps (C, 1, k, k), or (O, C, k, k). Returns (B, rows, W, C or O), which is what
-    `sparse_depthwise_conv2d` and `sparse_conv2d` give there. Raises ValueError when rows are missing.
+    to the image's border. taps (C, 1, k, k), or (O, C, k, k). Returns (B, tile_rows, W, C or O), equal to those rows of
+    `sparse_depthwise_conv2d` and `sparse_conv2d`. max_bytes: about the most of the window that is convolved at once;
+    of a wider one, a few columns at a time. Raises ValueError when rows are missing.
     """
     window, taps = autocast(window, taps)
-    context = first - window_first, window_first + window.shape[1] - first - rows
+    context = first - window_first, window_first + window.shape[1] - first - tile_rows
     reach = rows_around(taps.shape[-1], scale)
-    if context[0] < min(reach, first) or context[1] < min(reach, size[0] - first - rows):
+    if context[0] < min(reach, first) or context[1] < min(reach, size[0] - first - tile_rows):
         given = f"{window_first} to {window_first + window.shape[1]}"
-        raise ValueError(f"rows {first} to {first + rows} read {reach} rows to either side: given are rows {given}")
+        raise ValueError(
+            f"rows {first} to {first + tile_rows} read {reach} rows to either side: given are rows {given}"
+        )
     unread = [max(0, c - reach) for c in context]
     window = window[:, unread[0] : window.shape[1] - unread[1]]
     context = context[0] - unread[0], context[1] - unread[1]
     high, wide = counts_by_axis(size, taps.shape[-1], scale, window.device)
-    inverse = taps.shape[-1] ** 2 / (high[first : first + rows, None, None] * wide[:, None])
+    inverse = taps.shape[-1] ** 2 / (high[first : first + tile_rows, None, None] * wide[:, None])
     inverse = inverse.to(torch.promote_types(window.dtype, torch.float32))
     with torch.autocast(window.device.type, enabled=False):
         if taps.shape[1] > 1:
             return dense_conv2d(window, taps, scale, context=(context, (0, 0))).mul(inverse).to(window.dtype)
         if launch.serves(window):
-            total = dense_conv2d_kernels(window, taps, scale)[:, context[0] : context[0] + rows]
+            total = dense_conv2d_kernels(window, taps, scale)[:, context[0] : context[0] + tile_rows]
             return total.mul(inverse).to(window.dtype)
-        out = window.new_empty(window.shape[0], rows, *window.shape[2:])
+        out = window.new_empty(window.shape[0], tile_rows, *window.shape[2:])
         reach = kernel_reach(taps.shape[-1], scale[1])
-        for left, right in _pieces(window, reach, inverse.element_size()):
+        for left, right in _pieces(window, reach, max_bytes // inverse.element_size()):
             read = max(0, left - reach), min(window.shape[2], right + reach)
             around = context, (left - read[0], read[1] - right)
             for start in range(0, window.shape[3], _CHANNELS_AT_ONCE):
@@ -68,20 +77,20 @@ def conv2d_strip(
         return out
 
 
-def _pieces(window: Tensor, reach: int, element_bytes: int) -> list[tuple[int, int]]:
-    """The window's columns (first, past the last) that are convolved together, reading `reach` more on either side."""
+def _pieces(window: Tensor, reach: int, max_values: int) -> list[tuple[int, int]]:
+    """Columns (first, past the last) of the window that are convolved together, reading `reach` more on either side."""
     batch, rows, width, _ = window.shape
-    most = _BYTES_AT_ONCE // (batch * rows * _CHANNELS_AT_ONCE * element_bytes)
+    most = max_values // (batch * rows * _CHANNELS_AT_ONCE)
     if most >= width:
         return [(0, width)]
-    # At least as many as are read beside them on one side: narrower pieces would read most columns many times.
+    # At least `reach` columns each: narrower pieces would read most columns many times.
     count = -(-width // max(most - 2 * reach, reach, 1))
     step = -(-width // count)
     return [(left, min(left + step, width)) for left in range(0, width, step)]
 
 
-class GridFromStrips:
-    """`points_to_grid` of an image's features that come in strips, in any order."""
+class GridFromTiles:
+    """`points_to_grid` of an image's features that come in tiles, in any order."""
 
     def __init__(self, size: Size, grid: Size, device: torch.device) -> None:
         self.size, self.grid = size, grid
@@ -89,14 +98,14 @@ class GridFromStrips:
         self.near: Tensor | None = None
 
     def add(self, features: Tensor, first: int) -> None:
-        """Features (B, rows * W, C) of the rows from `first` on."""
+        """Add features (B, tile_rows * W, C) of the rows from `first` on."""
         place = self.number.flatten() - first * self.size[1]
         inside = ((place >= 0) & (place < features.shape[1])).view(1, -1, 1)
         read = features[:, place.clamp(0, features.shape[1] - 1)]
         self.near = read * inside if self.near is None else torch.where(inside, read, self.near)
 
     def read(self) -> Tensor:
-        """(B, C, G, K), once all strips have been added."""
+        """(B, C, G, K), once all tiles have been added."""
         assert self.near is not None
         cells = self.grid[0] * self.grid[1]
         batch = self.near.shape[0]

@@ -21,7 +21,7 @@ COMMIT = "385f5ce"
 
 
 def why_missing() -> str | None:
-    """One sentence that says why TorchSparse cannot be used, or None when it can."""
+    """Return one sentence that says why TorchSparse cannot be used, or None when it can."""
     try:
         import_module("torchsparse.backend")
         version("torchsparse")
@@ -33,15 +33,15 @@ def why_missing() -> str | None:
 
 
 @dataclass(frozen=True)
-class Points:
-    """A set of points as TorchSparse sees it. Reuse one for all calls with the same points: it keeps its maps there."""
+class Voxels:
+    """A set of points as TorchSparse stores it. Reuse one for all calls with the same points: it caches its maps."""
 
     coordinates: Tensor  # (B * L, 4) int32: image, 0, row, column
     caches: Any
 
     @classmethod
-    def of(cls, ids: Tensor, size: Size) -> Points:
-        """For points `ids` (B, L) of an image of `size`. Raises RuntimeError where TorchSparse is missing."""
+    def of(cls, ids: Tensor, size: Size) -> Voxels:
+        """Voxels of points `ids` (B, L) of an image of `size`. Raises RuntimeError where TorchSparse is missing."""
         batch, count = ids.shape
         image = torch.arange(batch, device=ids.device)[:, None].expand(-1, count)
         row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
@@ -49,37 +49,37 @@ class Points:
         return cls(coordinates, _sparse_tensor(coordinates[:, :1].float(), coordinates)._caches)
 
 
-def neighbour_table(points: Points, kernel_size: int) -> Tensor:
-    """(B * L, k * k) int32: for each point and each tap the neighbour's row in the flattened features, or -1."""
-    n, k = points.coordinates.shape[0], kernel_size
+def neighbour_table(voxels: Voxels, kernel_size: int) -> Tensor:
+    """(B * L, k * k) int32: each point's neighbour at each tap, as a row of the flattened features, or -1."""
+    n, k = voxels.coordinates.shape[0], kernel_size
     if k == 1:
-        return torch.arange(n, dtype=torch.int32, device=points.coordinates.device)[:, None]
+        return torch.arange(n, dtype=torch.int32, device=voxels.coordinates.device)[:, None]
     functional = _import("torchsparse.nn.functional")
     maps = functional.build_kernel_map(
-        points.coordinates,
+        voxels.coordinates,
         n,
         (1, k, k),
         stride=1,
         mode="hashmap_on_the_fly",
         dataflow=functional.Dataflow.ImplicitGEMM,
     )
-    # The map is longer than n, for its own kernels' sake.
+    # TorchSparse pads the map for its own kernels: only the first n rows are of points.
     table: Tensor = maps["out_in_map"][:n].view(n, k, k).transpose(1, 2).reshape(n, k * k)
     return table.contiguous()
 
 
-def conv2d(features: Tensor, taps: Tensor, points: Points) -> Tensor:
+def conv2d(features: Tensor, taps: Tensor, voxels: Voxels) -> Tensor:
     """Regular submanifold convolution by TorchSparse: (B, L, C), taps (O, C, k, k) -> (B, L, O), not normalised."""
     outputs, inputs, k, _ = taps.shape
     if k == 1:
         return features @ taps[:, :, 0, 0].mT
-    # It knows no bfloat16.
+    # TorchSparse knows no bfloat16.
     dtype = torch.float32 if features.dtype == torch.bfloat16 else features.dtype
-    voxels = _sparse_tensor(features.flatten(0, 1).to(dtype), points.coordinates)
-    voxels._caches = points.caches
+    tensor = _sparse_tensor(features.flatten(0, 1).to(dtype), voxels.coordinates)
+    tensor._caches = voxels.caches
     weight = taps.permute(3, 2, 1, 0).reshape(k * k, inputs, outputs).to(dtype)
-    # training: with the maps of the backward pass, which are made with the forward ones or never.
-    result = _import("torchsparse.nn.functional").conv3d(voxels, weight, kernel_size=(1, k, k), training=True)
+    # training: also builds the maps of the backward pass, which TorchSparse cannot add later.
+    result = _import("torchsparse.nn.functional").conv3d(tensor, weight, kernel_size=(1, k, k), training=True)
     rows: Tensor = result.feats
     return rows.view(*features.shape[:2], outputs).to(features.dtype)
 

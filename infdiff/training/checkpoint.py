@@ -15,6 +15,9 @@ from torch import Tensor
 
 from infdiff.errors import UserError
 
+# Parts of weights' names under earlier versions -> the names since.
+RENAMED_WEIGHTS = {"conditioning.code.": "conditioning.latent."}
+
 _STATE = "state.json"
 _PARTIAL = ".partial-"
 
@@ -61,11 +64,14 @@ def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
     """One group's tensors, on the CPU. Raises UserError naming the file when it is missing or damaged."""
     path = folder / f"{step:08d}" / f"{group}.safetensors"
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {path} is damaged or missing ({error}): delete its folder to use an earlier one"
         ) from error
+    for old, new in RENAMED_WEIGHTS.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

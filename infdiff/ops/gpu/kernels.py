@@ -1,7 +1,7 @@
-"""The host's side of each CUDA kernel: shapes, strides and the size of the launch. One function a kernel of cuda/.
+"""The host side of the CUDA kernels: shapes, strides and launch sizes. One function for each kernel of cuda/.
 
 Features are float32, float16 or bfloat16 rows (B, L, C) on a CUDA device; what depends on the coordinates alone may
-hold one image for a whole batch (a first size of 1, or a first stride of 0).
+hold one image for the complete batch (a first size of 1, or a first stride of 0).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.ops.gpu import launch
 
-# The longest side of a window of pixels that a point looks through one by one.
+# The longest side of a window whose pixels a point visits one by one.
 MAX_WINDOW = 63
 
 _ALIGNMENT = 16
@@ -133,10 +133,10 @@ def dense_conv(
     after: Tensor | None = None,
     turned: bool = False,
 ) -> Tensor:
-    """Depthwise convolution of whole images (B, H, W, C) with taps (C, k, l), `step` pixels apart, zero outside.
+    """Depthwise convolution of complete images (B, H, W, C) with taps (C, k, l), `step` pixels apart, zero outside.
 
     pad: how far the first tap lies above and left of a result, by default half the window. size: of the result, by
-    default the image's. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
+    default that of the image. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
     180 degrees.
     """
     image = _aligned(image)

@@ -33,8 +33,8 @@ _OLDEST_CAPABILITY = (8, 0)
 
 
 def why_closed() -> str | None:
-    """One sentence that says why no kernel can run here, or None when kernels run."""
-    # Asked anew each time, so that a program or a test can switch.
+    """Return one sentence that says why no kernel can run here, or None when kernels run."""
+    # Read at each call, so that a program or a test can switch.
     if os.environ.get("INFDIFF_KERNELS", "").lower() in ("off", "0"):
         return "they are switched off by INFDIFF_KERNELS=off"
     return _what_is_missing()
@@ -63,12 +63,12 @@ def _what_is_missing() -> str | None:
 
 
 def serves(features: Tensor) -> bool:
-    """Whether kernels take these features: on a CUDA device, in a type they know (float64 goes to the reference)."""
+    """True for features that kernels take: on a CUDA device, in a type of SCALARS (float64 goes to the reference)."""
     return features.dtype in SCALARS and serves_points(features)
 
 
 def serves_points(ids: Tensor) -> bool:
-    """Whether kernels that look at coordinates alone take these."""
+    """True for ids that kernels take: on a CUDA device where kernels run."""
     return ids.device.type == "cuda" and why_closed() is None
 
 

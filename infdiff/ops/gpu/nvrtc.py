@@ -1,8 +1,8 @@
-"""CUDA sources -> machine code for one architecture, through NVRTC, kept on disk. Knows nothing of torch.
+"""CUDA sources -> machine code for one architecture, through NVRTC, cached on disk. Knows nothing of torch.
 
-The code is kept under `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`, in a file whose name
-is a hash of all it depends on. Several processes may compile the same kernel at once: files appear whole or not at
-all.
+The cache is `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`. A file's name is a hash of
+everything its content depends on. Several processes may compile the same kernel at once: a file that appears is
+complete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# In a wheel the sources lie inside the package, in a checkout beside it.
+# In a wheel the sources lie inside the package, in a checkout next to it.
 _PACKAGE = Path(__file__).resolve().parents[2]
 SOURCES = _PACKAGE / "cuda" if (_PACKAGE / "cuda").is_dir() else _PACKAGE.parent / "cuda"
 
@@ -25,7 +25,7 @@ _PARAMETER_KINDS = ("int64", "int", "float", "double")
 
 
 class CompileError(RuntimeError):
-    """NVRTC cannot be had, or refused a source."""
+    """NVRTC is missing, or rejected a source."""
 
 
 @cache
@@ -62,7 +62,7 @@ def parameters(source: str, entry: str) -> tuple[str, ...]:
 
 
 def compiler_versions() -> str:
-    """Versions of what turns a source into machine code; raises CompileError saying what to install."""
+    """Versions of the compiler's parts. Raises CompileError saying what to install when one is missing."""
     try:
         core = version("cuda-core")
     except PackageNotFoundError:
@@ -79,7 +79,7 @@ def compiler_versions() -> str:
 
 
 def cache_folder() -> Path:
-    """Where machine code is kept."""
+    """The folder of cached machine code."""
     if own := os.environ.get("INFDIFF_CACHE"):
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -89,8 +89,7 @@ def cache_folder() -> Path:
 def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
     """cuda/SOURCE compiled for an architecture such as "sm_90", from the disk if it is there.
 
-    A file that does not hold what was written is compiled anew and replaced; a folder that cannot be written to is
-    passed over. Raises CompileError with NVRTC's first complaint.
+    Corrupt cache files are recompiled; an unwritable cache is ignored. Raises CompileError with NVRTC's first error.
     """
     text = read_source(source)
     settings = sorted(defines.items())

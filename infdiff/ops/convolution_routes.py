@@ -1,0 +1,132 @@
+"""The routes of the sparse depthwise convolution: one class each, with the sum and its gradient to the taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from infdiff.ops.dense_conv2d import (
+    choose_algorithm,
+    dense_conv2d,
+    dense_conv2d_kernels,
+    dense_taps_gradient,
+    window_of,
+)
+from infdiff.ops.gpu import kernels
+from infdiff.ops.lattice_index import lattice_index
+from infdiff.ops.point_set import Points
+from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint
+from infdiff.ops.rows import image_to_rows, rows_to_image
+from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
+
+
+class ConvolutionRoute(Protocol):
+    """One implementation of the operator. Features and gradients are (B, L, C), taps (C, 1, k, k)."""
+
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        """inverse_count * sum kappa v, or its adjoint: the kernel rotated, on features times inverse_count."""
+
+    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        """The adjoint in the taps: (C, 1, k, k), in float32 or wider."""
+
+
+class Kernels:
+    """CUDA kernels that find neighbours in the lattice index, or in a neighbour table."""
+
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        kappa = resize_kernel(taps[:, 0].float(), points.scale)
+        index = lattice_index(points.ids, points.size) if points.index is None else points.index
+        count = points.inverse_count
+        return kernels.sparse_conv(features, kappa, points.ids, index, count, points.size, transposed=adjoint)
+
+    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        ids, size, scale, index, count = points
+        if ids.shape[1] == size[0] * size[1]:
+            index = None
+        elif index is None:
+            index = lattice_index(ids, size)
+        kappa = kernels.sparse_conv_taps(features, grad, ids, index, count, size, window_of(kernel_size, scale))
+        return _to_taps(kappa, points, kernel_size)
+
+
+class Lattice:
+    """PyTorch, tap by tap through the lattice index."""
+
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        def total(features: Tensor, taps: Tensor) -> Tensor:
+            kappa = resize_kernel(taps[:, 0], points.scale)
+            return tap_by_tap(features, kappa, points.ids, self._index(points), points.size)
+
+        return _normalised(total, features, taps, points, adjoint)
+
+    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        window = window_of(kernel_size, points.scale)
+        grad = grad * points.inverse_count
+        kappa = tap_by_tap_gradient(features, grad, points.ids, self._index(points), points.size, window)
+        return _to_taps(kappa, points, kernel_size)
+
+    def _index(self, points: Points) -> Tensor:
+        """The index image, also where the points come with a neighbour table."""
+        index = points.index
+        return index if index is not None and index.dim() == 3 else lattice_index(points.ids, points.size)
+
+
+class Dense:
+    """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels."""
+
+    def __init__(self, *, compiled: bool) -> None:
+        self.compiled = compiled
+
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        ids, size, scale, _, count = points
+        everywhere = ids.shape[1] == size[0] * size[1]
+        if self.compiled and everywhere and choose_algorithm(taps, scale, compiled=True) == "direct":
+            kappa = resize_kernel(taps[:, 0].float(), scale)
+            before, after = (count[0], None) if adjoint else (None, count[0])
+            image = features.unflatten(1, size)
+            return kernels.dense_conv(image, kappa, before=before, after=after, turned=adjoint).flatten(1, 2)
+        convolve = dense_conv2d_kernels if self.compiled else dense_conv2d
+
+        def total(features: Tensor, taps: Tensor) -> Tensor:
+            return image_to_rows(convolve(rows_to_image(features, ids, size), taps, scale), ids)
+
+        return _normalised(total, features, taps, points, adjoint)
+
+    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        ids, size, scale, _, count = points
+        if self.compiled and max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
+            return _KERNELS.taps_gradient(features, grad, points, kernel_size)
+        grad = grad * count
+        image = rows_to_image(features.to(grad.dtype), ids, size)
+        return dense_taps_gradient(image, rows_to_image(grad, ids, size), kernel_size, scale)
+
+
+def _normalised(
+    total_of: Callable[[Tensor, Tensor], Tensor], features: Tensor, taps: Tensor, points: Points, adjoint: bool
+) -> Tensor:
+    """`ConvolutionRoute.convolve`, from a function of features and taps that sums without normalising."""
+    dtype = features.dtype
+    taps = taps.to(torch.promote_types(dtype, torch.float32))
+    if adjoint:
+        return total_of((features * points.inverse_count).to(dtype), taps.flip(-1, -2)).to(dtype)
+    # The product is taken in the normaliser's precision: bfloat16 would round the count.
+    return total_of(features, taps).mul_(points.inverse_count).to(dtype)
+
+
+def _to_taps(kappa: Tensor, points: Points, kernel_size: int) -> Tensor:
+    """The gradient to kappa (C, Kh, Kw) -> the gradient to the taps (C, 1, k, k)."""
+    taps = kappa if points.scale == (1.0, 1.0) else resize_kernel_adjoint(kappa, kernel_size, *points.scale)
+    return taps.unsqueeze(1)
+
+
+_KERNELS = Kernels()
+# By the name that `routing.choose_route` returns.
+ROUTES: dict[str, ConvolutionRoute] = {
+    "kernels": _KERNELS,
+    "dense kernels": Dense(compiled=True),
+    "lattice": Lattice(),
+    "dense": Dense(compiled=False),
+}

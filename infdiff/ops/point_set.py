@@ -1,0 +1,45 @@
+"""A set of points with all that the convolutions need to know of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from infdiff.coordinates import Scale, Size
+from infdiff.ops.inverse_count import inverse_count
+from infdiff.ops.lattice_index import lattice_index
+
+
+class Points(NamedTuple):
+    """Points of an image, as `sparse_depthwise_conv2d` and `sparse_conv2d` take them.
+
+    Only ids, size and scale say which function is computed. The other two follow from them and are stored because many
+    calls share them. `Points.of` computes both.
+    """
+
+    ids: Tensor  # (B, L) int64, ascending and without repeats
+    size: Size
+    scale: Scale  # pixels per base pixel, for (rows, columns)
+    # `lattice_index`, or TorchSparse's neighbour table; None: computed when it is needed. Hides `tuple.index`.
+    index: Tensor | None  # type: ignore[assignment]
+    inverse_count: Tensor  # (B or 1, L, 1), for one kernel size
+
+    @classmethod
+    def of(
+        cls,
+        ids: Tensor,
+        size: Size,
+        kernel_size: int,
+        scale: Scale = (1.0, 1.0),
+        dtype: torch.dtype = torch.float32,
+    ) -> Points:
+        """Points `ids` of an image of `size`, for kernels of kernel_size x kernel_size taps.
+
+        dtype: of the normaliser; float64 for features of float64. Raises ValueError when the ids do not ascend, repeat
+        or leave the image.
+        """
+        scale = float(scale[0]), float(scale[1])
+        index = None if ids.shape[-1] == size[0] * size[1] else lattice_index(ids, size)
+        return cls(ids, size, scale, index, inverse_count(ids, size, kernel_size, scale, index, dtype))
