@@ -192,7 +192,7 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
         route.startswith("dense")
         and (algorithm := choose_algorithm(taps, scale, compiled=route != "dense")) != "direct"
     ):
-        route = f"{route}, {algorithm}"
+        route = f"{route}/{algorithm}"
     points = ops.Points(ids, size, scale, index, ops.inverse_count(ids, size, k, scale, index))
     reads = (*where, points.inverse_count)
     return Subject(_convolution(case, backend, points), (features, taps), reads, (features, taps, *reads)), route

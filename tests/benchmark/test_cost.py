@@ -1,56 +1,17 @@
-"""Costs of steps, the paper's tables made of them, and the time between marks."""
+"""Costs of steps, and the paper's tables made of them."""
 
-import time
 from dataclasses import replace
 
 import pytest
-import torch
 
 from infdiff.benchmark.cost import Cost, Setting
-from infdiff.benchmark.laps import WARM_UP, Laps, repeats, time_steps
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.step_report import StepReport
-from infdiff.benchmark.timing import Timing, matrix_rate
+from infdiff.benchmark.timing import Timing
 
-CPU = torch.device("cpu")
 SETTING = Setting((64, 64), (32, 32), 4.0, 8)
 COST = Cost(SETTING, Timing(500.0, 450.0, 20.0, 5), 4_000_000_000, 300_000_000, 1000, 16)
 ABOUT = {"config": "demo", "device": "cpu", "device_name": "a processor", "threads": 2, "torch": "2.13"}
-
-
-def test_a_step_is_timed_after_the_warm_up():
-    calls = []
-
-    def step():
-        calls.append(time.perf_counter())
-        time.sleep(0.3 if len(calls) <= WARM_UP else 0.01)
-
-    timing = time_steps(step, CPU, 4)
-    assert len(calls) == WARM_UP + timing.repeats == WARM_UP + 4
-    assert 10 <= timing.minimum <= timing.median < 200
-
-
-def test_long_steps_are_timed_twice_and_short_ones_as_often_as_asked():
-    assert (repeats(100.0, 10), repeats(0.001, 10), repeats(2.5, 10)) == (2, 10, 4)
-
-
-def test_laps_are_the_times_between_marks(monkeypatch):
-    clock = iter([10.0, 10.02, 10.1, 10.13])
-    monkeypatch.setattr("infdiff.benchmark.laps.time.perf_counter", lambda: next(clock))
-    laps = Laps(CPU)
-    for _ in range(4):
-        laps.mark()
-    assert laps.timing() == pytest.approx((30.0, 20.0, 30.0, 3))
-
-
-def test_the_matrix_rate_is_that_of_a_product():
-    a = torch.randn(512, 512)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    assert matrix_rate(CPU, torch.float32) == pytest.approx(2 * 512**3 / best, rel=0.8)
 
 
 def test_a_cost_in_plain_values():

@@ -23,7 +23,7 @@ def ids(generator):
 def conv(ids, size, scale=(1.0, 1.0), trained=("features", "taps")):
     features = torch.randn(*ids.shape, CHANNELS, requires_grad="features" in trained)
     taps = torch.randn(CHANNELS, 1, K, K, requires_grad="taps" in trained)
-    return ops.sparse_depthwise_conv2d(features, taps, ids, size, scale)
+    return ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, K, scale))
 
 
 def test_depthwise_convolution_of_a_quarter_of_the_pixels_reads_a_quarter_of_its_window(ids):
@@ -35,10 +35,10 @@ def test_depthwise_convolution_of_a_quarter_of_the_pixels_reads_a_quarter_of_its
 
 
 @pytest.mark.parametrize("backend", ["lattice", "dense"])
-def test_it_counts_what_is_defined_whatever_way_is_taken(ids, backend):
+def test_it_counts_what_is_defined_whatever_route_is_taken(ids, backend):
     features, taps = torch.randn(*ids.shape, CHANNELS), torch.randn(CHANNELS, 1, K, K)
-    call = lambda: ops.sparse_depthwise_conv2d(features, taps, ids, (SIDE, SIDE), backend=backend)  # noqa: E731
-    assert flop_of(call) == 2 * 2 * 64 * 3 * 25 // 4
+    points = ops.Points.of(ids, (SIDE, SIDE), K)
+    assert flop_of(lambda: ops.sparse_depthwise_conv2d(features, taps, points, backend)) == 2 * 2 * 64 * 3 * 25 // 4
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_it_counts_what_is_defined_whatever_way_is_taken(ids, backend):
         ((1.5, 1.5), 5 * (9 + 3)),  # for each of 5 rows: 9 places across, a tent of 3 down; direct are 81
     ],
 )
-def test_on_all_pixels_an_enlarged_kernel_costs_its_cheapest_form(scale, multiply_adds):
+def test_on_all_pixels_an_enlarged_kernel_costs_its_cheapest_algorithm(scale, multiply_adds):
     ids = all_points(BATCH, (SIDE, SIDE))
     assert flop_of(lambda: conv(ids, (SIDE, SIDE), scale)) == 2 * BATCH * SIDE**2 * CHANNELS * multiply_adds
 

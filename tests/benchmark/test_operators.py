@@ -1,10 +1,7 @@
 """The benchmark of the operators: the cases, their bytes counted by hand, that the right thing runs, and the table."""
 
-import importlib
 import json
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from infdiff import ops
 from infdiff.benchmark import operator_table, operators, timing
 from infdiff.benchmark.operators import CONVOLUTIONS, OPERATORS, PLANS, QUICK_PLANS, Case, Plan
 from infdiff.points import draw_points
+from tests.ops.places import places
 
 CPU = torch.device("cpu")
 SMALL = Plan(2, (8,), (4, 1), (3,), (3,), ("float32",), 4, 3, (2.0, 2.5))
@@ -94,7 +92,7 @@ def test_what_is_timed_is_the_operator_with_all_its_gradients(case, backend):
     ids = draw_points(case.batch, case.points, size, torch.Generator().manual_seed(0))
     reference = getattr(ops, f"{case.operator}_ref")
     if case.operator in CONVOLUTIONS:
-        assert route.split(",")[0] in ("lattice", "dense")
+        assert route.split("/")[0] in ("lattice", "dense")
     arguments = {
         "points_to_grid": lambda: (*subject.inputs, ops.nearest_points_ref(ids, size, cells)),
         "grid_to_points": lambda: (*subject.inputs, ids, size),
@@ -103,7 +101,7 @@ def test_what_is_timed_is_the_operator_with_all_its_gradients(case, backend):
         "inverse_count": lambda: (ids, size, case.kernel_size, scale),
         "lattice_index": lambda: (ids, size),
     }
-    expected = reference(*arguments.get(case.operator, lambda: (*subject.inputs, ids, size, scale))())
+    expected = reference(*arguments.get(case.operator, lambda: (*subject.inputs, places(ids, size, scale)))())
     expected = expected[:3] if case.operator == "nearest_points" else expected
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert ("forward+backward" in passes) == bool(subject.inputs)
@@ -131,57 +129,10 @@ def test_backends_that_cannot_run_say_why(monkeypatch):
     assert [entry.backend for entry in left_out] == ["torchsparse", "lattice", "torchsparse"]
 
 
-@pytest.mark.parametrize("backend", ["auto", "lattice", "dense", "torchsparse"])
-@pytest.mark.parametrize("scale", [1.0, 2.0])
-@pytest.mark.parametrize("count", [7, 64, 256])
-def test_the_route_told_for_regular_taps_is_the_one_taken(backend, scale, count, generator, monkeypatch):
-    taken = []
-    module = importlib.import_module("infdiff.ops.sparse_conv2d")
-
-    def dense(image, taps, scale):
-        taken.append("dense")
-        return image
-
-    def torchsparse(features, taps, points):
-        taken.append("torchsparse")
-        return features
-
-    monkeypatch.setattr(module, "dense_conv2d", dense)
-    monkeypatch.setattr(module.torchsparse_backend, "conv2d", torchsparse)
-    ids = draw_points(1, count, (16, 16), generator)
-    features, taps = torch.randn(1, count, 2, generator=generator), torch.randn(2, 2, 3, 3, generator=generator)
-    ops.sparse_conv2d(features, taps, ids, (16, 16), (scale, scale), backend=backend, points=object())
-    route = operators.route_of("sparse_conv2d", features, (16, 16), 3, (scale, scale), backend)
-    assert route == (taken or ["lattice"])[0]
-
-
-def test_an_enlarged_convolution_tells_its_form():
+def test_an_enlarged_convolution_names_its_algorithm():
     case = Case("sparse_depthwise_conv2d", 1, 16, 1, 2, 7, dtype="float32")
     names = {scale: operators.prepare(replace(case, scale=scale), "auto", CPU, 0)[1] for scale in (1.0, 15.6, 16.0)}
-    assert names == {1.0: "dense", 15.6: "dense, fourier", 16.0: "dense, whole"}
-
-
-def test_measure_counts_and_bounds():
-    calls = []
-    quick = timing.measure(lambda: calls.append(time.sleep(0.002)), CPU, 7)
-    assert quick.repeats == 7
-    assert len(calls) >= 8
-    assert 2 <= quick.minimum <= quick.median
-    assert quick.spread >= 0
-    calls.clear()
-    slow = timing.measure(lambda: calls.append(time.sleep(0.51)), CPU, 7)
-    assert (slow.repeats, len(calls)) == (2, 3)
-
-
-def test_on_cuda_the_device_waits_until_all_calls_are_queued(monkeypatch):
-    done = []
-    event = SimpleNamespace(record=lambda: done.append("mark"), elapsed_time=lambda other: 1.5)
-    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: event)
-    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append("wait"), raising=False)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *device: done.append("synchronize"))
-    found = timing.measure(lambda: done.append("call"), torch.device("cuda"), 4)
-    assert found == timing.Timing(1.5, 1.5, 0.0, 4)
-    assert done[done.index("wait") :] == ["wait", *["mark", "call", "mark"] * 4, "synchronize"]
+    assert names == {1.0: "dense", 15.6: "dense/fourier", 16.0: "dense/dilated"}
 
 
 def test_a_case_that_memory_is_too_small_for_is_left_out(monkeypatch):
@@ -205,7 +156,7 @@ def test_the_table_has_every_row_and_fits_140_columns(monkeypatch):
     monkeypatch.setattr(operators.torchsparse_backend, "why_missing", lambda: "it is not there")
     pairs, left_out = timing.split(operators.cases_of(PLANS["cuda"]), torch.device("cuda"))
     # The widest of everything.
-    times, routes = timing.Timing(1234.5678, 1230.0, 10.25, 20), {"auto": "dense kernels, whole"}
+    times, routes = timing.Timing(1234.5678, 1230.0, 10.25, 20), {"auto": "dense kernels/dilated"}
     rows = [
         timing.Row(case, backend, routes.get(backend, "kernels"), direction, times, 2_000_000_000)
         for case, backend in pairs

@@ -7,10 +7,9 @@ import torch
 
 from infdiff.benchmark import steps
 from infdiff.benchmark.cost import Cost, Setting
-from infdiff.benchmark.laps import WARM_UP
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
-from infdiff.benchmark.timing import Timing
+from infdiff.benchmark.timing import WARM_UP_STEPS, Timing
 from infdiff.config import load_config
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
@@ -26,22 +25,22 @@ def config():
 
 
 def test_what_is_timed_is_the_trainers_own_step(config, monkeypatch):
-    steps, step = [], Trainer._train_step
+    done, step = [], Trainer._train_step
 
     def counted(trainer, batches):
         watched = [trainer.modules["denoiser"].project.bias, trainer.ema.modules["denoiser"].project.bias]
         before = [bias.detach().clone() for bias in watched]
         out = step(trainer, batches)
         moved, averaged = (bool((bias != old).any()) for bias, old in zip(watched, before, strict=True))
-        steps.append((trainer.step, moved, averaged))
+        done.append((trainer.step, moved, averaged))
         return out
 
     monkeypatch.setattr(Trainer, "_train_step", counted)
     (setting,) = plan_training(config, CPU, 3).settings
     cost = steps.training_cost(config, setting, CPU, 3)
     # The last one is the one whose FLOP are counted.
-    assert [number for number, _, _ in steps] == list(range(WARM_UP + 3 + 1))
-    assert all(moved and averaged for _, moved, averaged in steps)
+    assert [number for number, _, _ in done] == list(range(WARM_UP_STEPS + 3 + 1))
+    assert all(moved and averaged for _, moved, averaged in done)
     assert (cost.images, cost.timing.repeats, cost.setting) == (8, 3, setting)
     assert cost.flop > 0
 

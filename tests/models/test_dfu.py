@@ -162,18 +162,18 @@ def test_the_denoiser_starts_at_zero_and_hears_the_noise_level(generator):
     torch.testing.assert_close(model(same[1:2], levels[1:2]), out[1:2], rtol=1e-4, atol=1e-5)
 
 
-# The published setting, 4 levels of 4 blocks and M = 16. Channels are those of the 62 M U-Net (EDM's for 64x64 faces).
+# The variants of the published setting, 4 levels of 4 blocks and M = 16; its own count is asserted of its
+# configuration. Channels are those of the 62 M U-Net (EDM's for 64x64 faces).
 @pytest.mark.parametrize(
     ("options", "count"),
     [
-        ({}, 790_870_659),
         ({"modes": 0}, 50_576_003),
         ({"kernel_size": 1}, 754_819_715),
         ({"factor_rank": 32}, 73_022_083),
     ],
-    ids=["dfu", "multires_unet", "fno_unet", "dfu_factorised"],
+    ids=["multires_unet", "fno_unet", "dfu_factorised"],
 )
-def test_parameter_counts_of_the_published_setting(options, count):
+def test_parameter_counts_of_variants_of_the_published_setting(options, count):
     published = {"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "modes": 16, "condition_dim": 512}
     with torch.device("meta"):
         model = GridDenoiser(DFU(**SMALL | published | options), condition_dim=512)

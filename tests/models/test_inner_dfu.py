@@ -91,7 +91,7 @@ def test_with_taps_of_one_cell_the_whole_network_is_one_function_at_every_size()
     assert change(64) < 0.05
 
 
-def test_codes_reach_the_deepest_grid_and_the_encoder_is_of_dual_convolutions():
+def test_latents_reach_the_deepest_grid_and_the_encoder_is_of_dual_convolutions():
     modules = built()
     network = modules["denoiser"].grid_network
     assert isinstance(network, DFU)

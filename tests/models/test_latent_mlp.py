@@ -7,7 +7,7 @@ from infdiff.models.latent_mlp import LatentMLP
 
 
 def test_the_published_size():
-    # 512-dimensional codes, 10 layers of 2048: every layer sees the code again.
+    # 512-dimensional latents, 10 layers of 2048: every layer reads the latent again.
     count = sum(p.numel() for p in LatentMLP(512).parameters())
     linear = 512 * 2048 + 8 * (2048 + 512) * 2048 + (2048 + 512) * 512 + 9 * 2048 + 512
     time = 64 * 2048 + 2048 + 2048 * 2048 + 2048

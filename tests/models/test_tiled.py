@@ -1,10 +1,11 @@
-"""The denoiser strip by strip is the denoiser on all pixels at once."""
+"""The denoiser tile by tile is the denoiser on all pixels at once."""
 
 import pytest
 import torch
 
 from infdiff.config import load_config
-from infdiff.models.tiled import _BlockInStrips, _Memory
+from infdiff.memory import mapped_empty
+from infdiff.models import denoise_tiled
 from infdiff.points import all_points
 from infdiff.runs.data import build_modules
 from infdiff.shipped import CONFIG_FOLDER
@@ -42,38 +43,32 @@ def at_once(model, x, t, z):
     ],
     ids=["one block", "three blocks", "regular taps", "grid that follows the image"],
 )
-def test_strips_equal_all_at_once(size, rows, settings, generator):
+def test_tiles_equal_all_at_once(size, rows, settings, generator):
     model = denoiser(*settings)
     given = inputs(size, generator)
     expected = at_once(model, *given)
-    actual = model.in_strips(*given, rows)
+    actual = denoise_tiled(model, *given, tile_rows=rows)
     # In float64, but for coordinates and normalisers, which are float32 in the one and not in the other.
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7 * float(expected.abs().max()))
 
 
 def test_memory_does_not_grow_with_the_height(monkeypatch, generator):
-    """A block's rows, and the strips under way or waiting on skip connections, for kernels of the same pixels."""
-    taken, held = [], []
+    """A block's rows, and the tiles under way or waiting on skip connections, for kernels of the same pixels."""
+    taken = []
 
-    def strip(memory, rows, original=_Memory.strip):
-        result = original(memory, rows)
-        taken.append(result.data_ptr())
-        return result
+    def allocate(like, *shape):
+        taken.append(shape)
+        return mapped_empty(like, *shape)
 
-    def begin(block, original=_BlockInStrips.begin):
-        held.append(block.held.shape[1])
-        original(block)
-
-    monkeypatch.setattr(_Memory, "strip", strip)
-    monkeypatch.setattr(_BlockInStrips, "begin", begin)
+    monkeypatch.setattr("infdiff.models.tiled.mapped_empty", allocate)
     model = denoiser("model.blocks=2", "model.kernel_size=3")
-    most = []
+    found = []
     for height in (32, 128):
         model.base = (height, 16)
         taken.clear()
-        held.clear()
-        model.in_strips(*inputs((height, 16), generator), 4)
-        most.append((max(held), len(set(taken))))
-    assert most[0] == most[1]
-    assert most[0][0] == 3 * 4
-    assert most[0][1] <= 6
+        denoise_tiled(model, *inputs((height, 16), generator), tile_rows=4)
+        found.append([shape[1] for shape in taken])
+    assert found[0] == found[1]
+    buffers, tiles = ([rows for rows in found[0] if (rows > 4) is large] for large in (True, False))
+    assert buffers == [3 * 4] * 4  # of four blocks: a tile and one on either side
+    assert len(tiles) <= 5  # and the first tile, with which the pool begins

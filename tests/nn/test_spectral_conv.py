@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from infdiff.nn.spectral_conv import IMPLEMENTATIONS, DualConv, SpectralConv2d, spectral_conv
+from infdiff.nn.spectral_conv import ALGORITHMS, DualConv, SpectralConv2d, spectral_conv
 
-EVERY = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS)
 SIZES = [(32, 32), (48, 48), (80, 80), (96, 96), (160, 160), (33, 50), (31, 97)]
 
 
@@ -67,47 +67,47 @@ class Series:
 
 @EVERY
 @pytest.mark.parametrize("size", [(12, 12), (9, 14), (8, 8), (7, 5), (2, 6), (1, 1), (1, 9), (6, 1)])
-def test_it_is_the_definition_summed_directly(size, implementation):
+def test_it_is_the_definition_summed_directly(size, algorithm):
     x, weight = random_grid(size), random_weight(4)
-    out = spectral_conv(x, weight, None, implementation)
+    out = spectral_conv(x, weight, None, algorithm)
     torch.testing.assert_close(out, direct(x, weight, size), rtol=0, atol=1e-12)
 
 
 @EVERY
 @pytest.mark.parametrize("size", [(9, 14), (20, 11), (4, 4), (3, 30)])
-def test_the_result_can_be_read_on_another_grid(size, implementation):
+def test_the_result_can_be_read_on_another_grid(size, algorithm):
     x, weight = random_grid((10, 9)), random_weight(4)
-    out = spectral_conv(x, weight, size, implementation)
+    out = spectral_conv(x, weight, size, algorithm)
     torch.testing.assert_close(out, direct(x, weight, size), rtol=0, atol=1e-12)
 
 
 @EVERY
 @pytest.mark.parametrize("size", SIZES)
-def test_a_band_limited_function_gives_the_same_function_at_every_size(size, implementation):
+def test_a_band_limited_function_gives_the_same_function_at_every_size(size, algorithm):
     weight = random_weight(16, dtype=torch.float32) / 30
     series = Series(15, 15, weight)
     x = series.sample(series.before, size).float()
     expected = series.sample(series.after, size)
-    out = spectral_conv(x, weight, None, implementation).double()
+    out = spectral_conv(x, weight, None, algorithm).double()
     torch.testing.assert_close(out / expected.std(), expected / expected.std(), rtol=0, atol=1e-5)
 
 
 @EVERY
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (11, 24), (64, 64)])
-def test_small_grids_use_the_modes_that_they_hold(size, implementation):
+def test_small_grids_use_the_modes_that_they_hold(size, algorithm):
     """A function of frequencies up to 3 is resolved from 7 cells on, however many modes there are weights for."""
     weight = random_weight(16)
     series = Series(3, 3, weight)
-    out = spectral_conv(series.sample(series.before, size), weight, None, implementation)
+    out = spectral_conv(series.sample(series.before, size), weight, None, algorithm)
     torch.testing.assert_close(out, series.sample(series.after, size), rtol=0, atol=1e-11)
 
 
 @EVERY
-def test_the_nyquist_mode_is_left_out(implementation):
+def test_the_nyquist_mode_is_left_out(algorithm):
     alternating = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)
     weight = random_weight(16)
     for x in (alternating[:, None].expand(8, 8), alternating.expand(8, 8)):
-        out = spectral_conv(x.expand(1, 2, 8, 8), weight, None, implementation)
+        out = spectral_conv(x.expand(1, 2, 8, 8), weight, None, algorithm)
         torch.testing.assert_close(out, torch.zeros_like(out), rtol=0, atol=1e-13)
 
 
@@ -128,10 +128,10 @@ def test_the_inverse_transform_is_given_the_spectrum_of_a_real_function(monkeypa
 
 @EVERY
 @pytest.mark.parametrize("size", [(32, 32), (33, 50)])
-def test_shifts_of_the_input_shift_the_output(size, implementation):
+def test_shifts_of_the_input_shift_the_output(size, algorithm):
     x, weight = random_grid(size, dtype=torch.float32), random_weight(8, dtype=torch.float32)
-    out = spectral_conv(x, weight, None, implementation)
-    shifted = spectral_conv(x.roll((5, -3), (2, 3)), weight, None, implementation)
+    out = spectral_conv(x, weight, None, algorithm)
+    shifted = spectral_conv(x.roll((5, -3), (2, 3)), weight, None, algorithm)
     torch.testing.assert_close(shifted, out.roll((5, -3), (2, 3)), rtol=1e-5, atol=1e-5 * out.std().item())
 
 
@@ -140,12 +140,12 @@ def test_shifts_of_the_input_shift_the_output(size, implementation):
     ("size", "out_size"), [((32, 32), None), ((33, 50), None), ((9, 6), None), ((20, 31), (41, 16))]
 )
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_both_implementations_agree_with_gradients(dtype, tolerance, size, out_size, memory_format):
+def test_both_algorithms_agree_with_gradients(dtype, tolerance, size, out_size, memory_format):
     results = []
-    for implementation in IMPLEMENTATIONS:
+    for algorithm in ALGORITHMS:
         x = random_grid(size, dtype=dtype).to(memory_format=memory_format).requires_grad_()
         weight = random_weight(8, dtype=dtype).requires_grad_()
-        out = spectral_conv(x, weight, out_size, implementation)
+        out = spectral_conv(x, weight, out_size, algorithm)
         probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(4), dtype=dtype)
         results.append([out.detach(), *torch.autograd.grad((out * probe).sum(), (x, weight))])
     for one, other in zip(*results, strict=True):
@@ -154,20 +154,20 @@ def test_both_implementations_agree_with_gradients(dtype, tolerance, size, out_s
 
 
 @EVERY
-def test_gradients_are_those_of_the_function(implementation):
+def test_gradients_are_those_of_the_function(algorithm):
     x, weight = random_grid((5, 6)).requires_grad_(), random_weight(3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, w: spectral_conv(x, w, None, implementation), (x, weight))
+    assert torch.autograd.gradcheck(lambda x, w: spectral_conv(x, w, None, algorithm), (x, weight))
 
 
 @EVERY
-def test_autocast_does_not_reach_the_transforms(implementation):
+def test_autocast_does_not_reach_the_transforms(algorithm):
     x, weight = random_grid((16, 16), dtype=torch.float32), random_weight(4, dtype=torch.float32)
-    expected = spectral_conv(x, weight, None, implementation)
+    expected = spectral_conv(x, weight, None, algorithm)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(spectral_conv(x, weight, None, implementation), expected)
-        half = spectral_conv(x.bfloat16(), weight, None, implementation)
+        assert torch.equal(spectral_conv(x, weight, None, algorithm), expected)
+        half = spectral_conv(x.bfloat16(), weight, None, algorithm)
     assert half.dtype == torch.bfloat16
-    wide = spectral_conv(x.bfloat16().float(), weight, None, implementation)
+    wide = spectral_conv(x.bfloat16().float(), weight, None, algorithm)
     assert torch.equal(half, wide.bfloat16()), "rounded once, at the end"
 
 
@@ -188,7 +188,7 @@ def test_auto_gives_the_same_numbers_where_either_is_faster():
 
 def test_bad_arguments_are_refused():
     x, weight = random_grid((8, 8)), random_weight(4)
-    with pytest.raises(ValueError, match="unknown implementation 'fast'"):
+    with pytest.raises(ValueError, match="unknown algorithm 'fast'"):
         spectral_conv(x, weight, None, "fast")
     for bad in (weight[1:], weight[..., :1], weight[:, :, :1], weight[0]):
         with pytest.raises(ValueError, match="want \\(2 M - 1, M, 2, D, 2\\)"):

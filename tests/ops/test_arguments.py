@@ -9,10 +9,11 @@ SIZE = (4, 5)
 IDS = torch.tensor([[1, 3, 7, 19], [0, 2, 4, 6]])
 
 
-def conv(*, features=None, taps=None, ids=IDS, size=SIZE, scale=(1.0, 1.0), **options):
-    features = torch.randn(2, ids.shape[-1], 3) if features is None else features
+def conv(*, features=None, taps=None, backend="auto", **changed):
+    features = torch.randn(2, 4, 3) if features is None else features
     taps = torch.randn(3, 1, 3, 3) if taps is None else taps
-    return ops.sparse_depthwise_conv2d(features, taps, ids, size, scale, **options)
+    points = ops.Points.of(IDS, SIZE, 3)._replace(**changed)
+    return ops.sparse_depthwise_conv2d(features, taps, points, backend)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def conv(*, features=None, taps=None, ids=IDS, size=SIZE, scale=(1.0, 1.0), **op
         ),
         ({"index": torch.zeros(2, 5, 4, dtype=torch.int32)}, r"index \(2, 5, 4\)"),
         ({"index": torch.zeros(8, 9, dtype=torch.int32), "scale": (2.0, 1.0)}, "neighbour table, which knows no scale"),
-        ({"inverse": torch.zeros(2, 5, 1)}, r"inverse \(2, 5, 1\): want \(2, 4, 1\)"),
+        ({"inverse_count": torch.zeros(2, 5, 1)}, r"inverse_count \(2, 5, 1\): want \(2, 4, 1\)"),
         ({"backend": "magic"}, "backend 'magic': choose one of auto, lattice, torchsparse, dense"),
         ({"taps": torch.zeros(3, 1, 3, 3, device="meta")}, "taps is on meta, the features are on cpu"),
     ],
@@ -59,13 +60,13 @@ BAD_ORDER = [
 @pytest.mark.parametrize(
     "operator",
     [
-        lambda ids: conv(ids=ids),
-        lambda ids: ops.sparse_conv2d(torch.randn(2, 4, 3), torch.randn(3, 3, 3, 3), ids, SIZE),
+        lambda ids: ops.Points.of(ids, SIZE, 3),
+        lambda ids: ops.Points.of(ids, SIZE, 3, (2.0, 1.5)),
         lambda ids: ops.lattice_index(ids, SIZE),
         lambda ids: ops.inverse_count(ids, SIZE, 3, (1.0, 1.0)),
         lambda ids: ops.nearest_points(ids, SIZE, (2, 2)),
     ],
-    ids=["depthwise", "regular", "lattice_index", "inverse_count", "nearest_points"],
+    ids=["points", "points at a scale", "lattice_index", "inverse_count", "nearest_points"],
 )
 def test_repeated_unsorted_and_strange_ids(operator, ids, message):
     with pytest.raises(ValueError, match=message):
@@ -74,7 +75,7 @@ def test_repeated_unsorted_and_strange_ids(operator, ids, message):
 
 def test_regular_taps_that_do_not_fit():
     with pytest.raises(ValueError, match="3 channels"):
-        ops.sparse_conv2d(torch.zeros(2, 4, 3), torch.zeros(5, 2, 3, 3), IDS, SIZE)
+        ops.sparse_conv2d(torch.zeros(2, 4, 3), torch.zeros(5, 2, 3, 3), ops.Points.of(IDS, SIZE, 3))
 
 
 def test_interpolation():

@@ -1,12 +1,12 @@
-"""Convolution of whole images at any scale: all forms agree, in PyTorch and in our kernels."""
+"""Convolution of complete images at any scale: all algorithms agree, in PyTorch and in our kernels."""
 
 import pytest
 import torch
 
 from infdiff import ops
 from infdiff.ops.dense_conv2d import (
-    FORMS,
-    choose_form,
+    ALGORITHMS,
+    choose_algorithm,
     dense_conv2d,
     dense_conv2d_kernels,
     dense_taps_gradient,
@@ -30,32 +30,32 @@ def written_out(image, taps, scale):
     return total.unflatten(1, size)
 
 
-def forms_for(scale):
-    return [form for form in FORMS if form != "whole" or all(s.is_integer() for s in scale)]
+def algorithms_for(scale):
+    return [algorithm for algorithm in ALGORITHMS if algorithm != "dilated" or all(s.is_integer() for s in scale)]
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("size", [(12, 14), (1, 1), (3, 40)])
 @pytest.mark.parametrize("k", [3, 5])
-def test_forms_agree(scale, size, k, generator):
+def test_algorithms_agree(scale, size, k, generator):
     image = image_of(size, 4, generator)
     taps = torch.randn(4, 1, k, k, dtype=torch.float64, generator=generator)
     expected = written_out(image, taps, scale)
-    for form in forms_for(scale):
-        torch.testing.assert_close(dense_conv2d(image, taps, scale, form), expected, rtol=1e-10, atol=1e-9)
-        single = dense_conv2d(image.float(), taps.float(), scale, form)
+    for algorithm in algorithms_for(scale):
+        torch.testing.assert_close(dense_conv2d(image, taps, scale, algorithm), expected, rtol=1e-10, atol=1e-9)
+        single = dense_conv2d(image.float(), taps.float(), scale, algorithm)
         assert (single - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("size", [(12, 14), (1, 1), (3, 40)])
-def test_forms_of_our_kernels_agree(scale, size, emulated, generator):
+def test_algorithms_of_our_kernels_agree(scale, size, emulated, generator):
     image = image_of(size, 8, generator)
     taps = torch.randn(8, 1, 5, 5, dtype=torch.float64, generator=generator)
     expected = written_out(image, taps, scale)
-    for form in forms_for(scale):
-        if form != "fourier":
-            actual = dense_conv2d_kernels(image.float(), taps.float(), scale, form)
+    for algorithm in algorithms_for(scale):
+        if algorithm != "fourier":
+            actual = dense_conv2d_kernels(image.float(), taps.float(), scale, algorithm)
             assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
@@ -77,21 +77,21 @@ def test_rows_and_columns_that_are_context(scale, context, generator):
     taps = torch.randn(4, 1, 5, 5, dtype=torch.float64, generator=generator)
     (above, below), (left, right) = context
     expected = written_out(image, taps, scale)[:, above : 22 - below, left : 14 - right]
-    for form in forms_for(scale):
+    for algorithm in algorithms_for(scale):
         torch.testing.assert_close(
-            dense_conv2d(image, taps, scale, form, context), expected, rtol=1e-10, atol=1e-9, msg=f"form {form}"
+            dense_conv2d(image, taps, scale, algorithm, context), expected, rtol=1e-10, atol=1e-9, msg=algorithm
         )
 
 
-def test_the_cheapest_form():
+def test_the_cheapest_algorithm():
     depthwise, regular = torch.zeros(4, 1, 7, 7), torch.zeros(4, 4, 7, 7)
-    assert choose_form(depthwise, (1.0, 1.0)) == choose_form(depthwise, (1.5, 1.5)) == "direct"
-    assert choose_form(depthwise, (4.0, 8.0)) == "whole"
-    assert choose_form(depthwise, (4.0, 8.5)) == choose_form(depthwise, (128.0, 128.0)) == "fourier"
-    assert choose_form(regular, (4.0, 8.5)) == choose_form(depthwise, (4.0, 8.5), compiled=True) == "tents"
-    assert choose_form(depthwise, (64.0, 64.0), compiled=True) == "whole"
+    assert choose_algorithm(depthwise, (1.0, 1.0)) == choose_algorithm(depthwise, (1.5, 1.5)) == "direct"
+    assert choose_algorithm(depthwise, (4.0, 8.0)) == "dilated"
+    assert choose_algorithm(depthwise, (4.0, 8.5)) == choose_algorithm(depthwise, (128.0, 128.0)) == "fourier"
+    assert choose_algorithm(regular, (4.0, 8.5)) == choose_algorithm(depthwise, (4.0, 8.5), compiled=True) == "tents"
+    assert choose_algorithm(depthwise, (64.0, 64.0), compiled=True) == "dilated"
 
 
-def test_the_fourier_form_refuses_regular_taps():
+def test_the_fourier_algorithm_refuses_regular_taps():
     with pytest.raises(ValueError, match="depthwise"):
         dense_conv2d(torch.zeros(1, 4, 4, 2), torch.zeros(2, 2, 3, 3), (1.0, 1.0), "fourier")

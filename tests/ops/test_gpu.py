@@ -23,11 +23,10 @@ def inputs(device="cuda"):
 
 def step(features, taps, ids):
     """Every operator, forward and backward."""
-    index = ops.lattice_index(ids, SIZE)
-    inverse = ops.inverse_count(ids, SIZE, 7, (1.0, 1.0), index)
-    mixed = ops.sparse_depthwise_conv2d(features, taps, ids, SIZE, (1.0, 1.0), index, inverse)
-    image = ops.points_to_grid(mixed, ops.nearest_points(ids, SIZE, GRID, index))
-    out = ops.grid_to_points(image, ids, SIZE, index)
+    points = ops.Points.of(ids, SIZE, 7)
+    mixed = ops.sparse_depthwise_conv2d(features, taps, points)
+    image = ops.points_to_grid(mixed, ops.nearest_points(ids, SIZE, GRID, points.index))
+    out = ops.grid_to_points(image, ids, SIZE, points.index)
     return torch.autograd.grad(out.square().sum(), (features, taps))
 
 
@@ -83,20 +82,22 @@ def test_nothing_waits_for_the_host():
 def test_autocast(dtype):
     features, taps, ids = inputs()
     with torch.autocast("cuda", dtype=dtype):
-        assert ops.sparse_depthwise_conv2d(features, taps, ids, SIZE).dtype == dtype
+        assert ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, SIZE, 7)).dtype == dtype
 
 
 def test_float64_goes_to_the_reference():
     features, taps, ids = inputs()
-    out = ops.sparse_depthwise_conv2d(features.double(), taps.double(), ids, SIZE)
-    expected = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), ids, SIZE)
+    points = ops.Points.of(ids, SIZE, 7, dtype=torch.float64)
+    out = ops.sparse_depthwise_conv2d(features.double(), taps.double(), points)
+    expected = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), points)
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_compiled_by_inductor():
-    arguments = inputs()
+    features, taps, ids = inputs()
+    arguments = features, taps, ops.Points.of(ids, SIZE, 7)
     compiled = torch.compile(ops.sparse_depthwise_conv2d, fullgraph=True)
-    torch.testing.assert_close(compiled(*arguments, SIZE), ops.sparse_depthwise_conv2d(*arguments, SIZE))
+    torch.testing.assert_close(compiled(*arguments), ops.sparse_depthwise_conv2d(*arguments))
 
 
 def test_bad_ids_are_reported_by_the_device():

@@ -12,20 +12,19 @@ SIZE, GRID = (8, 9), (4, 5)
 
 
 def arguments(count, dtype=torch.float32):
-    """ids, index, inverse, neighbours of a few points."""
+    """ids, points and neighbours of a few pixels."""
     ids = all_points(2, SIZE) if count == "all" else draw_points(2, count, SIZE, torch.Generator().manual_seed(0))
-    index = ops.lattice_index(ids, SIZE)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return ids, index, ops.inverse_count(ids, SIZE, 3, (1.0, 1.0), dtype=wide), ops.nearest_points(ids, SIZE, GRID)
+    return ids, ops.Points.of(ids, SIZE, 3, dtype=dtype), ops.nearest_points(ids, SIZE, GRID)
 
 
 def samples(count):
     """(operator, arguments) of every operator that is registered."""
-    ids, index, inverse, near = arguments(count)
+    ids, points, near = arguments(count)
+    index = ops.lattice_index(ids, SIZE)
     features = torch.randn(2, ids.shape[1], 4, requires_grad=True)
     taps = torch.randn(4, 1, 3, 3, requires_grad=True)
     rows, numbers = torch.randn(2, 20, 4, requires_grad=True), near[:4]
-    conv = (ids, index, inverse, [*SIZE], [1.0, 1.0], "auto")
+    conv = (*points, "auto")
     grad = torch.randn(2, ids.shape[1], 4)
     sizes = ([*SIZE], [*GRID])
     return {
@@ -67,18 +66,17 @@ def test_opcheck(name, count):
 
 
 def through_everything(features, taps, regular, ids):
-    index = ops.lattice_index(ids, SIZE)
-    inverse = ops.inverse_count(ids, SIZE, 3, (2.0, 1.5), index)
-    mixed = ops.sparse_depthwise_conv2d(features, taps, ids, SIZE, (2.0, 1.5), index, inverse)
-    mixed = ops.sparse_conv2d(mixed, regular, ids, SIZE)
-    near = ops.nearest_points(ids, SIZE, GRID, index)
+    points = ops.Points.of(ids, SIZE, 3, (2.0, 1.5))
+    mixed = ops.sparse_depthwise_conv2d(features, taps, points)
+    mixed = ops.sparse_conv2d(mixed, regular, ops.Points.of(ids, SIZE, 3))
+    near = ops.nearest_points(ids, SIZE, GRID, points.index)
     image = ops.points_to_grid(mixed, near)
     kernel = ops.resize_kernel(taps, (1.5, 2.0)).sum()
-    return ops.grid_to_points(image, ids, SIZE, index) * kernel
+    return ops.grid_to_points(image, ids, SIZE, points.index) * kernel
 
 
 @pytest.mark.parametrize("count", [20, "all"])
-def test_compiled_whole_without_a_break(count):
+def test_compiled_in_one_graph(count):
     ids, *_ = arguments(count)
     inputs = [torch.randn(shape, requires_grad=True) for shape in ((2, ids.shape[1], 4), (4, 1, 3, 3), (4, 4, 3, 3))]
     eager = through_everything(*inputs, ids)
@@ -95,8 +93,9 @@ def test_compiled_whole_without_a_break(count):
 def test_half_types_are_rounded_once(dtype, rounding, backend, scale):
     ids = all_points(1, (16, 16))
     features, taps = torch.rand(1, 256, 4).to(dtype), torch.rand(4, 1, 7, 7).to(dtype)
-    out = ops.sparse_depthwise_conv2d(features, taps, ids, (16, 16), scale, backend=backend)
-    exact = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), ids, (16, 16), scale)
+    points = ops.Points.of(ids, (16, 16), 7, scale)
+    out = ops.sparse_depthwise_conv2d(features, taps, points, backend)
+    exact = ops.sparse_depthwise_conv2d_ref(features.double(), taps.double(), points)
     # All terms are positive, so sums lose nothing: the result is as exact as its type, but for the product with the
     # normaliser and taps that are resized.
     assert ((out - exact) / exact).abs().max() < 2 * rounding
@@ -104,21 +103,21 @@ def test_half_types_are_rounded_once(dtype, rounding, backend, scale):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
-    ids, _, _, near = arguments(20)
+    ids, points, near = arguments(20)
     features, taps = torch.randn(2, 20, 4, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
     grid = torch.randn(2, 4, *GRID)
     with torch.autocast("cpu", dtype=dtype):
         outputs = [
-            ops.sparse_depthwise_conv2d(features, taps, ids, SIZE),
-            ops.sparse_conv2d(features, torch.randn(5, 4, 3, 3), ids, SIZE),
+            ops.sparse_depthwise_conv2d(features, taps, points),
+            ops.sparse_conv2d(features, torch.randn(5, 4, 3, 3), points),
             ops.points_to_grid(features, near),
             ops.grid_to_points(grid, ids, SIZE),
         ]
         assert ops.resize_kernel(taps, (2.0, 2.0)).dtype == torch.float32
-        assert ops.sparse_depthwise_conv2d(features.double(), taps.double(), ids, SIZE).dtype == torch.float64
+        assert ops.sparse_depthwise_conv2d(features.double(), taps.double(), points).dtype == torch.float64
     assert [out.dtype for out in outputs] == [dtype] * 4
     # Sums are in float32: rounding the inputs and the result is all that autocast changes.
-    reference = ops.sparse_depthwise_conv2d_ref(features.to(dtype).double(), taps.to(dtype).double(), ids, SIZE)
+    reference = ops.sparse_depthwise_conv2d_ref(features.to(dtype).double(), taps.to(dtype).double(), points)
     error = (outputs[0].double() - reference).abs().max() / reference.abs().max()
     assert error < {torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
     grads = torch.autograd.grad(outputs[0].float().sum(), (features, taps))

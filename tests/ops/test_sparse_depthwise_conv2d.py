@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from infdiff import ops
 from infdiff.coordinates import pixel_coordinates
 from infdiff.points import all_points, draw_points, gather
+from tests.ops.places import places
 
 
-def conv(features, taps, *arguments, **options):
+def conv(features, taps, ids, size, scale=(1.0, 1.0), backend="auto"):
     """Depthwise or regular, as the taps say."""
     function = ops.sparse_depthwise_conv2d if taps.shape[1] == 1 else ops.sparse_conv2d
-    return function(features, taps, *arguments, **options)
+    return function(features, taps, ops.Points.of(ids, size, taps.shape[-1], scale, features.dtype), backend)
 
 
-def conv_ref(features, taps, *arguments):
+def conv_ref(features, taps, ids, size, scale=(1.0, 1.0)):
     function = ops.sparse_depthwise_conv2d_ref if taps.shape[1] == 1 else ops.sparse_conv2d_ref
-    return function(features, taps, *arguments)
+    return function(features, taps, places(ids, size, scale))
 
 
 SCALES = [(1.0, 1.0), (2.0, 2.0), (1.5, 3.0), (0.5, 0.75), (5.0, 5.0), (5.3, 2.0), (16.0, 3.0)]
@@ -160,30 +161,3 @@ def test_a_lonely_point_keeps_its_own_value(generator):
     for backend in ("lattice", "dense"):
         out = conv(torch.full((1, 1, 1), 2.0), taps, torch.tensor([[7]]), (5, 5), (1.0, 1.0), backend=backend)
         torch.testing.assert_close(out.flatten(), 49 * 2 * taps[0, 0, 3, 3].view(1))
-
-
-@pytest.mark.parametrize("scale", [1.0, 2.0, 3.7, 0.5])
-def test_resized_kernels_interpolate_the_taps(scale, generator):
-    taps = torch.randn(5, 5, dtype=torch.float64, generator=generator)
-    resized = ops.resize_kernel(taps, (scale, scale))
-    reach = resized.shape[0] // 2
-    for n in range(-reach, reach + 1):
-        for m in range(-reach, reach + 1):
-            value = sum(
-                taps[i, j].item() * tent_kernel(n / scale - (i - 2)) * tent_kernel(m / scale - (j - 2))
-                for i in range(5)
-                for j in range(5)
-            )
-            assert resized[n + reach, m + reach].item() == pytest.approx(value, abs=1e-12)
-    # Nothing is cut off: the next offset lies outside the kernel.
-    assert (reach + 1) / scale >= 3
-
-
-@pytest.mark.parametrize(
-    ("shape", "taps", "message"),
-    [((1, 4, 3), (3, 1, 4, 4), "odd"), ((1, 4, 3), (2, 1, 3, 3), "3 channels"), ((1, 5, 3), (3, 1, 3, 3), "features")],
-)
-def test_arguments_that_do_not_fit_are_named(shape, taps, message):
-    ids = torch.arange(4).view(1, 4)
-    with pytest.raises(ValueError, match=message):
-        conv(torch.zeros(shape), torch.zeros(taps), ids, (2, 2), (1.0, 1.0))

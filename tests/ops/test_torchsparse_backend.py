@@ -35,7 +35,7 @@ def ids(device):
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_table_lists_the_neighbours_of_the_lattice(k, device, ids):
-    table = torchsparse_backend.neighbour_table(torchsparse_backend.Points.of(ids, SIZE), k)
+    table = ops.neighbour_table(ops.Voxels.of(ids, SIZE), k)
     assert table.dtype == torch.int32
     positions = [[divmod(i, SIZE[1]) for i in row] for row in ids.tolist()]
     number = {(b, *place): b * 50 + n for b, row in enumerate(positions) for n, place in enumerate(row)}
@@ -47,15 +47,15 @@ def test_the_table_lists_the_neighbours_of_the_lattice(k, device, ids):
 
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_depthwise_on_its_table_is_depthwise_on_the_lattice(k, device, ids):
-    points = torchsparse_backend.Points.of(ids, SIZE)
-    table = torchsparse_backend.neighbour_table(points, k)
+    points = ops.Points.of(ids, SIZE, k)
+    table = ops.neighbour_table(ops.Voxels.of(ids, SIZE), k)
     generator = torch.Generator().manual_seed(1)
     features, grad = (torch.randn(2, 50, 8, generator=generator).to(device) for _ in range(2))
     taps = torch.randn(8, 1, k, k, generator=generator).to(device)
     results = []
-    for index, backend in ((table, "torchsparse"), (None, "lattice")):
+    for index, backend in ((table, "torchsparse"), (points.index, "lattice")):
         inputs = [features.clone().requires_grad_(), taps.clone().requires_grad_()]
-        out = ops.sparse_depthwise_conv2d(*inputs, ids, SIZE, index=index, backend=backend)
+        out = ops.sparse_depthwise_conv2d(*inputs, points._replace(index=index), backend)
         results.append((out, *torch.autograd.grad(out, inputs, grad)))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -66,8 +66,9 @@ def test_its_own_convolution_is_the_regular_one(k, device, ids):
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(2, 50, 4, generator=generator).to(device).requires_grad_()
     taps = torch.randn(6, 4, k, k, generator=generator).to(device).requires_grad_()
-    out = ops.sparse_conv2d(features, taps, ids, SIZE, backend="torchsparse")
-    expected = ops.sparse_conv2d_ref(features, taps, ids, SIZE)
+    points = ops.Points.of(ids, SIZE, k)
+    out = ops.sparse_conv2d(features, taps, points, "torchsparse")
+    expected = ops.sparse_conv2d_ref(features, taps, points)
     torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
     got, want = (torch.autograd.grad(o.square().sum(), (features, taps)) for o in (out, expected))
     for a, b in zip(got, want, strict=True):
@@ -92,4 +93,4 @@ def test_blocks_take_it_and_give_the_same(depthwise, base, device, ids, generato
 def test_where_it_is_missing_it_says_so():
     assert "TorchSparse is not installed" in torchsparse_backend.why_missing()
     with pytest.raises(RuntimeError, match="pip install 'infdiff\\[torchsparse\\]'"):
-        torchsparse_backend.Points.of(torch.arange(4).view(1, 4), (2, 2))
+        ops.Voxels.of(torch.arange(4).view(1, 4), (2, 2))

@@ -306,3 +306,16 @@ def test_pictures_are_made_from_the_averaged_weights(tmp_path):
     assert [s for s, _ in seen] == [5, 10, 12]
     assert seen[0][1]["net"] is trainer.ema.modules["net"]
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_weights_are_read_under_their_earlier_names(tmp_path):
+    weight = torch.arange(3.0)
+    names = ("conditioning.code.weight", "adam.denoiser.conditioning.code.bias", "decode.code.weight")
+    checkpoint.save_checkpoint(tmp_path, 1, {"net": {name: weight.clone() for name in names}}, {})
+    found = checkpoint.load_tensors(tmp_path, 1, "net")
+    assert set(found) == {
+        "conditioning.latent.weight",
+        "adam.denoiser.conditioning.latent.bias",
+        "decode.code.weight",
+    }
+    assert all(torch.equal(tensor, weight) for tensor in found.values())

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from infdiff import ops
+from infdiff.ops.dense_conv2d import window_of
+from infdiff.ops.gpu import kernels
 from infdiff.points import all_points, draw_points
+from tests.ops.places import places
 
 CHANNELS = [1, 3, 8, 64, 65]
 KERNELS = [1, 3, 7, 13, 29]
@@ -70,8 +73,8 @@ def test_depthwise_convolution(dtype, channels, k, count, device):
     ids = some_points(count, size)
     inputs = [random(2, ids.shape[1], channels, dtype=dtype), random(channels, 1, k, k, dtype=dtype, seed=2)]
     compare(
-        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size),
-        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size),
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ops.Points.of(ids.to(device), size, k)),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, places(ids, size)),
         inputs,
         dtype,
         device,
@@ -87,8 +90,8 @@ def test_depthwise_convolution_on_images_of_odd_shape(size, count, channels, dev
         random(channels, 1, 7, 7, dtype=torch.float32, seed=2),
     ]
     compare(
-        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size),
-        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size),
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ops.Points.of(ids.to(device), size, 7)),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, places(ids, size)),
         inputs,
         torch.float32,
         device,
@@ -103,8 +106,8 @@ def test_depthwise_convolution_at_any_scale(scale, count, dtype, device):
     ids = some_points(count, size)
     inputs = [random(2, ids.shape[1], 8, dtype=dtype), random(8, 1, 5, 5, dtype=dtype, seed=2)]
     compare(
-        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size, scale),
-        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size, scale),
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ops.Points.of(ids.to(device), size, 5, scale)),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, places(ids, size, scale)),
         inputs,
         dtype,
         device,
@@ -112,13 +115,14 @@ def test_depthwise_convolution_at_any_scale(scale, count, dtype, device):
 
 
 @pytest.mark.parametrize("count", [60, "all"])
-def test_a_kernel_wider_than_the_limit_goes_to_whole_images(count, device):
-    size, scale = (16, 16), (20.0, 20.0)
+def test_a_kernel_wider_than_the_limit_goes_to_complete_images(count, device):
+    size, scale = (16, 16), (17.0, 17.0)
     ids = some_points(count, size)
-    inputs = [random(2, ids.shape[1], 8, dtype=torch.float32), random(8, 1, 7, 7, dtype=torch.float32, seed=2)]
+    inputs = [random(2, ids.shape[1], 8, dtype=torch.float32), random(8, 1, 3, 3, dtype=torch.float32, seed=2)]
+    assert max(window_of(3, scale)) > kernels.MAX_WINDOW
     compare(
-        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ids.to(device), size, scale),
-        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, ids, size, scale),
+        lambda f, t: ops.sparse_depthwise_conv2d(f, t, ops.Points.of(ids.to(device), size, 3, scale)),
+        lambda f, t: ops.sparse_depthwise_conv2d_ref(f, t, places(ids, size, scale)),
         inputs,
         torch.float32,
         device,
@@ -215,7 +219,7 @@ def test_images_that_share_their_points(device):
     )
     one, many = (
         (
-            ops.sparse_depthwise_conv2d(features, taps, points, size),
+            ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(points, size, 7)),
             ops.points_to_grid(features, ops.nearest_points(points, size, grid)),
             ops.lattice_index(points, size),
         )
@@ -228,13 +232,13 @@ def test_images_that_share_their_points(device):
 def test_features_that_are_not_contiguous_or_aligned(device):
     size = (9, 14)
     ids = some_points(40, size).to(device)
+    points = ops.Points.of(ids, size, 7)
     wide = random(2, 40, 24, dtype=torch.float32).to(device)
     taps = random(8, 1, 7, 7, dtype=torch.float32).to(device)
     for features in (wide[:, :, 8:16], wide[:, :, ::3], wide.flatten()[1 : 1 + 2 * 40 * 8].view(2, 40, 8)):
-        expected = ops.sparse_depthwise_conv2d_ref(features.contiguous(), taps, ids, size)
-        torch.testing.assert_close(
-            ops.sparse_depthwise_conv2d(features, taps, ids, size), expected, rtol=1e-5, atol=1e-4
-        )
+        expected = ops.sparse_depthwise_conv2d_ref(features.contiguous(), taps, points)
+        actual = ops.sparse_depthwise_conv2d(features, taps, points)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_outputs_follow_the_points_shift(device):
@@ -247,7 +251,7 @@ def test_outputs_follow_the_points_shift(device):
     )
     here = ((row + 3) * 20 + column + 3).to(device)
     there = ((row + 4) * 20 + column + 5).to(device)
-    a, b = (ops.sparse_depthwise_conv2d(features, taps, points, (16, 20)) for points in (here, there))
+    a, b = (ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(points, (16, 20), 3)) for points in (here, there))
     assert torch.equal(a, b)
 
 
@@ -259,7 +263,7 @@ def test_five_runs_give_the_same_bits(dtype, device):
     def run():
         features = random(2, 300, 64, dtype=dtype).to(device).requires_grad_()
         taps = random(64, 1, 7, 7, dtype=dtype, seed=3).to(device).requires_grad_()
-        mixed = ops.sparse_depthwise_conv2d(features, taps, ids, size)
+        mixed = ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7))
         image = ops.points_to_grid(mixed, ops.nearest_points(ids, size, grid))
         out = ops.grid_to_points(image, ids, size)
         return out, *torch.autograd.grad(out.float().square().sum(), (features, taps))
@@ -276,7 +280,7 @@ def test_every_kernel_was_run(emulated):
     for count, scale in ((40, (1.0, 1.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0))):
         ids = some_points(count, size)
         features = random(2, ids.shape[1], 8, dtype=torch.float32).requires_grad_()
-        mixed = ops.sparse_depthwise_conv2d(features, taps, ids, size, scale)
+        mixed = ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7, scale))
         image = ops.points_to_grid(mixed, ops.nearest_points(ids, size, grid))
         ops.grid_to_points(image, ids, size).sum().backward()
     sources = (
@@ -289,8 +293,7 @@ def test_every_kernel_was_run(emulated):
 def test_float64_goes_to_the_reference(emulated):
     ids = some_points(40, (9, 14))
     taps = random(8, 1, 3, 3, dtype=torch.float64)
-    inverse = ops.inverse_count_ref(ids, (9, 14), 3, (1.0, 1.0), dtype=torch.float64)
     features = random(2, 40, 8, dtype=torch.float64)
-    out = ops.sparse_depthwise_conv2d(features, taps, ids, (9, 14), inverse=inverse)
+    out = ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, (9, 14), 3, dtype=torch.float64))
     assert out.dtype == torch.float64
     assert "sparse_conv" not in emulated.launched

@@ -5,7 +5,6 @@ import torch
 
 from infdiff import ops
 from infdiff.ops.gpu import launch
-from infdiff.ops.routing import choose_route
 from infdiff.points import draw_points
 
 
@@ -36,29 +35,12 @@ def test_arguments_are_passed_as_the_kernel_declares_them():
         launch.c_values(("int",), (1, 2))
 
 
-def test_routes_follow_device_density_and_wish(emulated, monkeypatch):
-    size = (64, 64)
-
-    def route(count, *, scale=(1.0, 1.0), backend="auto", dtype=torch.float32):
-        return choose_route(torch.zeros(1, count, 4, dtype=dtype), size, 7, scale, backend).name
-
-    assert route(1024) == "kernels"
-    assert route(4096) == "dense kernels"
-    assert route(1024, backend="dense") == "dense kernels"
-    assert route(1024, scale=(20.0, 20.0)) == "dense kernels"
-    assert route(1024, dtype=torch.float64) == "dense"
-    monkeypatch.setattr(launch, "serves_points", lambda ids: False)
-    assert route(1024) == route(4096) == "dense"
-    assert route(16) == "lattice"
-    assert route(1024, backend="lattice") == "lattice"
-
-
 def test_closed_and_open_doors_give_the_same(emulated, monkeypatch):
     size = (16, 20)
     ids = draw_points(2, 80, size, torch.Generator().manual_seed(0))
     features, taps = torch.randn(2, 80, 8), torch.randn(8, 1, 7, 7)
-    with_kernels = ops.sparse_depthwise_conv2d(features, taps, ids, size)
+    points = ops.Points.of(ids, size, 7)
+    with_kernels = ops.sparse_depthwise_conv2d(features, taps, points)
     monkeypatch.setattr(launch, "serves_points", lambda ids: False)
-    torch.testing.assert_close(
-        ops.sparse_depthwise_conv2d(features, taps, ids, size), with_kernels, rtol=1e-4, atol=1e-4
-    )
+    without = ops.sparse_depthwise_conv2d(features, taps, points)
+    torch.testing.assert_close(without, with_kernels, rtol=1e-4, atol=1e-4)

@@ -1,9 +1,8 @@
-"""Small parts with laws of their own."""
+"""Standardised latents: mean 0 and variance 1, and what they protect the encoder from."""
 
 import pytest
 import torch
 
-from infdiff.nn.embedding import PointLift, sinusoidal_embedding
 from infdiff.nn.standardize import Standardize
 
 
@@ -16,13 +15,13 @@ def test_standardize_gives_mean_zero_and_variance_one_and_remembers(generator):
     torch.testing.assert_close(out.var(dim=0), torch.ones(3), rtol=0, atol=0.02)
     layer.eval()
     one = layer(data[7, :1])
-    assert torch.equal(layer(data[7])[:1], one), "afterwards an image's code is its own"
+    assert torch.equal(layer(data[7])[:1], one), "afterwards an image's latent does not depend on the batch"
     everything = layer(data.flatten(0, 1))
     assert everything.mean(dim=0).abs().max() < 0.3
     torch.testing.assert_close(everything.std(dim=0), torch.ones(3), rtol=0, atol=0.15)
 
 
-def test_a_common_push_on_all_codes_has_no_gradient(generator):
+def test_a_common_push_on_all_latents_has_no_gradient(generator):
     """What drove encoders to a constant before the denoiser had learnt to read them."""
     x = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     Standardize(4).double()(x).sum().backward()
@@ -40,20 +39,3 @@ def test_a_bad_batch_leaves_the_estimates_alone(generator, value):
     layer(torch.zeros(1, 2))
     for name, buffer in layer.named_buffers():
         assert torch.equal(buffer, before[name])
-
-
-def test_a_lift_depends_on_value_and_place(generator):
-    # In float64: a product of matrices rounds its rows by their place in it.
-    lift = PointLift(3, 8).double()
-    x, place = torch.randn(2, 5, 3, generator=generator).double(), torch.rand(1, 5, 2, generator=generator).double()
-    out = lift(x, place)
-    assert out.shape == (2, 5, 8)
-    assert not torch.allclose(lift(x, place.flip(1)), out)
-    torch.testing.assert_close(lift(x, place.expand(2, -1, -1)), out)
-    order = torch.tensor([3, 1, 4, 0, 2])
-    assert torch.allclose(lift(x[:, order], place[:, order]), out[:, order])
-
-
-def test_times_have_different_embeddings():
-    embedding = sinusoidal_embedding(torch.arange(1, 1001), 128)
-    assert torch.cdist(embedding, embedding).fill_diagonal_(9).min() > 0.1
