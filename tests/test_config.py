@@ -8,8 +8,8 @@ import torch
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config, config_warnings
+from infdiff.methods.method import build_modules
 from infdiff.methods.sizes import point_count, resolutions
-from infdiff.runs.data import build_modules
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_GRID
 

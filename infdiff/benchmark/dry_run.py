@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from infdiff.benchmark.flops import flop_counter
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import batch_sizes
-from infdiff.runs.data import Data, build_modules
+from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
 _STEPS = 2

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,13 +16,12 @@ from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, time_steps
 from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
 from infdiff.coordinates import Size, format_size
-from infdiff.data.batches import ImageSet
 from infdiff.errors import UserError
 from infdiff.memory import PeakMemory
 from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import batch_sizes, training_size
-from infdiff.runs.data import Data, build_modules
+from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
 # Images to draw batches from: reading them is part of a step, what they show is not.
@@ -166,7 +164,7 @@ def training_cost(config: Config, setting: Setting, device: torch.device, repeat
     """Of whole training steps: loading a batch, forward, backward, clipping, optimiser, average."""
     config = at_setting(config, setting)
     memory = PeakMemory(device)
-    images = cast(ImageSet, _Noise(training_size(config), config.seed))
+    images = _Noise(training_size(config), config.seed)
     trainer = build_trainer(config, Data(images, images), Path(), device)
     batches = trainer.batches(0)
 
@@ -245,6 +243,9 @@ class _Noise:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self.images[place]
 
     def at(self, size: Size) -> _Noise:
         """These images are of the one size there is."""

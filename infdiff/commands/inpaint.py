@@ -19,7 +19,8 @@ from infdiff.cli import Parser, choose_device, positive
 from infdiff.images.read import read_mask, read_picture
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.methods.checks import check_guidance
-from infdiff.runs.trained import Run, newest_run
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -48,7 +49,7 @@ def run(arguments: Namespace) -> None:
     """Fill the masked part of one image."""
     picture = read_picture("--input", arguments.input)
     hidden = read_mask(arguments.mask, (picture.shape[2], picture.shape[3]))
-    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     check_guidance(trained.config, steps, arguments.weight, arguments.variety)
     if hidden.all():

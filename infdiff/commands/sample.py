@@ -24,7 +24,8 @@ from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import UPSCALES, default_batch, sampling_options, tile_rows
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sizes import training_size
-from infdiff.runs.trained import Run, newest_run
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -59,7 +60,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
-    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "churn", "truncation", "upscale")}
     options = sampling_options(trained.config, size=size, deblur=arguments.deblur, **given)
@@ -70,7 +71,7 @@ def run(arguments: Namespace) -> None:
     count = positive("--n", arguments.n)
     batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
     options |= {"size": size, "seed": arguments.seed, "deblur": arguments.deblur}
-    folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-seed{arguments.seed}"
+    folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
     latents = trained.describe_latents()
     record = options | {"size": list(size), "count": count, "batch": batch, "latents": latents}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
@@ -87,14 +88,14 @@ def run(arguments: Namespace) -> None:
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
 
 
-def interpolate(trained: Run, arguments: Namespace, size: Size, options: dict[str, int]) -> None:
+def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options: dict[str, int]) -> None:
     """Morph one image into another with deterministic DDIM; the other sampling options do not apply."""
     trained.require_encoder()
     frames = positive("--frames", arguments.frames)
     pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
         out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
-    folder = arguments.out or trained.folder / "samples" / f"{format_size(size)}-interpolated"
+    folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
     record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}
     print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")

@@ -24,7 +24,8 @@ from infdiff.images.write import save_with_record
 from infdiff.methods.checks import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
-from infdiff.runs.trained import Run, newest_run
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -50,7 +51,7 @@ def make_parser(prog: str | None) -> Parser:
 def run(arguments: Namespace) -> None:
     """Enlarge one image and report how well the result, downsampled again, agrees with it."""
     small = read_picture("--input", arguments.input)
-    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
     trained.require_encoder()
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     size = check_enlarging(trained.config, small_size(small), arguments.res, steps, arguments.weight)

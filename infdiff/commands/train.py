@@ -22,7 +22,7 @@ from infdiff.config import load_config
 from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.sizes import describe_points
 from infdiff.runs.data import build_data
-from infdiff.runs.trained import RUNS, open_for_training
+from infdiff.runs.folder import RUNS, RunFolder
 from infdiff.runs.training import build_trainer
 
 
@@ -67,7 +67,7 @@ def run(arguments: Namespace) -> None:
         dry_run(config, data, device, print)
         return
     folder = arguments.out or RUNS / config.name
-    open_for_training(folder, config)
+    RunFolder.open_for_training(folder, config)
     trainer = build_trainer(config, data, folder, device)
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
     images = f"{len(data.train)} images, {describe_points(config)}"

@@ -18,7 +18,8 @@ from infdiff.cli import Parser, choose_device
 from infdiff.config import load_config
 from infdiff.methods.checks import check_latent
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
-from infdiff.runs.trained import Run, newest_run
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -38,9 +39,9 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Encode the data of a run and train a latent model on the latents."""
-    trained = Run.load(arguments.run or newest_run(), choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
-    given = load_config(trained.folder / "config.yaml", [*steps, *arguments.overrides])
+    given = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
     config = replace(trained.config, latent=given.latent)
     check_latent(config, arguments.overrides)
     folder = open_latent_folder(trained, config)
@@ -51,4 +52,4 @@ def run(arguments: Namespace) -> None:
     counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
     print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
     trainer.run()
-    print(f"{folder}: {trainer.step} steps done, losses in {folder / 'loss.png'}")
+    print(f"{folder}: {trainer.step} steps done, losses in {folder.path / 'loss.png'}")

@@ -12,104 +12,40 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from infdiff.coordinates import Size
-from infdiff.data.store import ImageStore, to_tensor
-from infdiff.errors import UserError
-from infdiff.images.transforms import crop_to_aspect, resize
 from infdiff.seeding import generator_for
-
-CACHES = ("none", "ram", "device")
-
-
-class ImageSet(Dataset[Tensor]):
-    """Some images of a store, at one size, optionally all held as uint8 in memory.
-
-    Images of another size are cropped centrally to the aspect ratio and resized, antialiased.
-    """
-
-    def __init__(
-        self,
-        store: ImageStore,
-        indices: list[int],
-        size: Size,
-        *,
-        cache: str = "none",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if cache not in CACHES:
-            raise UserError(f"data.cache: {cache}: choose one of {', '.join(CACHES)}")
-        self.store, self.indices, self.size, self.cache, self.device = store, indices, size, cache, device
-        self.images: Tensor | None = None
-        if cache != "none":
-            images = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
-            for place in range(len(indices)):
-                images[place] = self._read(place)
-            self.images = images.to(device) if cache == "device" else images
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Tensor:
-        return self._read(place) if self.images is None else self.images[place]
-
-    def take(self, places: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 images at `places` (B,)."""
-        if self.images is None:
-            return torch.stack([self._read(int(p)) for p in places])
-        return self.images[places.to(self.images.device)]
-
-    def at(self, size: Size) -> ImageSet:
-        """The same images at another size, made from the stored ones."""
-        if size == self.size:
-            return self
-        return ImageSet(self.store, self.indices, size, cache=self.cache, device=self.device)
-
-    def _read(self, place: int) -> Tensor:
-        image = self.store.read(self.indices[place])
-        return to_tensor(resize(crop_to_aspect(image, self.size), self.size))
-
-
-def first_batches(images: Examples, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
-    """(B, 3, H, W) uint8 batches of the first `limit` images, in order, on `device`."""
-    for places in torch.arange(min(limit, len(images))).split(batch_size):
-        yield images.take(places).to(device)
-
-
-def split(store: ImageStore, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of training and held-out images. Crops of one photograph stay together.
-
-    Raises UserError when either part would be empty.
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"data.validation_fraction: {fraction}: want a part of the data, above 0 and below 1")
-    crops = store.header.crops
-    groups = -(-len(store) // crops)
-    if groups < 2:
-        raise UserError(f"{store.path} holds {groups} image: training needs at least 2, one of them held out")
-    held_out = set(
-        torch.randperm(groups, generator=generator_for("cpu", seed, "split"))[
-            : max(1, round(groups * fraction))
-        ].tolist()
-    )
-    train = [i for i in range(len(store)) if i // crops not in held_out]
-    return train, [i for i in range(len(store)) if i // crops in held_out]
-
-
-def order(count: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of `count` images for an epoch."""
-    return torch.randperm(count, generator=generator_for("cpu", seed, "order", epoch))
 
 
 class Examples(Protocol):
-    """Training examples: an ImageSet, or anything held in memory that can be indexed."""
+    """Training examples: an ImageSet, or anything that can be indexed."""
 
     @property
-    def images(self) -> Tensor | None: ...
+    def images(self) -> Tensor | None:
+        """All of them if they are held in memory, else None: then worker processes read them."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, place: int) -> Tensor: ...
 
-    def take(self, places: Tensor) -> Tensor: ...
+    def take(self, places: Tensor) -> Tensor:
+        """Return the examples at `places` (B,)."""
+
+
+class ResizableExamples(Examples, Protocol):
+    """Images that can be had at any size."""
+
+    def at(self, size: Size) -> Examples:
+        """Return the same images at a size (H, W)."""
+
+
+def first_batches(images: Examples, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield (B, 3, H, W) uint8 batches of the first `limit` images, in order, on `device`."""
+    for places in torch.arange(min(limit, len(images))).split(batch_size):
+        yield images.take(places).to(device)
+
+
+def order(count: int, seed: int, epoch: int) -> Tensor:
+    """The permutation of `count` images for an epoch."""
+    return torch.randperm(count, generator=generator_for("cpu", seed, "order", epoch))
 
 
 def batches(

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from infdiff.data.batches import ImageSet
+from infdiff.data.batches import Examples
 from infdiff.errors import UserError
 
 FILE = "latents.safetensors"
@@ -38,6 +38,14 @@ class Latents:
         """With the statistics of `train`."""
         std = train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
         return cls(train, validation, train.mean(dim=0), std)
+
+    def statistics(self) -> Latents:
+        """Return mean and standard deviation alone, without a latent of any image."""
+        return Latents(self.train[:0], self.validation[:0], self.mean, self.std)
+
+    def save(self, folder: Path, *, encoder: str) -> None:
+        """Write them where `load_latents` finds them. encoder: the fingerprint of the encoder that made them."""
+        _save(vars(self), folder / FILE, {"encoder": encoder})
 
     def normalize(self, z: Tensor) -> Tensor:
         """To mean 0 and variance 1 in each dimension."""
@@ -70,7 +78,7 @@ def load_latents(folder: Path, encoder: str) -> Latents | None:
 
 def encode_data(
     encode: Encode,
-    sets: Mapping[str, ImageSet],
+    sets: Mapping[str, Examples],
     folder: Path,
     *,
     encoder: str,
@@ -102,7 +110,7 @@ def encode_data(
             used.append(path)
             on_images(len(places))
         whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
-        _save(vars(whole), folder / FILE, {"encoder": encoder})
+        whole.save(folder, encoder=encoder)
         for path in used:
             path.unlink()
     except (OSError, SafetensorError) as error:
@@ -110,7 +118,7 @@ def encode_data(
     return whole
 
 
-def image_count(sets: Mapping[str, ImageSet], flip: bool) -> int:
+def image_count(sets: Mapping[str, Examples], flip: bool) -> int:
     """How many images `encode_data` encodes."""
     return sum(len(places) for _, _, places in _parts(sets, flip))
 
@@ -136,7 +144,7 @@ def latent_batches(latents: Tensor, batch_size: int, device: torch.device) -> It
     return (batch.to(device) for batch in latents.split(batch_size))
 
 
-def _parts(sets: Mapping[str, ImageSet], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:
+def _parts(sets: Mapping[str, Examples], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:
     for name in ("train", "validation"):
         for flipped in (False, True) if flip and name == "train" else (False,):
             for places in torch.arange(len(sets[name])).split(_PART):

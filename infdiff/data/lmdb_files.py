@@ -1,4 +1,4 @@
-"""LMDB environments for reading: one a file and process, opened at first use, never carried across a fork."""
+"""Reading LMDB files: one environment a file and process, opened at first use, never carried across a fork."""
 
 from __future__ import annotations
 
@@ -10,18 +10,30 @@ import lmdb
 _open: dict[tuple[int, int], lmdb.Environment] = {}
 
 
-def read_transaction(path: str | Path) -> lmdb.Transaction:
-    """A read-only transaction on an LMDB file, or on a folder that holds one (LSUN).
+def read_value(path: str | Path, key: bytes) -> bytes | None:
+    """Return the value of a key in an LMDB file, or in a folder that holds one (LSUN); None if there is no such key.
 
     Takes no lock, so a read-only medium will do. Raises lmdb.Error when the file is no LMDB.
     """
+    with _environment(path).begin() as transaction:
+        value = transaction.get(key)
+    return None if value is None else bytes(value)
+
+
+def read_keys(path: str | Path) -> list[bytes]:
+    """Return all keys in their order. Raises lmdb.Error when the file is no LMDB."""
+    with _environment(path).begin() as transaction:
+        return [bytes(key) for key in transaction.cursor().iternext(values=False)]
+
+
+def _environment(path: str | Path) -> lmdb.Environment:
     status = os.stat(path)
     # LMDB refuses to open a file twice in a process; a file that replaced another is another file.
     key = status.st_dev, status.st_ino
     if key not in _open:
         subdir = Path(path).is_dir()
         _open[key] = lmdb.open(str(path), subdir=subdir, readonly=True, lock=False, readahead=False)
-    return _open[key].begin()
+    return _open[key]
 
 
 def _close_all() -> None:

@@ -1,72 +1,127 @@
-"""Where images come from: a folder, a zip, or an LMDB of encoded images (LSUN)."""
+"""Sources of images to prepare: a folder, a zip, or an LMDB of encoded images (LSUN).
+
+To read another format, write a class like those below and name it in `SOURCES`.
+"""
 
 from __future__ import annotations
 
 import zipfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar, Self
 
 import lmdb
 
-from infdiff.data.lmdb_files import read_transaction
+from infdiff.data.lmdb_files import read_keys, read_value
 from infdiff.errors import UserError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """Named images in a fixed order; `read` gives the bytes of one. Safe to send to other processes."""
+class Source(ABC):
+    """Named images in a fixed order. Sources are pickled and sent to worker processes."""
 
-    kind: str
+    kind: ClassVar[str]  # in error messages
+
     path: str
     names: tuple[str, ...]
 
+    @staticmethod
+    @abstractmethod
+    def accepts(path: Path) -> bool:
+        """Whether the path looks like a source of this kind. Earlier kinds of `SOURCES` are asked first."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path) -> Self:
+        """List the images. Raises UserError when the path cannot be read."""
+
+    @abstractmethod
     def read(self, name: str) -> bytes:
-        if self.kind == "folder":
-            return (Path(self.path) / name).read_bytes()
-        if self.kind == "zip":
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(name)
-        with read_transaction(self.path) as transaction:
-            return bytes(transaction.get(bytes.fromhex(name)))
+        """Return the encoded image."""
+
+
+class FolderSource(Source):
+    """The image files of a folder and its subfolders."""
+
+    kind = "a folder of images"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return path.is_dir()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        return cls(str(path), tuple(str(p.relative_to(path)) for p in found))
+
+    def read(self, name: str) -> bytes:
+        return (Path(self.path) / name).read_bytes()
+
+
+class ZipSource(Source):
+    """The image files of a zip archive."""
+
+    kind = "a zip"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return zipfile.is_zipfile(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(i.filename for i in archive.infolist() if not i.is_dir())
+        for name in names:
+            if ".." in PurePosixPath(name).parts or name.startswith("/"):
+                raise UserError(f"{path} holds an entry that points outside the archive ({name}): not touched")
+        return cls(str(path), tuple(n for n in names if PurePosixPath(n).suffix.lower() in _SUFFIXES))
+
+    def read(self, name: str) -> bytes:
+        with zipfile.ZipFile(self.path) as archive:
+            return archive.read(name)
+
+
+class LMDBSource(Source):
+    """The values of an LMDB, a file or a folder as LSUN's; names are the keys in hexadecimal."""
+
+    kind = "an LMDB"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return path.is_file() or (path / "data.mdb").exists()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        try:
+            keys = tuple(key.hex() for key in read_keys(path) if not key.startswith(b"infdiff-"))
+        except lmdb.Error as error:
+            raise UserError(f"{path} is neither {', nor '.join(source.kind for source in SOURCES)}") from error
+        return cls(str(path), keys)
+
+    def read(self, name: str) -> bytes:
+        value = read_value(self.path, bytes.fromhex(name))
+        if value is None:
+            raise UserError(f"{self.path} has changed: entry {name} is missing")
+        return value
+
+
+# In this order, because an LMDB can be any file but a zip, and a folder, too.
+SOURCES: tuple[type[Source], ...] = (ZipSource, LMDBSource, FolderSource)
 
 
 def open_source(path: str | Path) -> Source:
-    """Find the images of a folder (recursively), a zip or an LMDB.
+    """Find the images at a path, with the first kind of `SOURCES` that accepts it.
 
     Raises UserError when there is nothing at the path, nothing in it, or an archive's entry points outside it.
     """
     path = Path(path)
-    if path.is_dir() and (path / "data.mdb").exists():
-        source = _lmdb_source(path)
-    elif path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-        source = Source("folder", str(path), tuple(str(p.relative_to(path)) for p in found))
-    elif zipfile.is_zipfile(path):
-        source = _zip_source(path)
-    elif path.is_file():
-        source = _lmdb_source(path)
-    else:
-        raise UserError(f"nothing at {path}: give a folder of images, a zip, or an LMDB")
+    kind = next((kind for kind in SOURCES if kind.accepts(path)), None)
+    if kind is None:
+        raise UserError(f"nothing at {path}: give {', or '.join(kind.kind for kind in SOURCES)}")
+    source = kind.open(path)
     if not source.names:
         raise UserError(f"no images in {path}: looked for {', '.join(sorted(_SUFFIXES))}")
     return source
-
-
-def _zip_source(path: Path) -> Source:
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(i.filename for i in archive.infolist() if not i.is_dir())
-    for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise UserError(f"{path} holds an entry that points outside the archive ({name}): not touched")
-    return Source("zip", str(path), tuple(n for n in names if PurePosixPath(n).suffix.lower() in _SUFFIXES))
-
-
-def _lmdb_source(path: Path) -> Source:
-    try:
-        with read_transaction(path) as transaction:
-            keys = tuple(key.hex() for key, _ in transaction.cursor() if not key.startswith(b"infdiff-"))
-    except lmdb.Error as error:
-        raise UserError(f"{path} is neither a folder, nor a zip, nor an LMDB") from error
-    return Source("lmdb", str(path), keys)

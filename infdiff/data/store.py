@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.data.lmdb_files import read_transaction
+from infdiff.data.lmdb_files import read_value
 from infdiff.errors import UserError
 from infdiff.images.transforms import to_rgb
 
@@ -60,9 +60,7 @@ class ImageStore:
         if not Path(path).exists():
             raise UserError(f"no data set at {path}: make one with scripts/prepare_data.py SRC --out {path}")
         try:
-            with read_transaction(path) as transaction:
-                value = transaction.get(_HEADER_KEY)
-            self.header = Header.decode(value or b"{}")
+            self.header = Header.decode(read_value(path, _HEADER_KEY) or b"{}")
         except (lmdb.Error, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} is not an infdiff data set ({error or 'no header'}): make one with scripts/prepare_data.py"
@@ -90,8 +88,7 @@ class ImageStore:
         return digest.hexdigest()
 
     def _value(self, index: int) -> bytes:
-        with read_transaction(self.path) as transaction:
-            value = transaction.get(entry_key(index))
+        value = read_value(self.path, entry_key(index))
         if value is None:
             raise UserError(f"{self.path} is damaged: image {index} of {len(self)} is missing")
         return value

@@ -23,7 +23,8 @@ from infdiff.evaluation.results import Evaluation
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
-from infdiff.runs.trained import Run, newest_run
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.trained import TrainedModel
 from infdiff.training.log import read_log
 
 
@@ -63,7 +64,7 @@ class Request:
             return [None]
         if self.out is not None and len(runs) > 1:
             raise UserError(f"--out {self.out}: of one run alone; images of several are kept beside each")
-        return list(runs or [newest_run()])
+        return list(runs or [RunFolder.newest().path])
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Evaluated:
     name: str
     about: dict[str, Any]
     evaluation: Evaluation
-    run: Run | None = None
+    run: TrainedModel | None = None
 
     def subject(self) -> Subject:
         """As a report shows it."""
@@ -83,8 +84,8 @@ class Evaluated:
         if self.run is None:
             return Subject(self.name, results, looks, warnings, facts)
         facts |= {f"parameters of the {name}": f"{count:,}" for name, count in self.about["parameters"].items()}
-        config = (self.run.folder / "config.yaml").read_text()
-        log = read_log(self.run.folder / "log.jsonl")
+        config = self.run.folder.config_file.read_text()
+        log = read_log(self.run.folder.log)
         trained = [format_size(size) for size in training_weights(self.run.config)]
         return Subject(self.name, results, looks, warnings, facts, trained, config, log)
 
@@ -94,14 +95,14 @@ def evaluate(
 ) -> Evaluated:
     """Of the run in a folder; without one, of the request's images or of known damage."""
     pictures = tasks.open_pictures(request.images) if request.images is not None else None
-    run = None if folder is None else Run.load(folder, request.device, request.checkpoint)
+    run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
     config = Config() if run is None else run.config
     real = tasks.open_real_images(config, request.task, request.data, request.held_out, request.split)
     evaluation = Evaluation(network, real, request.metrics, on_images, request.keep_looks)
     if run is None:
         return _of_pictures(request, pictures, evaluation)
     options = sampling_options(config, steps=request.steps, truncation=request.truncation)
-    parent = request.out or run.folder / "evaluation"
+    parent = request.out or run.folder.path / "evaluation"
     maker = Maker(run, parent, request.seed, options, request.deblur, request.batch, Share.here(), on_images)
     tasks.score_run(evaluation, maker, request.task, request.sizes, request.count, request.small)
     about = {"run": str(run.folder), "step": run.step, "latents": run.describe_latents()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
-from infdiff.data.sources import Source
+from infdiff.data.sources import FolderSource
 from infdiff.data.store import to_tensor
-from infdiff.errors import UserError
 from infdiff.evaluation.generation_cost import MadeCost, keeping_cost
 from infdiff.evaluation.real_images import Part
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
 from infdiff.methods.checks import check_enlarging, default_batch, tile_rows
-from infdiff.runs.trained import Run
+from infdiff.runs.trained import TrainedModel
 
 _FLOAT_BYTES = 4
 
@@ -62,11 +60,11 @@ class Made:
     @property
     def pictures(self) -> ImageFolder:
         """The whole ones."""
-        return ImageFolder(Source("folder", str(self.folder), image_names(self.whole)), self.size, ("PNG",))
+        return ImageFolder(FolderSource(str(self.folder), image_names(self.whole)), self.size, ("PNG",))
 
     def take(self, numbers: Sequence[int]) -> Tensor:
         """(B, 3, H, W) uint8 of whole images by their numbers."""
-        source = Source("folder", str(self.folder), image_names(numbers))
+        source = FolderSource(str(self.folder), image_names(numbers))
         return torch.cat(list(ImageFolder(source, self.size, ("PNG",)).batches(self.size, len(numbers))))
 
 
@@ -77,7 +75,7 @@ class Maker:
     `share` of them is made by this process. Process 0 then waits for the others' and gives all, the others give None.
     """
 
-    run: Run
+    run: TrainedModel
     parent: Path
     seed: int
     options: dict[str, Any]  # as `sampling_options`
@@ -129,7 +127,7 @@ class Maker:
         batch: int | None = None,
     ) -> Made | None:
         settings = settings | {"task": task, "size": format_size(size), "seed": self.seed}
-        settings |= {"step": self.run.step, "weights": _weights(self.run)}
+        settings |= {"step": self.run.step, "weights": self.run.folder.fingerprint(self.run.step)}
         folder = open_folder(self.parent, settings)
         mine = range(self.share.rank, count, self.share.count)
         batch = self.batch or batch or default_batch(self.run.config, size)
@@ -145,16 +143,3 @@ def reduced(images: Tensor, size: Size) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, 3, h, w) uint8 of a smaller size, with the data sets' own antialiased filter."""
     arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
     return torch.stack([to_tensor(resize(Image.fromarray(array), size)) for array in arrays])
-
-
-def _weights(run: Run) -> str:
-    """Tells the weights of one run from another's."""
-    folder = run.folder / "checkpoints" / f"{run.step:08d}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("ema_*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()[:16]

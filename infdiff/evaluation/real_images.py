@@ -13,8 +13,9 @@ from torch import Tensor
 
 from infdiff.config import Config
 from infdiff.coordinates import Size
-from infdiff.data.batches import ImageSet, first_batches, split
+from infdiff.data.batches import first_batches
 from infdiff.data.demo import DEMO_PATH
+from infdiff.data.image_set import ImageSet, split
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
 from infdiff.evaluation.cache import kept_description

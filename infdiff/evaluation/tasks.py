@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
-from infdiff.data.sources import Source, open_source
+from infdiff.data.sources import open_source
 from infdiff.errors import UserError
 from infdiff.evaluation import real_images
 from infdiff.evaluation.generated import Made, Maker, reduced
@@ -28,7 +29,7 @@ def open_pictures(path: str) -> ImageFolder:
     """The pictures of a folder or zip, without a contact sheet. Raises UserError when they cannot be used."""
     source = open_source(path)
     names = tuple(name for name in source.names if name.rpartition("/")[2] != SHEET)
-    pictures = ImageFolder.open(Source(source.kind, source.path, names))
+    pictures = ImageFolder.open(replace(source, names=names))
     if len(pictures) < FEWEST:
         raise UserError(f"{path} holds {len(pictures)} images: comparing takes at least {FEWEST}")
     return pictures

@@ -7,7 +7,7 @@ from typing import Any
 
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.batches import CACHES
+from infdiff.data.image_set import CACHES
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
 from infdiff.methods.grid_networks import check_grid, modes_held

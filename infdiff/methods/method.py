@@ -89,3 +89,11 @@ def method_of(config: Config) -> Method:
     if config.model.kind not in _KINDS:
         raise UserError(f"model.kind: {config.model.kind!r}: choose one of {', '.join(_KINDS)}")
     return _KINDS[config.model.kind](config)
+
+
+def build_modules(config: Config) -> dict[str, nn.Module]:
+    """{"denoiser": ..., "encoder": ...} with fresh weights, a function of the seed; no encoder if z_dim is 0."""
+    torch.manual_seed(config.seed)
+    # Channels last: convolutions and channel norms of the grid network then need no transposes.
+    networks = method_of(config).networks()
+    return {name: module.to(memory_format=torch.channels_last) for name, module in networks.items()}

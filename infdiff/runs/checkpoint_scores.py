@@ -1,17 +1,16 @@
-"""How good samples are while a run is being trained: a few of them beside training images, at the training size."""
+"""Metrics of a few samples while a run is being trained: compared with training images, at the training size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
-from infdiff.data.latents import encode_images
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import default_batch
@@ -21,20 +20,20 @@ from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 from infdiff.pipelines.generate import encode
 from infdiff.runs.data import Data
-from infdiff.runs.latents import LatentGaussian
+from infdiff.runs.latents import LatentGaussian, fit_gaussian
 from infdiff.runs.previews import Draw
 from infdiff.seeding import generator_for
 
 _BATCH = 64
-# Training images whose latents a Gaussian is fitted to, from which samples draw theirs.
+# Training images for the Gaussian that draws the latents of samples.
 _LATENTS = 256
 
 
 class SmallEvaluation:
-    """Called with the averaged modules, gives "spectrum" and, where the `eval` extra is installed, "kid".
+    """Called with the EMA modules, returns "spectrum" and, if the `eval` extra is installed, "kid".
 
-    As in `scripts/evaluate.py`, of `train.eval_images` samples, the same noise every time. "broken" counts samples with
-    pixels that are not finite: they are in no number, and where fewer than two are whole there is none.
+    They are those of `scripts/evaluate.py` for `train.eval_images` samples, with the same noise every time. "broken"
+    counts samples with non-finite pixels: the metrics leave them out, and need at least two other samples.
     """
 
     def __init__(self, config: Config, data: Data, device: torch.device, draw: Draw) -> None:
@@ -73,7 +72,7 @@ class SmallEvaluation:
         return self._describe(first_batches(self.data.train, _BATCH, max(2, self.count), torch.device("cpu")))
 
     def _describe(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The mean spectrum (K,) and, where there is a network, features (N, D) of batches (B, 3, H, W) uint8."""
+        """Return the mean spectrum (K,) of batches (B, 3, H, W) uint8, and features (N, D) if there is a network."""
         spectra, features = [], []
         for batch in batches:
             spectra.append(radial_spectrum(batch))
@@ -88,8 +87,5 @@ class SmallEvaluation:
         return self.draw(denoiser, latents.sample(generators, self.config.sample.truncation), numbers)
 
     def _latents(self, encoder: nn.Module) -> LatentGaussian:
-        def latents_of(images: Tensor) -> Tensor:
-            return encode(encoder, images, points=point_count(self.config), seed=self.config.seed)
-
-        images = first_batches(self.data.train, _BATCH, _LATENTS, self.device)
-        return LatentGaussian.fit(encode_images(latents_of, images))
+        encoded = partial(encode, encoder, points=point_count(self.config), seed=self.config.seed)
+        return fit_gaussian(encoded, self.data.train, _LATENTS, self.device)

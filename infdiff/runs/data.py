@@ -1,55 +1,110 @@
-"""Configuration -> networks and data."""
+"""The images of a run, and the batches that each training step is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from infdiff.config import Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.batches import ImageSet, split
+from infdiff.data.batches import Examples, ResizableExamples, first_batches, mixed_batches
 from infdiff.data.demo import DEMO_PATH
+from infdiff.data.image_set import ImageSet, split
+from infdiff.data.mixture import Mixture
 from infdiff.data.store import ImageStore
+from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
-from infdiff.methods.method import method_of
-from infdiff.methods.sizes import resolutions, training_size
-
-
-def build_modules(config: Config) -> dict[str, nn.Module]:
-    """{"denoiser": ..., "encoder": ...} with fresh weights, a function of the seed; no encoder if z_dim is 0."""
-    torch.manual_seed(config.seed)
-    # Channels last: convolutions and channel norms of the grid network then need no transposes.
-    networks = method_of(config).networks()
-    return {name: module.to(memory_format=torch.channels_last) for name, module in networks.items()}
+from infdiff.methods.sizes import batch_sizes, largest, resolutions, training_size, training_weights, upsampled_size
 
 
 @dataclass(frozen=True)
 class Data:
-    """Training and held-out images at the training size."""
+    """Training and validation images at the training size."""
 
-    train: ImageSet
-    validation: ImageSet
+    train: ResizableExamples
+    validation: ResizableExamples
 
 
 def build_data(config: Config, device: torch.device) -> Data:
-    """Open the stores and split them.
+    """Open the image stores and split them.
 
-    Raises UserError when one is missing or not ours, or holds smaller images than are to be trained on.
+    Raises UserError when one is missing or not ours, or holds images smaller than the sizes to train on.
     """
     size, cache = training_size(config), config.data.cache
     store = ImageStore(config.data.path or DEMO_PATH)
     _require_stored(store, resolutions(config))
     if config.data.validation_path:
-        held_out = ImageStore(config.data.validation_path)
-        train, rest = list(range(len(store))), list(range(len(held_out)))
+        other = ImageStore(config.data.validation_path)
+        train, validation = list(range(len(store))), list(range(len(other)))
     else:
-        held_out = store
-        train, rest = split(store, config.data.validation_fraction, config.seed)
-    validation = ImageSet(held_out, rest[: config.train.validation_images], size, cache="ram")
-    return Data(ImageSet(store, train, size, cache=cache, device=device), validation)
+        other = store
+        train, validation = split(store, config.data.validation_fraction, config.seed)
+    return Data(
+        ImageSet(store, train, size, cache=cache, device=device),
+        ImageSet(other, validation[: config.train.validation_images], size, cache="ram"),
+    )
+
+
+def uncached(config: Config) -> Config:
+    """The same configuration, for images that are read only once."""
+    return replace(config, data=replace(config.data, cache="none"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training and validation images at one of the resolutions to train on."""
+
+    weight: float
+    batch_size: int
+    train: Examples
+    validation: Examples
+
+
+class TrainingData:
+    """Training batches of a run from any step on, each at one resolution, and its validation batches."""
+
+    def __init__(self, config: Config, data: Data, device: torch.device) -> None:
+        counts = batch_sizes(config)
+        self.config, self.device = config, device
+        self.parts = [
+            Part(weight, counts[size], _at(size, config, data.train), _at(size, config, data.validation))
+            for size, weight in training_weights(config).items()
+        ]
+        self.mixture = Mixture(
+            [part.weight for part in self.parts],
+            [part.batch_size for part in self.parts],
+            seed=config.seed,
+            batches_a_step=config.train.accumulate,
+        )
+
+    def batches(self, step: int) -> Iterator[Tensor]:
+        """Endless (B, 3, H, W) uint8 batches from an optimiser step on; those of one step have one resolution."""
+        return mixed_batches(
+            [part.train for part in self.parts],
+            self.mixture.draws(step),
+            seed=self.config.seed,
+            position=self.mixture.images_before(step),
+            workers=self.config.data.workers,
+            device=self.device,
+        )
+
+    def validation(self) -> Iterator[Tensor]:
+        """Batches of the validation images at every resolution."""
+        for part in self.parts:
+            yield from first_batches(part.validation, part.batch_size, self.config.train.validation_images, self.device)
+
+    def label(self, batch: Tensor) -> str:
+        """The batch's resolution if the run has several, else nothing."""
+        return format_size((batch.shape[2], batch.shape[3])) if len(self.parts) > 1 else ""
+
+
+def _at(size: Size, config: Config, images: ResizableExamples) -> Examples:
+    if size == upsampled_size(config):
+        return Upsampled(images.at(largest(resolutions(config))), size)
+    return images.at(size)
 
 
 def _require_stored(store: ImageStore, sizes: Iterable[Size]) -> None:

@@ -1,24 +1,22 @@
-"""A run's latents and configuration -> the trainer of its latent diffusion model."""
+"""The latents of a run's images, and the trainer of the latent diffusion model on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from infdiff.config import Config
-from infdiff.data.batches import batches
+from infdiff.data.batches import Examples, batches
 from infdiff.data.latents import Latents, LatentSet, encode_data, image_count, latent_batches
-from infdiff.errors import UserError
-from infdiff.runs.data import build_data
-from infdiff.runs.latents import build_latent, encoder_fingerprint, latent_folder
-from infdiff.runs.trained import Run, claim_folder
+from infdiff.runs.data import build_data, uncached
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.latents import build_latent
+from infdiff.runs.trained import TrainedModel
 from infdiff.training.objectives import LatentObjective
 from infdiff.training.trainer import Trainer
 
-# Of the latent settings, those that may change between two calls.
+# Latent settings that may change between two calls.
 _MAY_CHANGE = (
     "latent.sample_steps",
     "latent.train.steps",
@@ -30,33 +28,40 @@ _MAY_CHANGE = (
 _OTHER_PARTS = ("name", "data", "model", "diffusion", "train", "sample")
 
 
-def open_latent_folder(run: Run, config: Config) -> Path:
-    """The folder of the latent model of the run's checkpoint. Raises UserError when it holds one of other settings."""
-    if run.encoder is None:
-        raise UserError(f"{run.folder} was trained without an encoder (model.z_dim: 0): there are no latents to model")
-    folder = latent_folder(run.folder, run.step)
-    claim_folder(folder, config, may_change=(*_MAY_CHANGE, *_OTHER_PARTS))
+def open_latent_folder(trained: TrainedModel, config: Config) -> RunFolder:
+    """Make or find the folder of the latent model of a run's checkpoint.
+
+    Raises UserError when it holds one of other settings, or the run has no encoder.
+    """
+    trained.require_encoder()
+    folder = trained.folder.latents(trained.step)
+    folder.claim(config, may_change=(*_MAY_CHANGE, *_OTHER_PARTS))
     return folder
 
 
 def encode_run(
-    run: Run, folder: Path, on_count: Callable[[int], object], on_images: Callable[[int], object]
+    trained: TrainedModel, folder: RunFolder, on_count: Callable[[int], object], on_images: Callable[[int], object]
 ) -> Latents:
-    """The latents of all images of the run's data. on_count(n): how many there are; on_images(n): n more are done."""
-    data = build_data(replace(run.config, data=replace(run.config.data, cache="none")), run.device)
-    sets = {"train": data.train, "validation": data.validation}
-    flip = run.config.data.flip
+    """Return the latents of all images of the run's data.
+
+    on_count(n) is called once with their number, on_images(n) as n more are encoded.
+    """
+    data = build_data(uncached(trained.config), trained.device)
+    sets: dict[str, Examples] = {"train": data.train, "validation": data.validation}
+    flip = trained.config.data.flip
     on_count(image_count(sets, flip))
-    fingerprint = encoder_fingerprint(run.folder, run.step)
-    return encode_data(run.encode, sets, folder, encoder=fingerprint, flip=flip, device=run.device, on_images=on_images)
+    fingerprint = trained.folder.fingerprint(trained.step, "encoder")
+    return encode_data(
+        trained.encode, sets, folder.path, encoder=fingerprint, flip=flip, device=trained.device, on_images=on_images
+    )
 
 
-def build_latent_trainer(config: Config, latents: Latents, folder: Path, device: torch.device) -> Trainer:
-    """Everything `scripts/train_latent.py` runs, on normalised latents."""
+def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, device: torch.device) -> Trainer:
+    """Return the trainer that `scripts/train_latent.py` runs, on normalised latents."""
     network, process = build_latent(config)
     settings = config.latent.train
     train = LatentSet(latents.normalize(latents.train), device)
-    held_out = latents.normalize(latents.validation)
+    validation = latents.normalize(latents.validation)
     return Trainer(
         modules={"latent": network.to(device)},
         objective=LatentObjective(process),
@@ -68,10 +73,10 @@ def build_latent_trainer(config: Config, latents: Latents, folder: Path, device:
             workers=0,
             device=device,
         ),
-        validation=lambda: latent_batches(held_out, settings.batch_size, device),
+        validation=lambda: latent_batches(validation, settings.batch_size, device),
         on_sample=lambda step, modules: None,
         settings=settings,
-        folder=folder,
+        folder=folder.path,
         device=device,
         seed=config.seed,
     )

@@ -1,42 +1,78 @@
-"""The trained latent diffusion model of a run: latents from noise."""
+"""Sources of latents for new images: the latent diffusion model of a run, or a Gaussian until one is trained."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config, load_config
-from infdiff.data.latents import Latents, load_latents
+from infdiff.config import Config, save_config
+from infdiff.data.batches import Examples, first_batches
+from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
 from infdiff.diffusion.schedules import sampling_times
-from infdiff.errors import UserError
+from infdiff.errors import OptionError
 from infdiff.models.latent_mlp import LatentMLP
+from infdiff.runs.data import build_data, uncached
+from infdiff.runs.folder import RunFolder
 from infdiff.training import checkpoint
 
+_BATCH = 64
+# Enough latents for mean and covariance; encoding more only takes longer.
+_MOST_LATENTS = 4096
 
-def latent_folder(run_folder: Path, step: int) -> Path:
-    """Where the latents and the latent model of one checkpoint of a run are kept."""
-    return run_folder / "latents" / f"{step:08d}"
+
+class LatentSource(Protocol):
+    """Draws latents z (B, z_dim): row i from generators[i] alone."""
+
+    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
+        """Return new latents. truncation: scales their spread about the mean."""
+
+    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+        """Return one latent like z (1, z_dim) for each generator. variety: from 0 (z itself) to 1 (unrelated to z).
+
+        Raises UserError when the source cannot do it.
+        """
+
+    def describe(self) -> str:
+        """Return a phrase for logs and reports."""
+
+    def save(self, folder: RunFolder, step: int) -> None:
+        """Write what `latents_of` needs to find this source in another run directory."""
 
 
-def encoder_fingerprint(run_folder: Path, step: int) -> str:
-    """Tells one encoder from another: a hash of its averaged weights."""
-    path = run_folder / "checkpoints" / f"{step:08d}" / "ema_encoder.safetensors"
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+def latents_of(folder: RunFolder, step: int, config: Config, encode: Encode, device: torch.device) -> LatentSource:
+    """Return the latent model trained for a checkpoint, or else a Gaussian.
+
+    The Gaussian is fitted to latents of training images at first use, and stored in the run directory.
+    """
+    if (model := LatentModel.load(folder, step, device)) is not None:
+        return model
+    if not folder.gaussian(step).exists():
+        images = build_data(uncached(config), device).train
+        fit_gaussian(encode, images, _MOST_LATENTS, device, flip=config.data.flip).save(folder, step)
+    return LatentGaussian.load(folder, step)
+
+
+def fit_gaussian(
+    encode: Encode, images: Examples, limit: int, device: torch.device, *, flip: bool = False
+) -> LatentGaussian:
+    """Fit a Gaussian to the latents of the first `limit` images; of their flipped copies, too, if `flip` is on."""
+    latents = encode_images(encode, first_batches(images, _BATCH, limit, device))
+    if flip:
+        flipped = (batch.flip(-1) for batch in first_batches(images, _BATCH, limit, device))
+        latents = torch.cat([latents, encode_images(encode, flipped)])
+    return LatentGaussian.fit(latents)
 
 
 def build_latent(config: Config) -> tuple[LatentMLP, GaussianDiffusion]:
-    """The network with fresh weights, a function of the seed, and its process."""
+    """Return the latent network with fresh weights, a function of the seed, and its diffusion process."""
     torch.manual_seed(config.seed)
     latent = config.latent
     network = LatentMLP(config.model.z_dim, width=latent.width, layers=latent.layers)
@@ -53,22 +89,26 @@ class LatentGaussian:
 
     @classmethod
     def fit(cls, latents: Tensor) -> LatentGaussian:
-        """The Gaussian with the mean and covariance of latents (N, z_dim), whatever N."""
+        """Return the Gaussian with the mean and covariance of latents (N, z_dim), whatever N."""
         mean = latents.mean(dim=0)
         centred = (latents - mean) / max(1, len(latents) - 1) ** 0.5
         # centred^T centred is the covariance; R of centred = QR has the same and never more rows than columns.
         factor = torch.linalg.qr(centred, mode="r").R if len(latents) > latents.shape[1] else centred
         return cls(mean, factor, len(latents))
 
-    def sample(self, generators: list[torch.Generator], truncation: float = 1.0) -> Tensor:
-        """(B, z_dim): row i from generators[i] alone. truncation scales the spread about the mean."""
-        noise = torch.cat([torch.randn(1, self.factor.shape[0], device=g.device, generator=g) for g in generators])
+    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
+        noise = _noise(generators, self.factor.shape[0])
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
+
+    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+        problem = "needs a latent diffusion model, and this checkpoint has none: train it with train_latent.py"
+        raise OptionError("variety", f"{variety:g}", problem)
 
     def describe(self) -> str:
         return f"a Gaussian fitted to the latents of {self.count} training images (no latent model is trained)"
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: RunFolder, step: int) -> None:
+        path = folder.gaussian(step)
         # Processes that sample side by side may all fit it at once.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         safetensors.torch.save_file(
@@ -77,68 +117,72 @@ class LatentGaussian:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> LatentGaussian:
-        tensors = safetensors.torch.load_file(path)
+    def load(cls, folder: RunFolder, step: int) -> LatentGaussian:
+        """Read the Gaussian that was fitted for a checkpoint."""
+        tensors = safetensors.torch.load_file(folder.gaussian(step))
         return cls(tensors["mean"], tensors["factor"], int(tensors["count"]))
 
 
 @dataclass(frozen=True)
 class LatentModel:
-    """The averaged weights with the lowest validation loss, ready to draw latents."""
+    """The latent diffusion model: the EMA weights with the lowest validation loss."""
 
     network: nn.Module
     process: GaussianDiffusion
     latents: Latents
-    encoder: str  # the fingerprint of the encoder that made them
-    sample_steps: int
+    config: Config
     step: int
-    device: torch.device
 
     @classmethod
-    def load(cls, run_folder: Path, step: int, device: torch.device) -> LatentModel | None:
-        """Of a run's checkpoint; None when none is trained for it."""
-        folder = latent_folder(run_folder, step)
-        checkpoints = folder / "checkpoints"
-        best = checkpoint.best_step(checkpoints)
+    def load(cls, folder: RunFolder, step: int, device: torch.device) -> LatentModel | None:
+        """Read the model of a run's checkpoint; None if none is trained for it."""
+        own = folder.latents(step)
+        best = checkpoint.best_step(own.checkpoints)
         if best is None:
             return None
-        encoder = encoder_fingerprint(run_folder, step)
-        latents = load_latents(folder, encoder)
+        latents = load_latents(own.path, folder.fingerprint(step, "encoder"))
         if latents is None:
             return None
-        config = load_config(folder / "config.yaml")
+        config = own.config()
         network, process = build_latent(config)
-        network.load_state_dict(checkpoint.load_tensors(checkpoints, best, "ema_latent"))
+        network.load_state_dict(own.weights(best, "latent"))
         network.to(device).eval().requires_grad_(False)
-        return cls(network, process, latents, encoder, config.latent.sample_steps, best, device)
+        return cls(network, process, latents, config, best)
 
     @torch.no_grad()
-    def sample(self, generators: list[torch.Generator], truncation: float = 1.0) -> Tensor:
-        """(B, z_dim): row i from generators[i] alone, by DDIM. truncation scales the spread about the mean."""
-        size = self.latents.mean.shape[0]
-        noise = torch.cat([torch.randn(1, size, device=g.device, generator=g) for g in generators])
-        denoise = self.process.denoiser(self.network)
-        times = sampling_times(self.process.steps, self.sample_steps)
-        z = ddim(denoise, noise, times, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
-        return self.latents.restore(truncation * z)
+    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
+        noise = _noise(generators, self.latents.mean.shape[0])
+        return self.latents.restore(truncation * self._denoised(noise, self.process.steps))
 
     @torch.no_grad()
-    def vary(self, z: Tensor, generators: list[torch.Generator], variety: float) -> Tensor:
-        """Latents like z (1, z_dim), one for each generator: diffused to a part `variety` of the way, and back.
-
-        0 gives z itself, 1 latents that have nothing to do with it.
-        """
+    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+        """Diffuse z to a part `variety` of the way, and back."""
         t = round(variety * self.process.steps)
         z = z.expand(len(generators), -1)
         if t == 0:
             return z
-        noise = torch.cat([torch.randn(1, z.shape[1], device=g.device, generator=g) for g in generators])
+        noise = _noise(generators, z.shape[1])
         times = torch.full((len(z),), t, device=z.device)
         state = self.process.state(self.latents.normalize(z), noise, times)
-        steps = sampling_times(t, min(t, self.sample_steps))
+        return self.latents.restore(self._denoised(state, t))
+
+    def _denoised(self, state: Tensor, start: int) -> Tensor:
+        """Normalised latents from their state at time `start`, by DDIM, which draws no noise."""
         denoise = self.process.denoiser(self.network)
-        z = ddim(denoise, state, steps, alpha_bar=self.process.alpha_bar, noise=lambda: noise)
-        return self.latents.restore(z)
+        times = sampling_times(start, min(start, self.config.latent.sample_steps))
+        return ddim(denoise, state, times, alpha_bar=self.process.alpha_bar, noise=lambda: state)
 
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step})"
+
+    def save(self, folder: RunFolder, step: int) -> None:
+        own = folder.latents(step)
+        weights = {"ema_latent": self.network.state_dict()}
+        checkpoint.save_checkpoint(own.checkpoints, self.step, weights, {"validation_loss": 0.0})
+        save_config(self.config, own.config_file)
+        self.latents.statistics().save(own.path, encoder=folder.fingerprint(step, "encoder"))
+
+
+def _noise(generators: Sequence[torch.Generator], size: int) -> Tensor:
+    """(B, size): row i from generators[i] alone."""
+    return torch.cat([torch.randn(1, size, device=g.device, generator=g) for g in generators])

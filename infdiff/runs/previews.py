@@ -1,19 +1,19 @@
-"""Pictures made during training: samples, and reconstructions beside their originals."""
+"""Images made during training: samples, and reconstructions next to their originals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from infdiff.data.batches import ImageSet, first_batches
-from infdiff.data.latents import encode_images
+from infdiff.data.batches import Examples, first_batches
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
-from infdiff.runs.latents import LatentGaussian
+from infdiff.runs.latents import fit_gaussian
 from infdiff.seeding import generator_for
 
 _COLUMNS = 8
@@ -25,18 +25,18 @@ Draw = Callable[[nn.Module, Tensor | None, Sequence[int]], Tensor]
 
 
 class Previews:
-    """Called with a step and the averaged modules, writes PNGs of eight columns into a folder.
+    """Called with a step and the EMA modules, writes PNGs of eight columns into a folder.
 
     samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
-    held-out images, their reconstructions.
+    validation images, their reconstructions.
     """
 
     def __init__(
         self,
         draw: Draw,
         *,
-        train: ImageSet,
-        validation: ImageSet,
+        train: Examples,
+        validation: Examples,
         points: int,
         folder: Path,
         device: torch.device,
@@ -51,17 +51,13 @@ class Previews:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
         z = None
         if encoder is not None:
-
-            def latents_of(images: Tensor) -> Tensor:
-                return encode(encoder, images, points=self.points, seed=self.seed)
-
-            latents = encode_images(latents_of, first_batches(self.train, 64, _LATENTS, self.device))
+            encoded = partial(encode, encoder, points=self.points, seed=self.seed)
             generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
-            z = LatentGaussian.fit(latents).sample(generators, self.truncation)
+            z = fit_gaussian(encoded, self.train, _LATENTS, self.device).sample(generators, self.truncation)
             rows = []
             for images in (self.train, self.validation):
                 originals = next(first_batches(images, _COLUMNS, _COLUMNS, self.device))
-                rows += [originals.cpu(), self._generate(denoiser, latents_of(originals), len(originals))]
+                rows += [originals.cpu(), self._generate(denoiser, encoded(originals), len(originals))]
             sheet = contact_sheet(torch.cat([_full_row(row) for row in rows]), _COLUMNS)
             save_png(sheet, self.folder / f"reconstructions-{step:08d}.png")
         samples = self._generate(denoiser, z, _COLUMNS)
@@ -72,6 +68,6 @@ class Previews:
 
 
 def _full_row(images: Tensor) -> Tensor:
-    """White where there are fewer images than columns."""
+    """Fill a row with white images."""
     blank = images.new_full((_COLUMNS - len(images), *images.shape[1:]), 255)
     return torch.cat([images, blank])

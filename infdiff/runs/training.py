@@ -1,4 +1,4 @@
-"""Configuration -> a trainer, with the pictures it makes on the way."""
+"""The trainer of a configuration, with the images it makes during training."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from infdiff.config import Config
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.finetune import frozen_parameters, load_start
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.runs.checkpoint_scores import SmallEvaluation
-from infdiff.runs.data import Data, build_modules
-from infdiff.runs.mixture import TrainingData
+from infdiff.runs.data import Data, TrainingData
 from infdiff.runs.previews import Draw, Previews
 from infdiff.training.trainer import Trainer
 
 
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
-    """Everything `scripts/train.py` runs; the run directory must exist."""
+    """Return the trainer that `scripts/train.py` runs; the run directory must exist."""
     given = TrainingData(config, data, device)
     modules = build_modules(config)
     load_start(config, modules)
@@ -53,7 +52,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
 
 
 def drawn_at_training_size(config: Config, device: torch.device) -> Draw:
-    """Samples at the training size, with the configuration's sampler."""
+    """Return a function that samples at the training size, with the configuration's sampler."""
     method, options = method_of(config), sampling_options(config)
     for name in ("truncation", "upscale"):
         options.pop(name, None)

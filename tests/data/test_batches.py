@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.data.batches import ImageSet, batches, mixed_batches, order, split
+from infdiff.data.batches import batches, mixed_batches, order
 from infdiff.data.demo import DEMO_PATH
+from infdiff.data.image_set import ImageSet, split
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import open_source
 from infdiff.data.store import ImageStore

@@ -9,10 +9,10 @@ from infdiff.config import load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.methods.method import build_modules
 from infdiff.models import DFU
 from infdiff.nn.resample import BilinearDownsample
 from infdiff.points import all_points
-from infdiff.runs.data import build_modules
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 

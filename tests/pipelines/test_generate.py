@@ -13,9 +13,8 @@ from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.images.write import contact_sheet
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.pipelines.generate import encode, generate
-from infdiff.runs.data import build_modules
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, pixels
 

@@ -9,14 +9,14 @@ from infdiff.config import load_config
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import check_config, default_batch
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import point_count
 from infdiff.metrics.compare import Subject, compare, describe
 from infdiff.metrics.features import load_network
 from infdiff.pipelines.generate import encode, generate
 from infdiff.runs import checkpoint_scores as module
 from infdiff.runs.checkpoint_scores import SmallEvaluation
-from infdiff.runs.data import build_data, build_modules
+from infdiff.runs.data import build_data
 from infdiff.runs.latents import LatentGaussian
 from infdiff.runs.training import drawn_at_training_size
 from infdiff.seeding import generator_for

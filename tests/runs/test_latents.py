@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian
 
 
@@ -19,8 +20,8 @@ def test_mean_and_covariance_are_those_of_the_latents(count, generator):
 
 def test_samples_follow_it_and_their_own_generator(tmp_path, generator):
     gaussian = LatentGaussian.fit(torch.randn(50, 3, generator=generator) * torch.tensor([1.0, 2.0, 0.1]) + 1)
-    gaussian.save(tmp_path / "g.safetensors")
-    loaded = LatentGaussian.load(tmp_path / "g.safetensors")
+    gaussian.save(RunFolder(tmp_path), 3)
+    loaded = LatentGaussian.load(RunFolder(tmp_path), 3)
     generators = [torch.Generator().manual_seed(i) for i in range(4000)]
     z = loaded.sample(generators)
     torch.testing.assert_close(torch.cov(z.mT), gaussian.factor.mT @ gaussian.factor, rtol=0.1, atol=0.05)

@@ -13,9 +13,8 @@ from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.methods.sizes import training_weights
-from infdiff.runs.data import build_data
-from infdiff.runs.mixture import TrainingData
-from infdiff.runs.trained import Run
+from infdiff.runs.data import TrainingData, build_data
+from infdiff.runs.trained import TrainedModel
 from infdiff.runs.training import build_trainer
 from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training import checkpoint
@@ -105,7 +104,7 @@ def test_from_the_command_line_and_resumed_exactly(script, start, tmp_path):
         assert all(torch.equal(a[key], b[key]) for key in a), group
     records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert records[-1]["validation_losses"].keys() == {"8", "16", "24"}
-    run = Run.load(tmp_path / "whole", CPU)
+    run = TrainedModel.load(tmp_path / "whole", CPU)
     assert run.sample([0], (24, 24), seed=0, sampler="heun", steps=2).shape == (1, 3, 24, 24)
 
 

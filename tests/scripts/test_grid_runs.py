@@ -11,7 +11,7 @@ import infdiff
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
-from infdiff.runs.trained import Run
+from infdiff.runs.trained import TrainedModel
 from infdiff.training import checkpoint
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in
 
@@ -143,7 +143,7 @@ def ramp(size):
 
 @pytest.mark.parametrize("size", [(40, 40), (16, 16)])
 def test_upscaling_samples_at_the_training_size_and_resizes(run, size):
-    stub = dataclasses.replace(Run.load(run, torch.device("cpu")), system=Ramp())
+    stub = dataclasses.replace(TrainedModel.load(run, torch.device("cpu")), method=Ramp())
     out = stub.sample([0, 1], size, seed=0, upscale="bilinear")
     expected = to_uint8(ramp(size)).expand(2, 3, -1, -1)
     torch.testing.assert_close(out[..., 2:-2, 2:-2].int(), expected[..., 2:-2, 2:-2].int(), rtol=0, atol=1)

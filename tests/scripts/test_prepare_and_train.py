@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infdiff.runs.trained import Run
+from infdiff.runs.trained import TrainedModel
 from infdiff.training import checkpoint
 from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, pixels
 
@@ -269,7 +269,7 @@ def test_prepare_names_mistakes_and_changes_nothing(script, photos, tmp_path):
 
 
 def test_a_run_reconstructs_images(trained):
-    run = Run.load(trained, torch.device("cpu"), "best")
+    run = TrainedModel.load(trained, torch.device("cpu"), "best")
     images = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     out = run.reconstruct(images, steps=3)
     assert out.shape == images.shape
@@ -278,7 +278,7 @@ def test_a_run_reconstructs_images(trained):
 
 
 def test_latents_are_fitted_once_and_kept(trained):
-    run = Run.load(trained, torch.device("cpu"))
+    run = TrainedModel.load(trained, torch.device("cpu"))
     first = run.latents
     path = trained / "latents-00000001.safetensors"
     written = path.stat().st_mtime_ns

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from infdiff.runs.trained import Run
+from infdiff.runs.trained import TrainedModel
 from tests.conftest import TINY, assert_one_line_error, pixels
 
 SMALL = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8", "latent.train.checkpoint_every=10"]
@@ -51,11 +51,11 @@ def test_from_latents_to_samples(script, trained):
 
 def test_stopping_and_going_on_gives_the_same_weights(script, trained):
     train(script, "--steps", 20)
-    whole = Run.load(trained, torch.device("cpu")).latents
+    whole = TrainedModel.load(trained, torch.device("cpu")).latents
     (trained / "latents").rename(trained / "whole")
     train(script, "--steps", 10)
     train(script, "--steps", 20)
-    parts = Run.load(trained, torch.device("cpu")).latents
+    parts = TrainedModel.load(trained, torch.device("cpu")).latents
     for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
