@@ -26,7 +26,7 @@ ALLOWED = {
     "nn": {"coordinates", "ops", "points"},
     "models": {"memory", "coordinates", "nn", "ops", "points"},
     "diffusion": {"coordinates"},
-    "data": {"errors", "coordinates", "seeding", "images"},
+    "data": {"errors", "coordinates", "seeding", "images", "files"},
     "training": {"errors", "coordinates", "seeding", "images", "points", "diffusion"},
     "pipelines": {"errors", "memory", "coordinates", "seeding", "images", "points", "diffusion", "data"},
     "metrics": {"errors", "coordinates"},

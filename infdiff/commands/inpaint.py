@@ -49,7 +49,9 @@ def run(arguments: Namespace) -> None:
     """Fill the masked part of one image."""
     picture = read_picture("--input", arguments.input)
     hidden = read_mask(arguments.mask, (picture.shape[2], picture.shape[3]))
-    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(
+        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
+    )
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     check_guidance(trained.config, steps, arguments.weight, arguments.variety)
     if hidden.all():

@@ -60,7 +60,9 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
-    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(
+        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
+    )
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "churn", "truncation", "upscale")}
     options = sampling_options(trained.config, size=size, deblur=arguments.deblur, **given)

@@ -51,7 +51,9 @@ def make_parser(prog: str | None) -> Parser:
 def run(arguments: Namespace) -> None:
     """Enlarge one image and report how well the result, downsampled again, agrees with it."""
     small = read_picture("--input", arguments.input)
-    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(
+        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
+    )
     trained.require_encoder()
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     size = check_enlarging(trained.config, small_size(small), arguments.res, steps, arguments.weight)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from infdiff.cli import Parser, choose_device
 from infdiff.config import load_config
 from infdiff.methods.checks import check_latent
-from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.trained import TrainedModel
 
 
@@ -39,7 +39,9 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Encode the data of a run and train a latent model on the latents."""
-    trained = TrainedModel.load(arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint)
+    trained = TrainedModel.load(
+        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
+    )
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
     given = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
     config = replace(trained.config, latent=given.latent)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from infdiff.data.batches import Examples
 from infdiff.errors import UserError
+from infdiff.files import save_tensors
 
 FILE = "latents.safetensors"
 _EARLIER_FILE = "codes.safetensors"  # the name under versions before 0.2
@@ -45,7 +46,7 @@ class Latents:
 
     def save(self, folder: Path, *, encoder: str) -> None:
         """Write them where `load_latents` finds them. encoder: the fingerprint of the encoder that made them."""
-        _save(vars(self), folder / FILE, {"encoder": encoder})
+        save_tensors(folder / FILE, vars(self), {"encoder": encoder})
 
     def normalize(self, z: Tensor) -> Tensor:
         """To mean 0 and variance 1 in each dimension."""
@@ -105,7 +106,7 @@ def encode_data(
                 batches = (batch.to(device) for batch in images.split(_AT_ONCE))
                 if flipped:
                     batches = (batch.flip(-1) for batch in batches)
-                _save({"latents": encode_images(encode, batches)}, path)
+                save_tensors(path, {"latents": encode_images(encode, batches)})
             pieces[name].append(safetensors.torch.load_file(path)["latents"])
             used.append(path)
             on_images(len(places))
@@ -149,9 +150,3 @@ def _parts(sets: Mapping[str, Examples], flip: bool) -> Iterator[tuple[str, bool
         for flipped in (False, True) if flip and name == "train" else (False,):
             for places in torch.arange(len(sets[name])).split(_PART):
                 yield name, flipped, places
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    partial = path.with_suffix(".partial")
-    safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata)
-    partial.replace(path)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,8 @@ from tqdm import tqdm
 from infdiff.coordinates import Size
 from infdiff.data.sources import Source
 from infdiff.data.store import FORMATS, Header, encode_image, entry_key, header_entry
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
+from infdiff.files import make_folder, whole_file
 from infdiff.images.transforms import RESIZE_FILTER, crop_to_aspect, random_crop, resize, to_rgb
 from infdiff.seeding import derive_seed
 
@@ -41,13 +40,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise UserError(f"--format {self.format}: choose one of {', '.join(FORMATS)}")
+            raise OptionError("format", self.format, f"choose one of {', '.join(FORMATS)}")
         if self.crops < 0:
-            raise UserError(f"--crops {self.crops}: want 0 (one centre crop) or more")
+            raise OptionError("crops", self.crops, "want 0 (one centre crop) or more")
         if self.crops and self.size is None:
-            raise UserError("--crops needs a --size: native images are kept whole")
+            raise OptionError("crops", self.crops, "needs a size: images of native size are not cropped")
         if not 0 < self.min_crop <= 1:
-            raise UserError(f"--min-crop {self.min_crop}: want a part of the image, above 0 and at most 1")
+            raise OptionError("min_crop", self.min_crop, "want a part of the image, above 0 and at most 1")
 
 
 @dataclass
@@ -65,12 +64,12 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     """
     out = Path(out)
     if out.is_dir():
-        raise UserError(f"{out} is a folder: --out must name a file, such as data.lmdb")
+        raise UserError(f"{out} is a folder: name a file, such as data.lmdb")
     result = Result()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(out) as temporary:
-            writer = _Writer(temporary)
+        make_folder(out.parent)
+        with whole_file(out) as partial:
+            writer = _Writer(partial)
             images = _converted(source, recipe, workers)
             for name, entries, reason in tqdm(
                 images, total=len(source.names), unit="image", disable=None if progress else True
@@ -91,17 +90,6 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     except (OSError, lmdb.Error) as error:
         raise UserError(f"cannot write {out}: {error}") from error
     return result
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; moved to `out` on success, removed on any failure."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Writer:
@@ -161,9 +149,9 @@ def _convert(source: Source, recipe: Recipe, job: tuple[int, str]) -> Converted:
         with Image.open(io.BytesIO(source.read(name))) as image:
             width, height = image.size
             if width * height > recipe.max_pixels:
-                return name, [], f"{width}x{height} pixels is over --max-pixels {recipe.max_pixels}"
+                return name, [], f"{width}x{height} pixels is over max_pixels, {recipe.max_pixels}"
             if min(width, height) < recipe.min_side:
-                return name, [], f"{width}x{height} pixels is under --min-side {recipe.min_side}"
+                return name, [], f"{width}x{height} pixels is under min_side, {recipe.min_side}"
             rgb = to_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         return name, [], " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from infdiff.config import Config, config_differences, load_config, save_config
 from infdiff.errors import OptionError, UserError
+from infdiff.files import is_empty, make_folder, whole_file
 from infdiff.training import checkpoint
 
 RUNS = Path("runs")
@@ -62,10 +63,7 @@ class RunFolder:
             raise UserError("finetune.run: fine-tuning starts from a run: name it, as train.py --finetune RUN does")
         folder = cls(path)
         folder.claim(config, may_change=_MAY_CHANGE, remedy="choose another folder")
-        try:
-            folder.samples.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        make_folder(folder.samples)
         return folder
 
     @property
@@ -136,15 +134,11 @@ class RunFolder:
             changed = config_differences(load_config(self.config_file), config, ignore=may_change)
             if changed:
                 raise UserError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): {remedy}")
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or not is_empty(self.path)):
             raise UserError(f"{self.path} is not empty and holds no run: {remedy}")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / "config.yaml.partial"
-            save_config(config, temporary)
-            temporary.replace(self.config_file)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        make_folder(self.path)
+        with whole_file(self.config_file) as partial:
+            save_config(config, partial)
 
 
 def _sha256(path: Path) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from infdiff.config import Config, save_config
@@ -17,7 +17,8 @@ from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
 from infdiff.diffusion.schedules import sampling_times
-from infdiff.errors import OptionError
+from infdiff.errors import OptionError, UserError
+from infdiff.files import save_tensors
 from infdiff.models.latent_mlp import LatentMLP
 from infdiff.runs.data import build_data, uncached
 from infdiff.runs.folder import RunFolder
@@ -108,18 +109,17 @@ class LatentGaussian:
         return f"a Gaussian fitted to the latents of {self.count} training images (no latent model is trained)"
 
     def save(self, folder: RunFolder, step: int) -> None:
-        path = folder.gaussian(step)
-        # Processes that sample side by side may all fit it at once.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        safetensors.torch.save_file(
-            {"mean": self.mean, "factor": self.factor.contiguous(), "count": torch.tensor(self.count)}, temporary
-        )
-        temporary.replace(path)
+        tensors = {"mean": self.mean, "factor": self.factor, "count": torch.tensor(self.count)}
+        save_tensors(folder.gaussian(step), tensors)
 
     @classmethod
     def load(cls, folder: RunFolder, step: int) -> LatentGaussian:
         """Read the Gaussian that was fitted for a checkpoint."""
-        tensors = safetensors.torch.load_file(folder.gaussian(step))
+        path = folder.gaussian(step)
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, and it is fitted again") from error
         return cls(tensors["mean"], tensors["factor"], int(tensors["count"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
+from infdiff.files import save_json, writing
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.checks import (
     check_enlarging,
@@ -138,16 +138,14 @@ class Model:
         if target.exists() and any(target.iterdir()):
             raise UserError(f"{target} is not empty: choose another folder")
         latents = self.trained.latents  # fits the Gaussian if there is no latent model
-        try:
+        with writing(target):
             _copy(source, target, "config.yaml")
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")
-            (target / "checkpoints" / step / "state.json").write_text(json.dumps({"step": self.trained.step}) + "\n")
+            save_json(target / "checkpoints" / step / "state.json", {"step": self.trained.step})
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
-        except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror or error}") from error
         return target
 
     def _size(self, size: int | str | Size | None) -> Size:

@@ -118,12 +118,12 @@ def test_unreadable_files_are_listed_and_left_out(photos, tmp_path):
     assert len(store) == 12
     reasons = dict(result.left_out)
     assert set(reasons) == {"cut.jpg", "text.png", "empty.png", "dot.png", "large.png", "huge.png"}
-    assert "--min-side" in reasons["dot.png"]
-    assert "--max-pixels" in reasons["large.png"]
+    assert "min_side" in reasons["dot.png"]
+    assert "max_pixels" in reasons["large.png"]
     assert "40000x40000" in reasons["huge.png"]
     result, store = build(photos, tmp_path / "out.lmdb", max_pixels=10_000_000, min_side=1)
     assert len(store) == 14
-    assert "--max-pixels 200000000" in dict(build(photos, tmp_path / "out.lmdb")[0].left_out)["huge.png"]
+    assert "max_pixels, 200000000" in dict(build(photos, tmp_path / "out.lmdb")[0].left_out)["huge.png"]
 
 
 def only(image, tmp_path, name="x.png", **save):

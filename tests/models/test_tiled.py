@@ -5,10 +5,10 @@ import torch
 
 from infdiff.config import load_config
 from infdiff.memory import mapped_empty
+from infdiff.methods.method import build_modules
 from infdiff.models import denoise_tiled
 from infdiff.points import all_points
 from infdiff.shipped import CONFIG_FOLDER
-from infdiff.methods.method import build_modules
 from tests.conftest import TINY
 
 

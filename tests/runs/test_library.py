@@ -8,14 +8,7 @@ from PIL import Image
 import infdiff
 from infdiff.errors import UserError
 from infdiff.images.convert import from_images, to_images, to_mask
-from tests.conftest import TINY
-
-
-@pytest.fixture
-def run(script, tmp_path):
-    result = script("train.py", "--steps", 2, "--out", "runs/x", *TINY)
-    assert result.returncode == 0, result.stderr
-    return tmp_path / "runs" / "x"
+from tests.runs.conftest import train_latent
 
 
 @pytest.fixture
@@ -45,10 +38,9 @@ def test_everything_once(run, picture):
 
 
 @pytest.mark.parametrize("latent", [False, True])
-def test_an_exported_model_gives_the_same_pixels(latent, run, script, tmp_path, picture):
+def test_an_exported_model_gives_the_same_pixels(latent, run, tmp_path, picture):
     if latent:
-        settings = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8"]
-        assert script("train_latent.py", "--run", "runs/x", "--steps", 5, *settings).returncode == 0
+        train_latent(run, 5)
     model = infdiff.load(run, device="cpu")
     folder = model.export(tmp_path / "exported")
     files = {p.name for p in folder.rglob("*") if p.is_file()}
@@ -69,7 +61,7 @@ def test_options_that_do_not_fit_are_named(run, picture):
     model = infdiff.load(run, device="cpu")
     for call, message in (
         (lambda: model.sample(1, wrong=1), "unknown option 'wrong'"),
-        (lambda: model.sample(1, steps=5000), "--steps 5000"),
+        (lambda: model.sample(1, steps=5000), "steps:? 5000"),
         (lambda: model.sample(1, output="gif"), "output='gif'"),
         (lambda: model.super_resolve(picture, 8), "smaller than the picture"),
         (lambda: model.inpaint(picture, np.zeros((16, 20), bool)), "nothing to fill"),

@@ -264,7 +264,7 @@ def test_prepare_names_mistakes_and_changes_nothing(script, photos, tmp_path):
     assert_one_line_error(script("prepare_data.py", "nowhere", "--out", "o.lmdb"), "nowhere")
     assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--crops", "-1"), "--crops")
     assert_one_line_error(script("prepare_data.py", photos), "--out")
-    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--max-pixels", "10"), "--max-pixels")
+    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--max-pixels", "10"), "max_pixels")
     assert sorted(os.listdir(tmp_path)) == before
 
 
