@@ -34,18 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 torch.set_num_threads(1)
 
 # Settings under which a training step takes milliseconds.
-TINY = [
+_SHARED = [
     "data.size=16",
-    "model.channels=8",
-    "model.kernel_size=3",
-    "model.blocks=1",
     "model.condition_dim=16",
-    "model.z_dim=8",
-    "model.grid.size=8",
     "model.grid.channels=8",
     "model.grid.multipliers=[1,2]",
     "model.grid.blocks=1",
-    "model.grid.attention_sizes=[4]",
     "model.grid.dropout=0.1",
     "train.batch_size=4",
     "train.log_every=2",
@@ -53,17 +47,17 @@ TINY = [
     "train.sample_every=1000",
     "sample.steps=3",
 ]
-
-# The same for a grid network alone, with EDM.
-TINY_GRID = [
-    *TINY,
-    "model.kind=grid",
-    "model.z_dim=0",
-    "model.grid.kind=dfu",
-    "model.grid.modes=3",
-    "train.subsample=1",
-    "sample.sampler=heun",
+TINY = [
+    *_SHARED,
+    "model.channels=8",
+    "model.kernel_size=3",
+    "model.blocks=1",
+    "model.z_dim=8",
+    "model.grid_size=8",
 ]
+# The same for a grid network alone, with EDM; and for DFU.
+TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun"]
+TINY_GRID = [*TINY_EDM, "model.grid.kind=dfu", "model.grid.modes=3"]
 
 
 @pytest.fixture

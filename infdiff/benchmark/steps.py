@@ -14,7 +14,8 @@ from infdiff.benchmark.cost import Cost, Setting
 from infdiff.benchmark.flops import flop_of
 from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, time_steps
-from infdiff.config import Config, DataConfig, FinetuneConfig, GridConfig, ModelConfig
+from infdiff.config import Config, DataSettings, InfinityDiffConfig, InfinityDiffModel, UNetSettings
+from infdiff.config_files import changed
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import UserError
 from infdiff.memory import PeakMemory
@@ -32,15 +33,16 @@ _TRIED = (2, 6)
 _TRIES = 5
 _CLOSE = 1.1
 # Of a thousand weights: its steps load what the first step of any model loads, 100 MB of libraries on a CPU.
-_TINY = Config(
-    data=DataConfig(size=8),
-    model=ModelConfig(
+_TINY = InfinityDiffConfig(
+    data=DataSettings(size=8),
+    model=InfinityDiffModel(
         channels=4,
         kernel_size=3,
         blocks=1,
         condition_dim=4,
         z_dim=4,
-        grid=GridConfig(size=4, channels=4, multipliers=(1,), blocks=1, attention_sizes=(4,)),
+        grid_size=4,
+        grid=UNetSettings(channels=4, multipliers=(1,), blocks=1, attention_sizes=(4,)),
     ),
 )
 # Of Table 4 in bytes: the paper's, and one that a small model on a CPU fills in seconds.
@@ -88,7 +90,7 @@ def plan_training(
     settings = [
         Setting(size, _grid_of(config, size), subsample, batch or own.get(size, config.train.batch_size))
         for size in sizes or own
-        for subsample in subsamples or [config.train.subsample]
+        for subsample in subsamples or [config.subsample]
     ]
     return _checked(config, settings, lambda setting: training_cost(config, setting, device, repeat), device)
 
@@ -145,19 +147,24 @@ def _checked(
 
 def at_setting(config: Config, setting: Setting) -> Config:
     """The configuration with a setting's size as its only one. Raises UserError when it cannot work there."""
-    grid = replace(config.model.grid, size=format_size(setting.grid))
-    changed = replace(
-        config,
-        data=replace(config.data, size=format_size(setting.size), resolutions={}, batch_sizes={}),
-        model=replace(config.model, grid=grid),
-        train=replace(config.train, subsample=setting.subsample, batch_size=setting.batch),
-        finetune=FinetuneConfig(),
-    )
+    settings = {
+        "data.size": format_size(setting.size),
+        "data.resolutions": {},
+        "data.batch_sizes": {},
+        "train.batch_size": setting.batch,
+    }
+    if setting.subsample != config.subsample:
+        settings["train.subsample"] = setting.subsample
+    if isinstance(config, InfinityDiffConfig):
+        settings["model.grid_size"] = format_size(setting.grid)
+    else:
+        settings |= {"finetune.run": "", "finetune.size": 0}
     try:
-        check_config(changed)
+        at = changed(config, settings)
+        check_config(at)
     except UserError as error:
         raise UserError(f"{setting.describe()}: {error}") from error
-    return changed
+    return at
 
 
 def training_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
@@ -185,7 +192,7 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     method, options = method_of(config), sampling_options(config)
     if method.most_steps is not None and method.most_steps <= WARM_UP_STEPS:
         raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP_STEPS}")
-    z = torch.randn(setting.batch, config.model.z_dim, device=device) if config.model.z_dim else None
+    z = torch.randn(setting.batch, config.latent_dim, device=device) if config.latent_dim else None
     evaluations = method.evaluations(options["steps"])
     for name in ("upscale", "truncation"):
         options.pop(name, None)

@@ -10,12 +10,11 @@ lowest loss on held-out latents is kept, and `infdiff sample` uses it.
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tqdm import tqdm
 
 from infdiff.cli import Parser, choose_device
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.methods.checks import check_latent
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
@@ -43,9 +42,9 @@ def run(arguments: Namespace) -> None:
         arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
     )
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
-    given = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
-    config = replace(trained.config, latent=given.latent)
-    check_latent(config, arguments.overrides)
+    check_latent(arguments.overrides)
+    trained.require_encoder()
+    config = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
     folder = open_latent_folder(trained, config)
     with tqdm(unit="image", desc="encoding", disable=None) as bar:
         latents = encode_run(trained, folder, bar.reset, bar.update)

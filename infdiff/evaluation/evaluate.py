@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.config import Config
+from infdiff.config import InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import UserError
@@ -96,7 +96,7 @@ def evaluate(
     """Of the run in a folder; without one, of the request's images or of known damage."""
     pictures = tasks.open_pictures(request.images) if request.images is not None else None
     run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
-    config = Config() if run is None else run.config
+    config = InfinityDiffConfig() if run is None else run.config
     real = tasks.open_real_images(config, request.task, request.data, request.held_out, request.split)
     evaluation = Evaluation(network, real, request.metrics, on_images, request.keep_looks)
     if run is None:

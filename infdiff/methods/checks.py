@@ -1,22 +1,18 @@
-"""Settings that cannot work are named before anything is built."""
+"""Relations between settings, and options that scripts take; what one setting can be stands in `config`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from infdiff.config import Config
+from infdiff.config import UPSCALES, Config
 from infdiff.coordinates import Size, format_size
-from infdiff.data.image_set import CACHES
-from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.methods.grid_networks import check_grid, modes_held
-from infdiff.methods.limits import require_at_least_one, require_choices
+from infdiff.methods.grid_networks import grid_warnings
 from infdiff.methods.method import method_of
 from infdiff.methods.sizes import batch_sizes, read_size, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
-UPSCALES = ("none", "bilinear")
 _SAMPLING_OPTIONS = ("sampler", "steps", "eta", "churn", "truncation")
 _GIB = 1024**3
 # Memory of a guided step over that of a plain one; measured at 256 pixels.
@@ -24,69 +20,24 @@ _KEPT_FOR_GRADIENT = 5
 
 
 def check_config(config: Config) -> None:
-    """Raise UserError naming the first setting that cannot work, or does not go with model.kind."""
-    method = method_of(config)
-    choices = {
-        "data.cache": (config.data.cache, CACHES),
-        "sample.sampler": (config.sample.sampler, method.samplers),
-        "sample.upscale": (config.sample.upscale, UPSCALES),
-    }
-    require_choices(choices)
-    at_least_one = {
-        "train.steps": config.train.steps,
-        "train.batch_size": config.train.batch_size,
-        "train.accumulate": config.train.accumulate,
-        "train.log_every": config.train.log_every,
-        "train.sample_every": config.train.sample_every,
-        "train.checkpoint_every": config.train.checkpoint_every,
-        "train.keep_checkpoints": config.train.keep_checkpoints,
-        "train.max_bad_steps": config.train.max_bad_steps,
-        "train.validation_images": config.train.validation_images,
-        "model.condition_dim": config.model.condition_dim,
-        "sample.steps": config.sample.steps,
-    }
-    require_at_least_one(at_least_one)
-    check_evaluation(config)
+    """Raise UserError naming the first settings that cannot work together."""
+    size = training_size(config)
+    if config.train.eval_every and min(size) < SMALLEST_SPECTRUM:
+        raise UserError(f"train.eval_every: images of {format_size(size)} are too small for a spectrum")
     batch_sizes(config)
-    check_grid(config.model.grid)
-    method.check()
+    method_of(config).check()
 
 
 def config_warnings(config: Config) -> list[str]:
-    """What works, but not as it says."""
-    grid, top = config.model.grid, method_of(config).top_grid()
-    held = modes_held(grid, top)
-    if grid.kind == "dfu" and held < grid.modes:
-        return [f"model.grid.modes: {grid.modes}: grids of {format_size(top)} hold {held}, which are used"]
-    return []
+    """Return a line about each setting that is adjusted."""
+    return grid_warnings(config.model.grid, method_of(config).top_grid())
 
 
-def check_evaluation(config: Config) -> None:
-    """Raise UserError naming the setting of evaluations during training that cannot work."""
-    train, size = config.train, training_size(config)
-    if train.eval_every < 0:
-        raise UserError(f"train.eval_every: {train.eval_every}: want 0 (no evaluation) or more")
-    if train.eval_images < 2:
-        raise UserError(f"train.eval_images: {train.eval_images}: comparing takes at least 2")
-    if train.eval_every and min(size) < SMALLEST_SPECTRUM:
-        raise UserError(f"train.eval_every: images of {format_size(size)} are too small for a spectrum")
-
-
-def check_latent(config: Config, overrides: Sequence[str]) -> None:
-    """Raise UserError naming the first setting of the latent model that cannot work, or that is not one of its own."""
+def check_latent(overrides: Sequence[str]) -> None:
+    """Raise UserError naming the first override that is not a setting of the latent model."""
     for override in overrides:
         if not override.startswith("latent."):
             raise UserError(f"{override}: only settings of latent. can be given here; the run has the others")
-    latent = config.latent
-    if latent.layers < 2 or latent.width < 1:
-        raise UserError(f"latent.layers: {latent.layers}, latent.width: {latent.width}: want at least 2 and 1")
-    if latent.schedule not in SCHEDULES:
-        raise UserError(f"latent.schedule: {latent.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-    if not 1 <= latent.sample_steps <= latent.diffusion_steps:
-        raise UserError(f"latent.sample_steps: {latent.sample_steps}: want 1 to latent.diffusion_steps")
-    for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
-        if getattr(latent.train, key) < 1:
-            raise UserError(f"latent.train.{key}: {getattr(latent.train, key)}: want at least 1")
 
 
 def sampling_options(config: Config, *, size: Size | None = None, deblur: bool = False, **given: Any) -> dict[str, Any]:
@@ -97,8 +48,8 @@ def sampling_options(config: Config, *, size: Size | None = None, deblur: bool =
     method, sample = method_of(config), config.sample
     for name in _SAMPLING_OPTIONS:
         if given.get(name) is not None and name not in method.options:
-            kind, have = config.model.kind, ", ".join(f"--{option}" for option in method.options)
-            raise UserError(f"--{name} {given[name]}: a run of model.kind {kind} has only {have}")
+            kind, have = config.method, ", ".join(f"--{option}" for option in method.options)
+            raise UserError(f"--{name} {given[name]}: a run of method {kind} has only {have}")
     options = {
         name: getattr(sample, name) if given.get(name) is None else given[name] for name in (*method.options, "upscale")
     }
@@ -165,7 +116,7 @@ def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None
     if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
         return None
     if rows is None:
-        raise UserError(f"--tile {tile}: a run of model.kind {config.model.kind} takes all rows of an image at once")
+        raise UserError(f"--tile {tile}: a run of method {config.method} takes all rows of an image at once")
     if tile is not None and tile != "auto":
         if not tile.isdigit() or int(tile) < 1:
             raise UserError(f"--tile {tile}: want a number of rows from 1 on, auto or off")

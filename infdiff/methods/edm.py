@@ -1,4 +1,4 @@
-"""DFU and its baselines (model.kind: grid): a grid network alone, on whole images, with EDM."""
+"""DFU and its baselines (method: edm): a grid network alone, on whole images, with EDM."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config import EDMConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.methods.finetune import check_finetune
 from infdiff.methods.grid_networks import grid_network
-from infdiff.methods.limits import require_choices
 from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser
 from infdiff.pipelines.generate_edm import generate_edm
 from infdiff.training.objectives import EDMObjective
-
-NOISES = ("white", "mollified")
 
 
 class EDMMethod:
@@ -31,14 +28,14 @@ class EDMMethod:
     samplers = ("heun",)
     options = ("sampler", "steps", "churn")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EDMConfig) -> None:
         self.config = config
 
     @cached_property
     def process(self) -> EDM:
         e = self.config.edm
         mollified = e.noise == "mollified"
-        mollifier = Mollifier(self.config.diffusion.sigma, training_size(self.config)) if mollified else None
+        mollifier = Mollifier(e.mollifier_sigma, training_size(self.config)) if mollified else None
         return EDM(sigma_data=e.data_std, P_mean=e.log_mean, P_std=e.log_std, mollifier=mollifier)
 
     def check(self) -> None:
@@ -46,33 +43,10 @@ class EDMMethod:
         top, size = largest(resolutions(config)), training_size(config)
         if size != top:
             raise UserError(
-                f"data.size: {format_size(size)} is not the largest of data.resolutions: with model.kind: grid, set it "
-                f"to {format_size(top)}"
+                f"data.size: {format_size(size)} is not the largest of data.resolutions: with method: edm, set it to "
+                f"{format_size(top)}"
             )
-        wanted = {
-            "model.z_dim": (config.model.z_dim, 0, "there is no encoder"),
-            "train.subsample": (config.train.subsample, 1, "all pixels are trained on"),
-            "train.latent_noise": (config.train.latent_noise, 0, "there is no encoder"),
-            "model.grid.scale_with_output": (config.model.grid.scale_with_output, 0, "the grid is the image"),
-        }
-        for key, (value, only, why) in wanted.items():
-            if value != only:
-                raise UserError(f"{key}: {value:g} does not go with model.kind: grid, where {why}: set it to {only}")
-        self._check_process()
         check_finetune(config)
-
-    def _check_process(self) -> None:
-        edm = self.config.edm
-        require_choices({"edm.noise": (edm.noise, NOISES)})
-        if edm.noise == "mollified" and not self.config.diffusion.sigma > 0:
-            raise UserError(
-                f"diffusion.sigma: {self.config.diffusion.sigma:g}: edm.noise mollified wants a positive width"
-            )
-        for key in ("data_std", "log_std", "sigma_min", "rho"):
-            if not getattr(edm, key) > 0:
-                raise UserError(f"edm.{key}: {getattr(edm, key):g}: want a positive number")
-        if not edm.sigma_max > edm.sigma_min:
-            raise UserError(f"edm.sigma_max: {edm.sigma_max:g}: want more than edm.sigma_min, {edm.sigma_min:g}")
 
     def grid(self) -> Size:
         return training_size(self.config)

@@ -1,4 +1,4 @@
-"""Fine-tuning on the largest resolution, enlarged (DFU appendix C): its settings, and the weights it starts from."""
+"""Fine-tuning on the largest resolution, upsampled (DFU appendix C): its settings, and the weights it starts from."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from infdiff.config import Config, config_differences, load_config
+from infdiff.config import Config, EDMConfig
+from infdiff.config_files import config_differences, load_config
 from infdiff.coordinates import format_size
 from infdiff.errors import UserError
+from infdiff.methods.grid_networks import any_size_kinds
 from infdiff.methods.sizes import largest, resolutions, upsampled_size
 from infdiff.models import DFU
 from infdiff.training import checkpoint
 
-# Beside `model`, what decides which weights there are and what the network's input and output mean.
-_ARCHITECTURE = ("edm.data_std", "edm.noise", "diffusion.sigma", "data.size")
+# Besides `model`, what decides which weights there are and what the network's input and output mean.
+_ARCHITECTURE = ("edm.data_std", "edm.noise", "edm.mollifier_sigma", "data.size")
 _MAY_DIFFER = ("model.backend", "model.grid.dropout", "model.grid.dropout_size")
 
 
-def check_finetune(config: Config) -> None:
+def check_finetune(config: EDMConfig) -> None:
     """Raise UserError naming the first setting of `finetune` that cannot work with a grid network alone."""
     tune, size = config.finetune, upsampled_size(config)
     if size is None:
         if tune.run:
             raise UserError("--finetune: set finetune.size to the size to tune for, as configs/dfu_finetune_160.yaml")
         return
-    if config.model.grid.kind != "dfu":
-        raise UserError(f"finetune.size: {format_size(size)}: fine-tuning is for model.grid.kind: dfu")
+    if not config.model.grid.any_size:
+        raise UserError(f"finetune.size: {format_size(size)}: fine-tuning is for model.grid.kind: {any_size_kinds()}")
     top = largest(resolutions(config))
     if not (size[0] > top[0] and size[1] > top[1]):
         raise UserError(
             f"finetune.size: {format_size(size)}: want more than the largest resolution trained on, {format_size(top)}"
         )
-    if not 0 < tune.weight <= 1:
-        raise UserError(f"finetune.weight: {tune.weight:g}: want more than 0, at most 1")
     start_of(config)
 
 
@@ -43,7 +43,7 @@ def start_of(config: Config) -> tuple[Path, int] | None:
 
     Raises UserError when `finetune.run` is no run, or one of another architecture, naming the difference.
     """
-    if not config.finetune.run:
+    if not isinstance(config, EDMConfig) or not config.finetune.run:
         return None
     folder = Path(config.finetune.run)
     if not (folder / "config.yaml").is_file():
@@ -59,6 +59,12 @@ def start_of(config: Config) -> tuple[Path, int] | None:
     return checkpoints, steps[-1]
 
 
+def require_start(config: Config) -> None:
+    """Raise UserError where a configuration that fine-tunes names no run to start from."""
+    if upsampled_size(config) is not None and start_of(config) is None:
+        raise UserError("finetune.run: fine-tuning starts from a run: name it, as train.py --finetune RUN does")
+
+
 def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
     """Give fresh modules the weights of `start_of`, where there are any."""
     if (start := start_of(config)) is not None:
@@ -67,7 +73,10 @@ def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
 
 
 def frozen_parameters(config: Config, modules: Mapping[str, nn.Module]) -> Callable[[Tensor], Sequence[nn.Parameter]]:
-    """What a batch leaves alone: enlarged ones the spatial convolutions but for the bottom level's, others nothing."""
+    """Return the parameters frozen for a batch.
+
+    All spatial convolutions but the bottom level's if it is upsampled, otherwise none.
+    """
     size = upsampled_size(config)
     if size is None:
         return lambda batch: ()

@@ -1,69 +1,98 @@
-"""`model.grid` -> the grid network: inside ∞-Diff's, or alone on whole images."""
+"""`model.grid` -> the grid network, inside that of ∞-Diff or alone on images: one entry of `NETWORKS` a kind."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from infdiff.config import GridConfig
-from infdiff.coordinates import Size
-from infdiff.errors import UserError
-from infdiff.methods.limits import require_at_least_one, require_choices
+from infdiff.config import DFUSettings, GridSettings, UNetSettings
+from infdiff.coordinates import Size, format_size
 from infdiff.models import DFU, GridUNet
 from infdiff.models.dfu import DFUDown
 from infdiff.models.grid_unet import GridDown
 from infdiff.models.unet import UNet, UNetDown
 
-KINDS = ("unet", "dfu")
+_Settings = TypeVar("_Settings", bound=GridSettings)
 
 
-def check_grid(grid: GridConfig) -> None:
-    """Raise UserError naming the first setting of `model.grid` that cannot work."""
-    require_choices({"model.grid.kind": (grid.kind, KINDS)})
-    require_at_least_one({"model.grid.channels": grid.channels, "model.grid.blocks": grid.blocks})
-    if not grid.multipliers or min(grid.multipliers) < 1:
-        raise UserError("model.grid.multipliers: want at least one level, each at least 1")
-    if not 0 <= grid.dropout < 1:
-        raise UserError(f"model.grid.dropout: {grid.dropout}: want 0 up to, not including, 1")
-    for key in ("modes", "factor_rank"):
-        if getattr(grid, key) < 0:
-            raise UserError(f"model.grid.{key}: {getattr(grid, key)}: want 0 (none) or more")
-    if grid.kernel_size < 1 or grid.kernel_size % 2 == 0:
-        raise UserError(f"model.grid.kernel_size: {grid.kernel_size}: want an odd number")
-    if grid.scale_with_output and grid.kind != "dfu":
-        raise UserError("model.grid.scale_with_output: a grid that follows the image wants model.grid.kind: dfu")
-    levels = range(len(grid.multipliers))
-    if not set(grid.attention_levels) <= set(levels):
-        raise UserError(f"model.grid.attention_levels: {list(grid.attention_levels)}: want levels 0 to {levels[-1]}")
+@dataclass(frozen=True)
+class GridNetwork(Generic[_Settings]):
+    """How settings of one kind become a network.
+
+    down: its down half, the trunk of an encoder. options(settings, size): the arguments of both for top grids of a
+    size. warnings(settings, size): lines about settings that are adjusted to it.
+    """
+
+    network: Callable[..., UNet]
+    down: Callable[..., UNetDown]
+    options: Callable[[_Settings, Size], Mapping[str, Any]]
+    warnings: Callable[[_Settings, Size], list[str]] = lambda grid, size: []
 
 
-def grid_network(
-    grid: GridConfig, *, in_channels: int, out_channels: int, size: Size, condition_dim: int, layout: bool = True
-) -> UNet:
-    """size: of the top grid, for a network that knows it. layout: the condition also says what lies where."""
-    options = _options(grid, size) | {"in_channels": in_channels, "condition_dim": condition_dim}
-    if grid.kind == "dfu":
-        return DFU(out_channels=out_channels, layout=layout, **options)
-    return GridUNet(out_channels=out_channels, layout=layout, **options)
+def _unet_options(grid: UNetSettings, size: Size) -> Mapping[str, Any]:
+    return {"size": max(size), "attention_sizes": grid.attention_sizes, "dropout_size": grid.dropout_size}
 
 
-def down_half(grid: GridConfig, *, in_channels: int, size: Size) -> UNetDown:
-    """The way down of `grid_network`, without a condition: the trunk of an encoder."""
-    kind = DFUDown if grid.kind == "dfu" else GridDown
-    return kind(in_channels=in_channels, condition_dim=0, **_options(grid, size))
+def _dfu_options(grid: DFUSettings, size: Size) -> Mapping[str, Any]:
+    return {
+        # Further ones would stay as they are drawn, until a larger image than those of the training lets them act.
+        "modes": _modes_held(grid, size),
+        "kernel_size": grid.kernel_size,
+        "factor_rank": grid.factor_rank,
+        "attention_levels": grid.attention_levels,
+    }
 
 
-def modes_held(grid: GridConfig, size: Size) -> int:
-    """Of `modes`, those that a top grid of `size` holds along its longer side; none of the levels below holds fewer."""
+def _dfu_warnings(grid: DFUSettings, size: Size) -> list[str]:
+    held = _modes_held(grid, size)
+    if held == grid.modes:
+        return []
+    return [f"model.grid.modes: {grid.modes}: grids of {format_size(size)} hold {held}, which are used"]
+
+
+def _modes_held(grid: DFUSettings, size: Size) -> int:
+    """Return how many of `modes` a top grid holds along its longer side; none of the levels below holds fewer."""
     return min(grid.modes, (max(size) + 1) // 2)
 
 
-def _options(grid: GridConfig, size: Size) -> dict[str, Any]:
+NETWORKS: dict[type[GridSettings], GridNetwork[Any]] = {
+    UNetSettings: GridNetwork(GridUNet, GridDown, _unet_options),
+    DFUSettings: GridNetwork(DFU, DFUDown, _dfu_options, _dfu_warnings),
+}
+
+
+def any_size_kinds() -> str:
+    """Return the values of model.grid.kind whose networks take grids of any size, for error messages."""
+    return " or ".join(settings.model_fields["kind"].default for settings in NETWORKS if settings.any_size)
+
+
+def grid_network(
+    grid: GridSettings, *, in_channels: int, out_channels: int, size: Size, condition_dim: int, layout: bool = True
+) -> UNet:
+    """Return the network with fresh weights.
+
+    size: of the top grid, for a network that knows it. layout: the condition also says what lies where.
+    """
+    return NETWORKS[type(grid)].network(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        condition_dim=condition_dim,
+        layout=layout,
+        **_options(grid, size),
+    )
+
+
+def down_half(grid: GridSettings, *, in_channels: int, size: Size) -> UNetDown:
+    """Return the down half of `grid_network`, without a condition: the trunk of an encoder."""
+    return NETWORKS[type(grid)].down(in_channels=in_channels, condition_dim=0, **_options(grid, size))
+
+
+def grid_warnings(grid: GridSettings, size: Size) -> list[str]:
+    """Return a line about each setting that is adjusted to a top grid of this size."""
+    return NETWORKS[type(grid)].warnings(grid, size)
+
+
+def _options(grid: GridSettings, size: Size) -> dict[str, Any]:
     shared = {"channels": grid.channels, "multipliers": grid.multipliers, "blocks": grid.blocks}
-    shared |= {"dropout": grid.dropout}
-    if grid.kind == "dfu":
-        # Further ones would stay as they are drawn, until a larger image than those of the training lets them act.
-        modes = modes_held(grid, size)
-        dual = {"modes": modes, "kernel_size": grid.kernel_size, "factor_rank": grid.factor_rank}
-        return shared | dual | {"attention_levels": grid.attention_levels}
-    sized = {"size": max(size), "attention_sizes": grid.attention_sizes, "dropout_size": grid.dropout_size}
-    return shared | sized
+    return {**shared, "dropout": grid.dropout, **NETWORKS[type(grid)].options(grid, size)}

@@ -1,4 +1,4 @@
-"""∞-Diff (model.kind: points): networks on points of mollified images, with or without an autoencoder."""
+"""∞-Diff (method: infinity_diff): networks on points of mollified images, with or without an autoencoder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config import InfinityDiffConfig
 from infdiff.coordinates import Size, scale_of
-from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
+from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.samplers import SAMPLERS
-from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.errors import UserError
-from infdiff.methods.grid_networks import down_half, grid_network
-from infdiff.methods.limits import require_at_least_one, require_choices
+from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
 from infdiff.methods.sizes import grid_size, largest, point_count, resolutions, training_size
 from infdiff.models import SparseEncoder, SparseUNet
-from infdiff.ops import BACKENDS, rows_around
-from infdiff.ops.gpu.kernels import MAX_WINDOW
+from infdiff.ops import rows_around
 from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.pipelines.generate import generate
-from infdiff.points import KINDS
 from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
@@ -36,7 +32,7 @@ class InfinityDiff:
     samplers = tuple(SAMPLERS)
     options = ("sampler", "steps", "eta", "truncation")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: InfinityDiffConfig) -> None:
         self.config = config
 
     @cached_property
@@ -50,52 +46,33 @@ class InfinityDiff:
     def check(self) -> None:
         config, model = self.config, self.config.model
         size, grid = training_size(config), grid_size(config)
-        if config.finetune.run or config.finetune.size:
-            raise UserError("finetune: it is for model.kind: grid; name such a configuration with --config")
         for resolution in resolutions(config):
             point_count(config, resolution)
-        choices = {
-            "model.backend": (model.backend, BACKENDS),
-            "diffusion.schedule": (config.diffusion.schedule, SCHEDULES),
-            "diffusion.target": (config.diffusion.target, TARGETS),
-            "train.points": (config.train.points, KINDS),
-        }
-        require_choices(choices)
-        at_least_one = {
-            "diffusion.steps": config.diffusion.steps,
-            "model.channels": model.channels,
-            "model.blocks": model.blocks,
-            "model.mlp_ratio": model.mlp_ratio,
-        }
-        require_at_least_one(at_least_one)
-        if not 1 <= model.kernel_size <= MAX_WINDOW or model.kernel_size % 2 == 0:
-            raise UserError(f"model.kernel_size: {model.kernel_size}: want an odd number from 1 to {MAX_WINDOW}")
         if model.backend == "torchsparse" and (missing := why_missing()):
             raise UserError(f"model.backend: {missing}")
-        if model.z_dim < 0:
-            raise UserError(f"model.z_dim: {model.z_dim}: want 0 (no autoencoder) or more")
-        if config.train.latent_noise < 0:
-            raise UserError(f"train.latent_noise: {config.train.latent_noise:g}: want 0 (none) or more")
-        if not config.diffusion.shift > 0:
-            raise UserError(f"diffusion.shift: {config.diffusion.shift:g}: want a positive factor")
-        if config.diffusion.sigma < 0 or config.diffusion.data_std <= 0:
-            raise UserError("diffusion.sigma must not be negative and diffusion.data_std must be positive")
         if config.sample.steps > config.diffusion.steps:
             raise UserError(
                 f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}"
             )
+        if config.sample.eta and config.sample.sampler != "ddim":
+            eta, sampler = config.sample.eta, config.sample.sampler
+            raise UserError(f"sample.eta: {eta:g}: goes with sample.sampler: ddim (here it is {sampler})")
+        if model.scale_grid and not model.grid.any_size:
+            raise UserError(
+                f"model.scale_grid: a grid that follows the image wants model.grid.kind: {any_size_kinds()}"
+            )
         deepest = 2 ** (len(model.grid.multipliers) - 1)
         if min(grid) < deepest:
-            raise UserError(f"model.grid.size: {model.grid.size} is too small to halve for every multiplier")
+            raise UserError(f"model.grid_size: {model.grid_size} is too small to halve for every multiplier")
         if grid[0] > size[0] or grid[1] > size[1]:
-            raise UserError(f"model.grid.size: {model.grid.size} is larger than data.size {config.data.size}")
+            raise UserError(f"model.grid_size: {model.grid_size} is larger than data.size {config.data.size}")
 
     def grid(self) -> Size:
         return grid_size(self.config)
 
     def top_grid(self) -> Size:
         grid = self.grid()
-        if not self.config.model.grid.scale_with_output:
+        if not self.config.model.scale_grid:
             return grid
         down, across = scale_of(largest(resolutions(self.config)), training_size(self.config))
         return round(grid[0] * down), round(grid[1] * across)
@@ -127,7 +104,7 @@ class InfinityDiff:
         }
         inner = {"in_channels": model.channels, "out_channels": model.channels, "condition_dim": model.condition_dim}
         network = grid_network(model.grid, size=self.top_grid(), **inner)
-        scaled = model.grid.scale_with_output
+        scaled = model.scale_grid
         denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:

@@ -1,4 +1,4 @@
-"""The two systems of the package, and the only place where `model.kind` chooses one."""
+"""The two methods of the package, and the only place where `method` chooses one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.errors import UserError
 from infdiff.methods.edm import EDMMethod
 from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.training.trainer import Objective
@@ -35,7 +34,7 @@ class Method(Protocol):
     def process(self) -> MollifiedDiffusion | EDM: ...
 
     def check(self) -> None:
-        """Raise UserError naming the first setting that cannot work with this kind."""
+        """Raise UserError naming the first settings that cannot work together."""
 
     def grid(self) -> Size:
         """The grid that the grid network sees of images of the training size."""
@@ -80,15 +79,16 @@ class Method(Protocol):
         """About what the features of one image of a size take in sampling."""
 
 
-_KINDS: dict[str, type[InfinityDiff] | type[EDMMethod]] = {"points": InfinityDiff, "grid": EDMMethod}
-SAMPLERS = tuple(sampler for kind in _KINDS.values() for sampler in kind.samplers)
+SAMPLERS = (*InfinityDiff.samplers, *EDMMethod.samplers)
 
 
 def method_of(config: Config) -> Method:
-    """Raises UserError for an unknown kind."""
-    if config.model.kind not in _KINDS:
-        raise UserError(f"model.kind: {config.model.kind!r}: choose one of {', '.join(_KINDS)}")
-    return _KINDS[config.model.kind](config)
+    """Return the method that a configuration is of."""
+    if isinstance(config, InfinityDiffConfig):
+        return InfinityDiff(config)
+    if isinstance(config, EDMConfig):
+        return EDMMethod(config)
+    raise TypeError(f"{type(config).__name__} is the configuration of no method")
 
 
 def build_modules(config: Config) -> dict[str, nn.Module]:

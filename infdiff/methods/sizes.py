@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from infdiff.config import Config
+from infdiff.config import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.errors import UserError
 
@@ -18,20 +17,17 @@ def training_size(config: Config) -> Size:
     return read_size("data.size", config.data.size)
 
 
-def grid_size(config: Config) -> Size:
-    """Of the grid inside a network on points, for images of the base resolution."""
-    return read_size("model.grid.size", config.model.grid.size)
+def grid_size(config: InfinityDiffConfig) -> Size:
+    """Size of the inner grid at the base resolution."""
+    return read_size("model.grid_size", config.model.grid_size)
 
 
 def resolutions(config: Config) -> dict[Size, float]:
-    """What is trained on, with weights that sum to 1, none of them 0: `data.resolutions`, or data.size alone.
+    """Return what is trained on, with weights that sum to 1, none of them 0: `data.resolutions`, or data.size alone.
 
-    Raises UserError for a size that is none or there twice, a weight below 0, and when all are 0.
+    Raises UserError for repeated sizes and all-zero weights.
     """
     weights = _by_size("data.resolutions", config.data.resolutions) or {training_size(config): 1.0}
-    for size, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise UserError(f"data.resolutions.{format_size(size)}: {weight:g}: want a weight of 0 or more")
     total = sum(weights.values())
     if total == 0:
         raise UserError("data.resolutions: all weights are 0: give one of the resolutions more")
@@ -39,14 +35,16 @@ def resolutions(config: Config) -> dict[Size, float]:
 
 
 def upsampled_size(config: Config) -> Size | None:
-    """R of DFU's fine-tuning; None where there is none."""
-    return read_size("finetune.size", config.finetune.size) if config.finetune.size else None
+    """Size R of DFU's fine-tuning; None where there is none."""
+    if not isinstance(config, EDMConfig) or not config.finetune.size:
+        return None
+    return read_size("finetune.size", config.finetune.size)
 
 
 def training_weights(config: Config) -> dict[Size, float]:
-    """The weight of each size that steps are trained on: `resolutions`, and in fine-tuning the enlarged one."""
+    """Return the weight of each size that steps are trained on: `resolutions`, and in fine-tuning the upsampled one."""
     weights, size = resolutions(config), upsampled_size(config)
-    if size is None:
+    if size is None or not isinstance(config, EDMConfig):
         return weights
     # w_r = (1 - w_R) / n (DFU appendix C)
     each = (1 - config.finetune.weight) / len(weights)
@@ -54,19 +52,17 @@ def training_weights(config: Config) -> dict[Size, float]:
 
 
 def batch_sizes(config: Config) -> dict[Size, int]:
-    """For each of `training_weights`. Raises UserError for a size that is no resolution and a batch of none."""
+    """Return the batch size at each of `training_weights`. Raises UserError for a size that is no resolution."""
     given = _by_size("data.batch_sizes", config.data.batch_sizes)
     known = {**_by_size("data.resolutions", config.data.resolutions), **dict.fromkeys(training_weights(config))}
-    for size, count in given.items():
+    for size in given:
         if size not in known:
             raise UserError(f"data.batch_sizes.{format_size(size)}: not one of data.resolutions")
-        if count < 1:
-            raise UserError(f"data.batch_sizes.{format_size(size)}: {count}: want at least 1")
     return {size: given.get(size, config.train.batch_size) for size in training_weights(config)}
 
 
 def largest(sizes: Iterable[Size]) -> Size:
-    """By the number of pixels."""
+    """Return the size with the most pixels."""
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
@@ -75,9 +71,7 @@ def point_count(config: Config, size: Size | None = None) -> int:
 
     Raises UserError when `train.subsample` leaves none.
     """
-    size, subsample = size or training_size(config), config.train.subsample
-    if not subsample >= 1:
-        raise UserError(f"train.subsample: {subsample:g}: want 1 (all pixels) or more")
+    size, subsample = size or training_size(config), config.subsample
     count = round(size[0] * size[1] / subsample)
     if count < 1:
         most = size[0] * size[1]
@@ -86,7 +80,7 @@ def point_count(config: Config, size: Size | None = None) -> int:
 
 
 def describe_points(config: Config) -> str:
-    """How many points of how large images are trained on, for people."""
+    """Describe in words how many points of how large images are trained on."""
     counts = {size: point_count(config, size) for size in training_weights(config)}
     if len(counts) == 1:
         return f"{next(iter(counts.values()))} points of each"
@@ -94,7 +88,7 @@ def describe_points(config: Config) -> str:
 
 
 def read_size(key: str, value: int | str) -> Size:
-    """`parse_size`, with the key or option named in the error."""
+    """Return what `parse_size` reads, and name the key or option in its error."""
     try:
         return parse_size(value)
     except ValueError as error:

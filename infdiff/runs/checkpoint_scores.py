@@ -84,7 +84,7 @@ class SmallEvaluation:
         if latents is None:
             return self.draw(denoiser, None, numbers)
         generators = [generator_for(self.device, self.config.seed, "latent", i) for i in numbers]
-        return self.draw(denoiser, latents.sample(generators, self.config.sample.truncation), numbers)
+        return self.draw(denoiser, latents.sample(generators, self.config.truncation), numbers)
 
     def _latents(self, encoder: nn.Module) -> LatentGaussian:
         encoded = partial(encode, encoder, points=point_count(self.config), seed=self.config.seed)

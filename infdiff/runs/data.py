@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from infdiff.config import Config
+from infdiff.config_files import changed
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import Examples, ResizableExamples, first_batches, mixed_batches
 from infdiff.data.demo import DEMO_PATH
@@ -50,7 +51,7 @@ def build_data(config: Config, device: torch.device) -> Data:
 
 def uncached(config: Config) -> Config:
     """The same configuration, for images that are read only once."""
-    return replace(config, data=replace(config.data, cache="none"))
+    return changed(config, {"data.cache": "none"})
 
 
 @dataclass(frozen=True)

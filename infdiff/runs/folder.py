@@ -9,9 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from infdiff.config import Config, config_differences, load_config, save_config
+from infdiff.config import Config
+from infdiff.config_files import config_differences, load_config, save_config
 from infdiff.errors import OptionError, UserError
 from infdiff.files import is_empty, make_folder, whole_file
+from infdiff.methods.finetune import require_start
 from infdiff.training import checkpoint
 
 RUNS = Path("runs")
@@ -59,8 +61,7 @@ class RunFolder:
 
         Raises UserError naming the settings that differ, and for a fine-tuning that starts from no run.
         """
-        if config.finetune.size and not config.finetune.run:
-            raise UserError("finetune.run: fine-tuning starts from a run: name it, as train.py --finetune RUN does")
+        require_start(config)
         folder = cls(path)
         folder.claim(config, may_change=_MAY_CHANGE, remedy="choose another folder")
         make_folder(folder.samples)
@@ -131,9 +132,9 @@ class RunFolder:
         Raises UserError naming the settings that differ.
         """
         if self.config_file.exists():
-            changed = config_differences(load_config(self.config_file), config, ignore=may_change)
-            if changed:
-                raise UserError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): {remedy}")
+            differences = config_differences(load_config(self.config_file), config, ignore=may_change)
+            if differences:
+                raise UserError(f"{self.path} holds a run with other settings ({'; '.join(differences)}): {remedy}")
         elif self.path.exists() and (not self.path.is_dir() or not is_empty(self.path)):
             raise UserError(f"{self.path} is not empty and holds no run: {remedy}")
         make_folder(self.path)

@@ -11,7 +11,7 @@ from infdiff.data.batches import Examples, batches
 from infdiff.data.latents import Latents, LatentSet, encode_data, image_count, latent_batches
 from infdiff.runs.data import build_data, uncached
 from infdiff.runs.folder import RunFolder
-from infdiff.runs.latents import build_latent
+from infdiff.runs.latents import build_latent, latent_settings
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.objectives import LatentObjective
 from infdiff.training.trainer import Trainer
@@ -59,7 +59,7 @@ def encode_run(
 def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, device: torch.device) -> Trainer:
     """Return the trainer that `scripts/train_latent.py` runs, on normalised latents."""
     network, process = build_latent(config)
-    settings = config.latent.train
+    settings = latent_settings(config).train
     train = LatentSet(latents.normalize(latents.train), device)
     validation = latents.normalize(latents.validation)
     return Trainer(
@@ -74,7 +74,6 @@ def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, de
             device=device,
         ),
         validation=lambda: latent_batches(validation, settings.batch_size, device),
-        on_sample=lambda step, modules: None,
         settings=settings,
         folder=folder.path,
         device=device,

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from infdiff.config import Config, save_config
+from infdiff.config import Config, InfinityDiffConfig, LatentSettings
+from infdiff.config_files import save_config
 from infdiff.data.batches import Examples, first_batches
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion
@@ -72,11 +73,18 @@ def fit_gaussian(
     return LatentGaussian.fit(latents)
 
 
+def latent_settings(config: Config) -> LatentSettings:
+    """Return the settings of the latent model. Raises UserError where the method has no latents."""
+    if not isinstance(config, InfinityDiffConfig):
+        raise UserError(f"method {config.method} has no latents to model")
+    return config.latent
+
+
 def build_latent(config: Config) -> tuple[LatentMLP, GaussianDiffusion]:
     """Return the latent network with fresh weights, a function of the seed, and its diffusion process."""
     torch.manual_seed(config.seed)
-    latent = config.latent
-    network = LatentMLP(config.model.z_dim, width=latent.width, layers=latent.layers)
+    latent = latent_settings(config)
+    network = LatentMLP(config.latent_dim, width=latent.width, layers=latent.layers)
     return network, GaussianDiffusion(schedule=latent.schedule, steps=latent.diffusion_steps)
 
 
@@ -169,7 +177,7 @@ class LatentModel:
     def _denoised(self, state: Tensor, start: int) -> Tensor:
         """Normalised latents from their state at time `start`, by DDIM, which draws no noise."""
         denoise = self.process.denoiser(self.network)
-        times = sampling_times(start, min(start, self.config.latent.sample_steps))
+        times = sampling_times(start, min(start, latent_settings(self.config).sample_steps))
         return ddim(denoise, state, times, alpha_bar=self.process.alpha_bar, noise=lambda: state)
 
     def describe(self) -> str:

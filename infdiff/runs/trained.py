@@ -85,8 +85,8 @@ class TrainedModel:
         """The mollified diffusion. Raises UserError for a run of another method."""
         process = self.method.process
         if not isinstance(process, MollifiedDiffusion):
-            kind = self.config.model.kind
-            raise UserError(f"{self.folder} is of model.kind {kind}: this wants a run of model.kind points")
+            method = self.config.method
+            raise UserError(f"{self.folder} is a run of method {method}: this wants one of method infinity_diff")
         return process
 
     def require_encoder(self) -> nn.Module:

@@ -33,7 +33,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         folder=folder / "samples",
         device=device,
         seed=config.seed,
-        truncation=config.sample.truncation,
+        truncation=config.truncation,
     )
     return Trainer(
         modules={name: module.to(device) for name, module in modules.items()},
@@ -43,11 +43,13 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         label=given.label,
         frozen=frozen_parameters(config, modules),
         on_sample=previews,
+        sample_every=config.train.sample_every,
         settings=config.train,
         folder=folder,
         device=device,
         seed=config.seed,
         evaluate=SmallEvaluation(config, data, device, draw) if config.train.eval_every else None,
+        eval_every=config.train.eval_every,
     )
 
 

@@ -1,35 +1,29 @@
-"""The settings of a training run. Part of the configuration; defined here, where they are used."""
+"""The settings that a Trainer reads. Part of the configuration; defined here, where they are used."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, UpToOne
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    steps: int = 100_000  # optimiser steps
-    batch_size: int = 32
-    accumulate: int = 1  # batches whose gradients make one optimiser step
-    subsample: float = 4.0  # train on one pixel in this many
-    points: str = "uniform"  # uniform, stratified or halton
-    latent_noise: float = 0.0  # standard deviation of noise on the latents, which themselves have 1
-    learning_rate: float = 5e-5
-    warmup: int = 0  # steps of linear warm-up
-    decay_from: float = 1.0  # after this part of the run the learning rate falls linearly to 0
-    beta2: float = 0.999  # of Adam
-    weight_decay: float = 0.0  # of AdamW: each step shrinks weights by this much of the learning rate
-    clip: float = 1.0  # largest norm of the gradient
-    ema_decay: float = 0.9999  # approached as (1 + n) / (10 + n)
+class OptimiserSettings(Section):
+    """How weights are trained, whatever they are the weights of."""
+
+    steps: Count = 100_000  # optimiser steps
+    batch_size: Count = 32
+    accumulate: Count = 1  # batches whose gradients make one optimiser step
+    learning_rate: Positive = 5e-5
+    warmup: CountOrNone = 0  # steps of linear warm-up
+    decay_from: UpToOne = 1.0  # after this part of the run the learning rate falls linearly to 0
+    beta2: BelowOne = 0.999  # of Adam
+    weight_decay: NotNegative = 0.0  # of AdamW: each step shrinks weights by this much of the learning rate
+    clip: Positive = 1.0  # largest norm of the gradient
+    ema_decay: BelowOne = 0.9999  # approached as (1 + n) / (10 + n)
     bfloat16: bool = True  # autocast on CUDA
     compile: bool = False  # torch.compile
-    max_bad_steps: int = 20  # stop after this many non-finite steps in a row
-    log_every: int = 50
-    sample_every: int = 5000
-    checkpoint_every: int = 5000  # validation runs here, too
-    keep_checkpoints: int = 2  # newest ones kept, beside the best
-    validation_images: int = 256
-    eval_every: int = 0  # small evaluation of samples every so many steps, with a checkpoint; 0: none
-    eval_images: int = 128  # sampled for it, and training images compared with
+    max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
+    log_every: Count = 50
+    checkpoint_every: Count = 5000  # validation runs here, too
+    keep_checkpoints: Count = 2  # newest ones kept, with the best
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""

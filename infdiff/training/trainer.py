@@ -20,7 +20,7 @@ from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
 from infdiff.training.meter import Meter, by_label_if_any
-from infdiff.training.settings import TrainSettings
+from infdiff.training.settings import OptimiserSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
 OnSample = Callable[[int, Mapping[str, nn.Module]], None]
@@ -31,10 +31,10 @@ class Trainer:
     """Trains `modules` and keeps everything in `folder`; running it again continues where it stopped.
 
     objective(modules, batch, generator) gives the loss; batches(step) an endless iterator of batches from that step on;
-    validation() the held-out batches; on_sample(step, averaged modules) makes pictures. label(batch): what losses are
-    also logged by, one for each label; all batches of a step have the same. frozen(batch): parameters that a batch
-    leaves alone, by gradient, momentum and weight decay; the same ones for all batches of a step. evaluate(averaged
-    modules) gives scores by name, kept with a checkpoint; None for no evaluation.
+    validation() the held-out batches; on_sample(step, averaged modules) makes images, every `sample_every` steps and at
+    the end. label(batch): what losses are also logged by, one for each label; all batches of a step have the same.
+    frozen(batch): parameters that a batch leaves alone, by gradient, momentum and weight decay; the same ones for all
+    batches of a step. evaluate(averaged modules) gives scores by name, kept with a checkpoint every `eval_every` steps.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -45,16 +45,19 @@ class Trainer:
         objective: Objective,
         batches: Callable[[int], Iterator[Tensor]],
         validation: Callable[[], Iterable[Tensor]],
-        on_sample: OnSample,
-        settings: TrainSettings,
+        settings: OptimiserSettings,
         folder: Path,
         device: torch.device,
         seed: int,
         label: Callable[[Tensor], str] | None = None,
         frozen: Callable[[Tensor], Sequence[nn.Parameter]] = lambda batch: (),
+        on_sample: OnSample | None = None,
+        sample_every: int = 0,
         evaluate: Evaluate | None = None,
+        eval_every: int = 0,
     ) -> None:
-        self.frozen, self.evaluate = frozen, evaluate
+        self.frozen = frozen
+        self.sample_every, self.eval_every, self.evaluate = sample_every, eval_every, evaluate
         self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
         self.batches, self.validation, self.on_sample = batches, validation, on_sample
@@ -115,7 +118,7 @@ class Trainer:
                     self._save(None)
                     sys.exit(128 + self.stop_signal)
                 last = self.step == s.steps
-                evaluated = self.evaluate is not None and s.eval_every > 0 and self.step % s.eval_every == 0
+                evaluated = self.evaluate is not None and self.eval_every > 0 and self.step % self.eval_every == 0
                 if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
                     loss, by_label = self._validate()
@@ -128,7 +131,8 @@ class Trainer:
                     self._save(loss, scores)
                     plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                if last or self.step % s.sample_every == 0:
+                sampled = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
+                if self.on_sample is not None and sampled:
                     self.on_sample(self.step, self.ema.modules)
                     meter.restart(self.step, self.seen)
 

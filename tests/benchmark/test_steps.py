@@ -10,7 +10,7 @@ from infdiff.benchmark.cost import Cost, Setting
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
 from infdiff.benchmark.timing import WARM_UP_STEPS, Timing
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training.trainer import Trainer
@@ -68,7 +68,7 @@ def test_a_sweep_keeps_the_grids_part_of_the_size(config):
         ((32, 48), (16, 24), 4, 3),
     ]
     changed = at_setting(config, plan.settings[3])
-    assert (changed.data.size, changed.model.grid.size, changed.train.subsample) == ("32x48", "16x24", 4)
+    assert (changed.data.size, changed.model.grid_size, changed.train.subsample) == ("32x48", "16x24", 4)
 
 
 def test_networks_on_whole_images_are_measured_at_each_size_that_they_train_on():
@@ -117,7 +117,7 @@ def test_a_setting_that_the_device_cannot_hold_is_left_out(config, monkeypatch):
 
 def test_settings_that_cannot_work_are_named_before_anything_is_measured(config):
     small = at_setting(config, Setting((8, 8), (4, 4), 1.0, 1))
-    with pytest.raises(UserError, match=r"16 images of 4, grid 1, 1/1: model.grid.size: 1 is too small"):
+    with pytest.raises(UserError, match=r"16 images of 4, grid 1, 1/1: model.grid_size: 1 is too small"):
         plan_table(TABLES[5], small, CPU, 1, batch=None, budget=None)
     with pytest.raises(UserError, match=r"--budget 3: .*--table 4"):
         plan_table(TABLES[5], config, CPU, 1, batch=None, budget=3.0)

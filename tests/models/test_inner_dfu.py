@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
@@ -16,7 +16,7 @@ from infdiff.points import all_points
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
-SCALED = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"]
+SCALED = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"]
 
 
 def built(*settings):
@@ -65,7 +65,7 @@ def test_the_grid_is_as_much_larger_as_the_image(size, grid, generator):
 
 
 def test_a_grid_of_one_size_is_the_default(generator):
-    modules = built("model.grid.scale_with_output=false")
+    modules = built("model.scale_grid=false")
     seen = []
     modules["denoiser"].grid_network.register_forward_hook(
         lambda module, inputs, out: seen.append(tuple(out.shape[2:]))
@@ -112,9 +112,9 @@ def test_modes_are_those_of_the_largest_grid_in_training():
 
     assert modes() == [4, 4]
     assert modes("data.resolutions={16: 1, 32: 1}") == [8, 4]
-    assert modes("data.resolutions={16: 1, 32: 1}", "model.grid.scale_with_output=false") == [4, 4]
+    assert modes("data.resolutions={16: 1, 32: 1}", "model.scale_grid=false") == [4, 4]
 
 
 def test_a_grid_network_that_knows_its_size_cannot_follow():
-    with pytest.raises(UserError, match=r"model\.grid\.scale_with_output"):
-        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*SCALED, "model.grid.kind=unet"]))
+    with pytest.raises(UserError, match=r"model\.scale_grid"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, "model.scale_grid=true"]))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.memory import mapped_empty
 from infdiff.methods.method import build_modules
 from infdiff.models import denoise_tiled
@@ -39,7 +39,7 @@ def at_once(model, x, t, z):
         ("model.blocks=1", "model.kernel_size=3"),
         ("model.blocks=3", "model.kernel_size=7"),
         ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
-        ("model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"),
+        ("model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"),
     ],
     ids=["one block", "three blocks", "regular taps", "grid that follows the image"],
 )

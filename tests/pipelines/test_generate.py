@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from infdiff.config import load_config
+from infdiff.config_files import load_config
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import check_config, default_batch
@@ -104,7 +104,7 @@ def test_settings_that_cannot_work_are_named(override):
 
 
 def test_images_too_small_for_a_spectrum_are_named():
-    small = ["data.size=2", "model.grid.size=2", "model.grid.multipliers=[1]"]
+    small = ["data.size=2", "model.grid_size=2", "model.grid.multipliers=[1]"]
     check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *small]))
     with pytest.raises(UserError, match=r"train.eval_every: images of 2"):
         check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *small, "train.eval_every=1"]))

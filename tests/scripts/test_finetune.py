@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.config import config_differences, load_config
+from infdiff.config_files import config_differences, load_config
 from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
@@ -18,7 +18,7 @@ from infdiff.runs.trained import TrainedModel
 from infdiff.runs.training import build_trainer
 from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training import checkpoint
-from tests.conftest import TINY_GRID, assert_one_line_error, script_in
+from tests.conftest import TINY_EDM, TINY_GRID, assert_one_line_error, script_in
 
 CPU = torch.device("cpu")
 RUN = [*TINY_GRID, "data.resolutions={8: 3, 16: 1}", "train.weight_decay=0.1", "train.decay_from=1"]
@@ -117,7 +117,7 @@ def test_from_the_command_line_and_resumed_exactly(script, start, tmp_path):
         (["--finetune", "START", *TUNE, "model.grid.modes=4"], ["another architecture", "model.grid.modes: 3 -> 4"]),
         (["--finetune", "START", *TUNE, "edm.data_std=0.7"], ["edm.data_std: 0.5 -> 0.7"]),
         (["--finetune", "START", *TUNE, "finetune.weight=0"], ["finetune.weight: 0"]),
-        (["--finetune", "START", *TUNE, "model.grid.kind=unet"], ["finetune.size", "dfu"]),
+        (["--finetune", "START", *TINY_EDM, "finetune.size=24"], ["finetune.size", "dfu"]),
         ([*TUNE], ["--finetune RUN"]),
     ],
 )
@@ -137,5 +137,5 @@ def test_the_published_finetuning_fits_the_published_run():
 
 
 def test_points_are_not_finetuned():
-    with pytest.raises(UserError, match=r"finetune: it is for model\.kind: grid"):
+    with pytest.raises(UserError, match=r"finetune\.size: goes with method: edm"):
         check_config(load_config(CONFIG_FOLDER / "demo.yaml", ["finetune.size=128"]))

@@ -13,7 +13,7 @@ from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.runs.trained import TrainedModel
 from infdiff.training import checkpoint
-from tests.conftest import TINY, TINY_GRID, assert_one_line_error, pixels, script_in
+from tests.conftest import TINY, TINY_EDM, TINY_GRID, assert_one_line_error, pixels, script_in
 
 SETTINGS = [*TINY_GRID, "train.decay_from=1", "data.resolutions={8: 2, 16: 3}", "data.batch_sizes={8: 7}"]
 
@@ -87,7 +87,7 @@ def test_points_are_trained_on_several_resolutions(script, tmp_path):
 
 
 def test_dfu_inside_a_network_on_points(script, tmp_path):
-    settings = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.grid.scale_with_output=true"]
+    settings = [*TINY, "model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"]
     result = script("train.py", "--out", "r", "--steps", 2, *settings, "data.resolutions={16: 1, 32: 1}")
     assert result.returncode == 0, result.stderr
     model = infdiff.load(tmp_path / "r", device="cpu")
@@ -150,7 +150,7 @@ def test_upscaling_samples_at_the_training_size_and_resizes(run, size):
 
 
 def test_a_mollified_run_can_be_deblurred(script, tmp_path):
-    settings = [*TINY_GRID, "edm.noise=mollified", "model.grid.kind=unet"]
+    settings = [*TINY_EDM, "edm.noise=mollified"]
     result = script("train.py", "--out", "r", "--steps", 1, *settings)
     assert result.returncode == 0, result.stderr
     model = infdiff.load(tmp_path / "r", device="cpu")

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +11,10 @@ from infdiff.errors import UserError
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Log, read_log
-from infdiff.training.settings import TrainSettings
+from infdiff.training.settings import OptimiserSettings
 from infdiff.training.trainer import Trainer
 
-SETTINGS = TrainSettings(
-    steps=12, batch_size=4, learning_rate=1e-2, log_every=2, checkpoint_every=4, sample_every=100, warmup=3
-)
+SETTINGS = OptimiserSettings(steps=12, batch_size=4, learning_rate=1e-2, log_every=2, checkpoint_every=4, warmup=3)
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -31,7 +28,16 @@ def objective(modules, batch, generator):
     return (modules["net"](batch + noise) - batch).square().mean()
 
 
-def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambda step, modules: None, evaluate=None):
+def make(
+    folder,
+    settings=SETTINGS,
+    objective=objective,
+    seed=0,
+    on_sample=None,
+    sample_every=100,
+    evaluate=None,
+    eval_every=0,
+):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.Linear(16, 6))
     return Trainer(
@@ -40,11 +46,13 @@ def make(folder, settings=SETTINGS, objective=objective, seed=0, on_sample=lambd
         batches=batches,
         validation=lambda: [DATA[:8], DATA[8:12]],
         on_sample=on_sample,
+        sample_every=sample_every,
         settings=settings,
         folder=folder,
         device=torch.device("cpu"),
         seed=seed,
         evaluate=evaluate,
+        eval_every=eval_every,
     )
 
 
@@ -63,7 +71,7 @@ def assert_same(a, b):
 def test_resuming_gives_bit_for_bit_the_same_weights(tmp_path):
     make(tmp_path / "whole").run()
     for steps in (4, 8, 12):
-        make(tmp_path / "parts", replace(SETTINGS, steps=steps)).run()
+        make(tmp_path / "parts", SETTINGS.changed(steps=steps)).run()
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
@@ -77,7 +85,7 @@ def test_losses_are_also_logged_by_label(tmp_path):
     def loss(modules, batch, generator):
         return modules["net"][0].bias.sum() * 0 + batch.mean() ** 2
 
-    trainer = make(tmp_path, replace(SETTINGS, steps=6, log_every=3), loss)
+    trainer = make(tmp_path, SETTINGS.changed(steps=6, log_every=3), loss)
     trainer.batches, trainer.label = alternating, lambda batch: "odd" if batch[0, 0] == 1 else "even"
     trainer.validation = lambda: [torch.full((2, 6), 2.0), torch.full((6, 6), 1.0), torch.full((2, 6), 2.0)]
     trainer.run()
@@ -99,7 +107,7 @@ def test_resuming_knows_parameters_that_no_step_has_moved(tmp_path):
     """They have no moments yet."""
 
     def run(folder, steps):
-        trainer = make(folder, replace(SETTINGS, steps=steps))
+        trainer = make(folder, SETTINGS.changed(steps=steps))
         trainer.frozen = lambda batch: trainer.parameters[:1] if batch[0, 0] < 0 else ()
         # Of the batches' first numbers, three are negative and then the fourth is not.
         signs = torch.tensor([-1.0, -1.0, -1.0, 1.0, -1.0, 1.0]).repeat(2)
@@ -124,7 +132,7 @@ def test_another_seed_gives_other_weights(tmp_path):
 
 def test_a_step_is_adam_on_the_clipped_gradient(tmp_path):
     """One step against PyTorch's plain Adam, written out."""
-    settings = replace(SETTINGS, steps=1, warmup=0, clip=0.1)
+    settings = SETTINGS.changed(steps=1, warmup=0, clip=0.1)
 
     def plain(modules, batch, generator):
         return modules["net"][0](batch).square().mean()
@@ -145,8 +153,8 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
     def plain(modules, batch, generator):
         return modules["net"][0](batch).square().mean()
 
-    make(tmp_path / "a", replace(SETTINGS, steps=1, accumulate=2), plain).run()
-    large = replace(SETTINGS, steps=1, batch_size=8)
+    make(tmp_path / "a", SETTINGS.changed(steps=1, accumulate=2), plain).run()
+    large = SETTINGS.changed(steps=1, batch_size=8)
     trainer = make(tmp_path / "b", large, plain)
     trainer.batches = lambda position: iter([DATA[:8]])
     trainer.run()
@@ -176,7 +184,7 @@ class Bad:
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
 def test_a_bad_step_changes_nothing_and_is_counted(tmp_path, kind):
-    trainer = make(tmp_path, replace(SETTINGS, steps=5, checkpoint_every=1, keep_checkpoints=9), Bad({2, 3}, kind))
+    trainer = make(tmp_path, SETTINGS.changed(steps=5, checkpoint_every=1, keep_checkpoints=9), Bad({2, 3}, kind))
     trainer.run()
     before, after = weights(tmp_path, 2), weights(tmp_path, 4)
     assert_same({"net": before["net"], "optimizer": before["optimizer"]}, after)
@@ -188,7 +196,7 @@ def test_a_bad_step_changes_nothing_and_is_counted(tmp_path, kind):
 
 
 def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path):
-    trainer = make(tmp_path, replace(SETTINGS, max_bad_steps=3), Bad({1, 4, 5, 6, 7, 8}, "nan"))
+    trainer = make(tmp_path, SETTINGS.changed(max_bad_steps=3), Bad({1, 4, 5, 6, 7, 8}, "nan"))
     with pytest.raises(UserError, match="3 steps in a row") as error:
         trainer.run()
     assert "up to step 7" in str(error.value)
@@ -228,8 +236,8 @@ def test_an_evaluation_is_logged_and_decides_which_checkpoint_is_best(tmp_path):
         seen.append(modules["net"])
         return {"broken": 0, "kid": next(distances)}
 
-    settings = replace(SETTINGS, eval_every=3, checkpoint_every=5, keep_checkpoints=1)
-    trainer = make(tmp_path / "a", settings, evaluate=evaluate)
+    settings = SETTINGS.changed(checkpoint_every=5, keep_checkpoints=1)
+    trainer = make(tmp_path / "a", settings, evaluate=evaluate, eval_every=3)
     trainer.run()
     assert seen == [trainer.ema.modules["net"]] * 4
     records = [r for r in read_log(tmp_path / "a" / "log.jsonl") if "evaluation" in r]
@@ -239,7 +247,7 @@ def test_an_evaluation_is_logged_and_decides_which_checkpoint_is_best(tmp_path):
     assert checkpoint.checkpoint_steps(checkpoints) == [6, 12]
     assert checkpoint.load_state(checkpoints, 6)["evaluation"] == {"broken": 0, "kid": 0.2}
     # The loss goes on falling: without the evaluation the last one is the best. The weights are the same.
-    make(tmp_path / "b", replace(settings, eval_every=0), evaluate=pytest.fail).run()
+    make(tmp_path / "b", settings, evaluate=pytest.fail).run()
     assert checkpoint.best_step(tmp_path / "b" / "checkpoints") == 12
     assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
@@ -265,18 +273,18 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_save_left_is_removed(tmp_path):
-    make(tmp_path, replace(SETTINGS, steps=4)).run()
+    make(tmp_path, SETTINGS.changed(steps=4)).run()
     partial = tmp_path / "checkpoints" / ".partial-00000008"
     partial.mkdir()
     (partial / "net.safetensors").write_bytes(b"half")
-    make(tmp_path, replace(SETTINGS, steps=8)).run()
+    make(tmp_path, SETTINGS.changed(steps=8)).run()
     assert not partial.exists()
     assert checkpoint.checkpoint_steps(tmp_path / "checkpoints")[-1] == 8
 
 
 @pytest.mark.parametrize("file", ["net.safetensors", "state.json", "optimizer.safetensors"])
 def test_a_damaged_checkpoint_is_named(tmp_path, file):
-    make(tmp_path, replace(SETTINGS, steps=4)).run()
+    make(tmp_path, SETTINGS.changed(steps=4)).run()
     path = tmp_path / "checkpoints" / "00000004" / file
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UserError, match=r"00000004.*damaged"):
@@ -291,17 +299,17 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls():
-    settings = TrainSettings(steps=100, learning_rate=1.0, warmup=10, decay_from=0.5)
+    settings = OptimiserSettings(steps=100, learning_rate=1.0, warmup=10, decay_from=0.5)
     assert settings.rate(0) == pytest.approx(0.1)
     assert settings.rate(9) == settings.rate(49) == 1.0
     assert settings.rate(75) == pytest.approx(0.5)
     assert settings.rate(99) == pytest.approx(0.02)
-    assert TrainSettings(learning_rate=1.0).rate(10**6) == 1.0
+    assert OptimiserSettings(learning_rate=1.0).rate(10**6) == 1.0
 
 
 def test_pictures_are_made_from_the_averaged_weights(tmp_path):
     seen = []
-    trainer = make(tmp_path, replace(SETTINGS, sample_every=5), on_sample=lambda s, m: seen.append((s, m)))
+    trainer = make(tmp_path, sample_every=5, on_sample=lambda s, m: seen.append((s, m)))
     trainer.run()
     assert [s for s, _ in seen] == [5, 10, 12]
     assert seen[0][1]["net"] is trainer.ema.modules["net"]

@@ -1,0 +1,57 @@
+"""Settings that cannot work together are named."""
+
+import pytest
+
+from infdiff.config_files import load_config
+from infdiff.shipped import CONFIG_FOLDER
+from infdiff.errors import UserError
+from infdiff.methods.checks import check_config
+from tests.conftest import TINY_EDM, TINY_GRID
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["data.resolutions={32: 1, 48: -0.5}"], ["data.resolutions.48: -0.5"]),
+        (["data.resolutions={32: .nan}"], ["data.resolutions.32: nan"]),
+        (["data.resolutions={32: 0, 48: 0}"], ["data.resolutions: all weights are 0"]),
+        (["data.resolutions={abc: 1}"], ["data.resolutions: 'abc' is not a size"]),
+        (["data.resolutions={32: 1, 32x32: 1}"], ["data.resolutions: 32 is there twice"]),
+        (["data.resolutions={32: 1}", "data.batch_sizes={48: 4}"], ["data.batch_sizes.48: not one of"]),
+        (["data.resolutions={32: 1}", "data.batch_sizes={32: 0}"], ["data.batch_sizes.32: 0: want at least 1"]),
+        (["data.resolutions={2: 1}", "train.subsample=20"], ["train.subsample: 20", "at most 4"]),
+    ],
+)
+def test_resolutions_that_cannot_work_are_named(overrides, parts):
+    with pytest.raises(UserError) as error:
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", overrides))
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_grid_network_alone_has_its_largest_resolution_as_base():
+    check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_EDM, "data.resolutions={8: 1, 16: 1}"]))
+    with pytest.raises(UserError, match=r"data\.size: 16 is not the largest.*set it to 24"):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, "data.resolutions={8: 1, 24: 1}"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.subsample=0", "train.subsample"),
+        ("train.subsample=1000000", "train.subsample"),
+        ("train.subsample=nan", "train.subsample"),
+        ("data.size=0", "data.size"),
+        ("data.size=abc", "data.size"),
+        ("model.kernel_size=4", "model.kernel_size"),
+        ("model.grid_size=128", "model.grid_size"),
+        ("model.backend=magic", "model.backend"),
+        ("train.batch_size=0", "train.batch_size"),
+        ("train.steps=-1", "train.steps"),
+        ("diffusion.schedule=cubic", "diffusion.schedule"),
+        ("sample.steps=2000", "sample.steps"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(override, key):
+    with pytest.raises(UserError, match=key):
+        check_config(load_config(CONFIG_FOLDER / "demo.yaml", [override]))

@@ -1,0 +1,54 @@
+"""Configurations become networks of the sizes that are published."""
+
+import pytest
+import torch
+
+from infdiff.config_files import load_config
+from infdiff.shipped import CONFIG_FOLDER
+from infdiff.methods.checks import config_warnings
+from infdiff.runs.data import build_modules
+
+CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
+
+
+def test_the_published_setting_is_about_the_published_size():
+    with torch.device("meta"):
+        modules = build_modules(load_config(CONFIG_FOLDER / "ffhq_256.yaml"))
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+    assert parameters == {"denoiser": 361_556_163, "encoder": 128_666_432}
+
+
+def parameters(name, *overrides):
+    with torch.device("meta"):
+        modules = build_modules(load_config(CONFIG_FOLDER / f"{name}.yaml", overrides))
+    return sum(p.numel() for module in modules.values() for p in module.parameters())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_builds(path):
+    assert parameters(path.stem) > 1_000_000
+
+
+def test_parameter_counts_of_dfu_and_its_baselines():
+    assert parameters("dfu_ffhq_96") == parameters("dfu_church_96") == 790_870_659
+    assert parameters("unet_multires_96") == 50_576_003
+    assert parameters("fno_unet_96") == 754_819_715
+    assert parameters("infdiff_dfu_128") == 60_579_843
+    assert parameters("unet_single_96") == 56_047_107
+
+
+@pytest.mark.parametrize("name", ["unet_landscapes_64", "fno_landscapes_64", "unet_single_landscapes_64"])
+def test_small_baselines_have_as_many_parameters_as_dfu(name):
+    assert parameters(name) == pytest.approx(parameters("dfu_landscapes_64"), rel=0.03)
+
+
+def test_modes_that_no_grid_holds_are_warned_of_once_and_clamped():
+    path, many = CONFIG_FOLDER / "dfu_landscapes_64.yaml", "model.grid.modes=50"
+    (warning,) = config_warnings(load_config(path, [many]))
+    assert "model.grid.modes: 50" in warning
+    assert "64 hold 32" in warning
+    assert parameters("dfu_landscapes_64", many) == parameters("dfu_landscapes_64", "model.grid.modes=32")
+    assert config_warnings(load_config(path, ["model.grid.modes=32"])) == []
+    assert config_warnings(load_config(path, ["model.grid.kind=unet"])) == []
+    inside = load_config(CONFIG_FOLDER / "demo.yaml", ["model.grid.kind=dfu"])
+    assert "16 hold 8" in config_warnings(inside)[0], "the inner grid counts, not the image"
