@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from infdiff.data.image_set import CACHES
 from infdiff.diffusion.mollified import TARGETS
-from infdiff.diffusion.samplers import SAMPLERS
+from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
 from infdiff.ops import BACKENDS
 from infdiff.ops.gpu.kernels import MAX_WINDOW
@@ -212,7 +212,7 @@ class InfinityDiffSampling(SampleSettings):
 
 
 class EDMSampling(SampleSettings):
-    sampler: Annotated[str, one_of(("heun",))] = "heun"
+    sampler: Annotated[str, one_of(EDM_SAMPLERS)] = "heun"
     churn: NotNegative = 0.0  # noise of heun (S_churn): 0 none
 
 

@@ -54,9 +54,10 @@ class InfinityDiff:
             raise UserError(
                 f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}"
             )
-        if config.sample.eta and config.sample.sampler != "ddim":
-            eta, sampler = config.sample.eta, config.sample.sampler
-            raise UserError(f"sample.eta: {eta:g}: goes with sample.sampler: ddim (here it is {sampler})")
+        sampler, eta = config.sample.sampler, config.sample.eta
+        if eta and "eta" not in SAMPLERS[sampler].options:
+            takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)
+            raise UserError(f"sample.eta: {eta:g}: goes with sample.sampler: {takers} (here it is {sampler})")
         if model.scale_grid and not model.grid.any_size:
             raise UserError(
                 f"model.scale_grid: a grid that follows the image wants model.grid.kind: {any_size_kinds()}"

@@ -50,6 +50,7 @@ def test_a_grid_network_alone_has_its_largest_resolution_as_base():
         ("train.steps=-1", "train.steps"),
         ("diffusion.schedule=cubic", "diffusion.schedule"),
         ("sample.steps=2000", "sample.steps"),
+        ("sample.eta=0.5", r"sample.eta: 0.5: goes with sample.sampler: ddim \(here it is ddpm\)"),
     ],
 )
 def test_settings_that_cannot_work_are_named(override, key):
