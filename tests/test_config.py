@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from infdiff.config import DataSettings, DFUSettings, EDMConfig, InfinityDiffConfig, UNetSettings
 from infdiff.config_files import changed, flatten, load_config
-from infdiff.shipped import CONFIG_FOLDER
 from infdiff.config_keys import KEYS, is_known, kinds_of
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_EDM, TINY_GRID
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))

@@ -6,8 +6,8 @@ import pytest
 
 from infdiff.config import InfinityDiffConfig
 from infdiff.config_files import config_differences, load_config, save_config
-from infdiff.shipped import CONFIG_FOLDER
 from infdiff.errors import UserError
+from infdiff.shipped import CONFIG_FOLDER
 
 
 def write(tmp_path: Path, text: str) -> Path:

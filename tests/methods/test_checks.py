@@ -3,9 +3,9 @@
 import pytest
 
 from infdiff.config_files import load_config
-from infdiff.shipped import CONFIG_FOLDER
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_EDM, TINY_GRID
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from infdiff.config_files import load_config
-from infdiff.shipped import CONFIG_FOLDER
 from infdiff.methods.checks import config_warnings
 from infdiff.runs.data import build_modules
+from infdiff.shipped import CONFIG_FOLDER
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
 

@@ -1,8 +1,8 @@
 """The sizes that a configuration names."""
 
 from infdiff.config_files import load_config
-from infdiff.shipped import CONFIG_FOLDER
 from infdiff.methods.sizes import point_count, resolutions
+from infdiff.shipped import CONFIG_FOLDER
 
 
 def test_weights_of_resolutions_are_normalised():
