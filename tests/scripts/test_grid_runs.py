@@ -50,7 +50,7 @@ def test_samples_of_other_sizes(script, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--eta", "0.5"], ["--eta 0.5", "grid", "--churn"]),
+        (["--eta", "0.5"], ["--eta 0.5", "edm", "--churn"]),
         (["--truncation", "0.5"], ["--truncation"]),
         (["--deblur"], ["--deblur", "white"]),
         (["--sampler", "ddim"], ["--sampler ddim", "heun"]),
