@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.cli import Parser, choose_device, positive, size_argument
+from infdiff.config import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_pictures_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
-from infdiff.methods.checks import UPSCALES, default_batch, sampling_options, tile_rows
+from infdiff.methods.checks import default_batch, sampling_options, tile_rows
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sizes import training_size
 from infdiff.runs.folder import RunFolder

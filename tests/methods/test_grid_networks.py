@@ -5,7 +5,7 @@ import torch
 
 from infdiff.config_files import load_config
 from infdiff.methods.checks import config_warnings
-from infdiff.runs.data import build_modules
+from infdiff.methods.method import build_modules
 from infdiff.shipped import CONFIG_FOLDER
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
