@@ -1,4 +1,4 @@
-// Depthwise convolution of whole images in rows (B, H, W, C), zero outside: every pixel is a point.
+// Depthwise convolution of complete images in rows (B, H, W, C), zero outside: every pixel is a point.
 //
 // Compiled also for WINDOW_HEIGHT, WINDOW_WIDTH: taps in each direction.
 #include "features.cuh"
@@ -6,12 +6,12 @@
 constexpr int WINDOW = WINDOW_HEIGHT * WINDOW_WIDTH;
 // Results along a row that one thread computes together: they share the pixels they read.
 constexpr int RUN = 4;
-// Pixels of a line that are visited in straight code, where taps and results keep their registers.
+// Pixels of a line that are visited in unrolled code, so that taps and results stay in registers.
 constexpr int UNROLLED = WINDOW_WIDTH <= 7 ? WINDOW_WIDTH + RUN - 1 : 1;
 
 // out(y, x) = scale(y, x) sum_ij taps[i, j] in(y + i step_y - pad_y, x + j step_x - pad_x). `scale` may be null.
-// With `in_scale` the input is multiplied by it first, pixel by pixel. `turned` turns the window by 180 degrees,
-// `accumulate` adds to what `out` holds. CHANNELWISE: taps are features (window, C), otherwise floats (window), the same
+// With `in_scale` the input is multiplied by it first, pixel by pixel. `turned` rotates the window by 180
+// degrees, `accumulate` adds to `out`. CHANNELWISE: taps are features (window, C), otherwise floats (window), the same
 // for every channel.
 template <bool CHANNELWISE>
 __device__ inline void convolve(const feature* in, const void* taps, const float* in_scale, const float* scale,

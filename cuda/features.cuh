@@ -4,13 +4,13 @@
 //   SCALAR    the type of features: 0 float, 1 half, 2 bfloat16; sums are always in float
 //   CHANNELS  C
 // Features are rows (B, L, C), contiguous. A lane moves VECTOR neighbouring channels; LANES lanes, a power of two
-// within one warp, work on one row and go over it SLOTS times.
+// within one warp, work on one row in SLOTS steps.
 #pragma once
 #include "lattice.cuh"
 
 typedef unsigned short bits16;
 
-#ifndef EMULATED  // the tests run the kernels on the CPU and bring these functions
+#ifndef EMULATED  // the tests run the kernels on the CPU and bring their own versions of these functions
 __device__ inline float half_to_float(bits16 x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
@@ -155,7 +155,7 @@ struct Row {
     }
 };
 
-// Lanes of a row look at one candidate each; those that hold something are listed in order, for all lanes to visit.
+// Each lane of a row checks one candidate; those that count are listed in order, for all lanes to visit.
 struct List {
     static constexpr int LENGTH = 32;
 

@@ -18,8 +18,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum.put(out + (image * cells + cell) * CHANNELS, 1.0f, lane);
 }
 
-// The transpose: a point looks through the cells around its own, as far as `reach` (B or 1, L) says, for those that use
-// it, in ascending order.
+// The transpose: a point searches the cells around its own, up to `reach` (B or 1, L) cells away, for those that use it,
+// in ascending order.
 extern "C" __global__ void __launch_bounds__(THREADS)
     points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const int64* ids,
                               const int* reach, feature* out, int count, int height, int width, int grid_height,
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     List& list = lists[threadIdx.x / LANES];
     Row sum;
     sum.clear();
-    // A warp's rows go round together: as often as the row with the most candidates needs.
+    // The rows of a warp iterate together, as often as the row with the most candidates needs.
     for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
         int length = 0;
         for (int round = 0; round < List::LENGTH; round += LANES) {
@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             if (candidate < candidates) {
                 int cell = (top + candidate / across) * grid_width + left + candidate % across;
                 for (int i = 0; i < 3; ++i)
-                    // A weight of zero may also be that of a missing point.
+                    // A missing point also has weight zero.
                     if (number[cell * 3 + i] == point && weight[cell * 3 + i] != 0.0f) use = cell * 3 + i;
             }
             length = list.append(length, lane, use, 0);
@@ -88,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum.put(out + (image * count + point) * CHANNELS, 1.0f, lane);
 }
 
-// The transpose: a cell looks through the pixels between its neighbours' centres for points, in ascending order.
+// The transpose: a cell searches the pixels between its neighbours' centres for points, in ascending order.
 // `index` (B or 1, H, W) as in sparse_conv.cu, null when every pixel is a point.
 extern "C" __global__ void __launch_bounds__(THREADS)
     grid_to_points_transposed(const feature* grad, const int* index, feature* out, int count, int height, int width,

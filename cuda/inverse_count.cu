@@ -1,7 +1,7 @@
-// k^2 over the sum of chi at the points present: what normalises a sparse convolution (infinity-Diff Eq. 16).
+// k^2 over the sum of chi at the points present: the normaliser of a sparse convolution (infinity-Diff Eq. 16).
 //
 // chi at an offset is rows[i] * columns[j]. index (B, H, W) is the lattice index. Sums run in double, in the order of the
-// offsets: whole numbers at the base resolution.
+// offsets; at the base resolution they are integers.
 #include "lattice.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -1,6 +1,6 @@
 // The index arithmetic that the kernels share: points on the pixel lattice, and pixels on an axis of grid cells.
 //
-// Plain CUDA C++ without a header, so that NVRTC compiles it alone. Places on an axis are fractions of whole numbers, which
+// Plain CUDA C++ without headers, so that NVRTC can compile it alone. Places on an axis are fractions of integers, which
 // fit an int while pixels * cells of an axis stay under 2^29.
 #pragma once
 
@@ -23,7 +23,7 @@ struct Place {
 };
 
 __device__ inline Place place_on(int pixel, int pixels, int cells) {
-    // ((pixel + 1/2) / pixels) * cells - 1/2 as a fraction of whole numbers, clamped to [0, cells - 1].
+    // ((pixel + 1/2) / pixels) * cells - 1/2 as a fraction of integers, clamped to [0, cells - 1].
     int numerator = (2 * pixel + 1) * cells - pixels, denominator = 2 * pixels;
     int last = (cells - 1) * denominator;
     if (numerator < 0) numerator = 0;
@@ -45,8 +45,8 @@ __device__ inline void pixels_of(int cell, int pixels, int cells, int* first, in
     *last = to >= pixels ? pixels - 1 : to;
 }
 
-// The cell that holds a pixel's upper or left end. Where the nearest points are searched and where their users are looked
-// up, it has to be the same one.
+// The cell that holds a pixel's upper or left end: the same one for the search of the nearest points and for its
+// transpose.
 __device__ inline int cell_of(int pixel, int pixels, int cells) { return pixel * cells / pixels; }
 
 __device__ inline float share(const Place& place, int cell) {

@@ -1,7 +1,7 @@
 // The 3 points nearest to each centre of a grid, exactly: growing windows on the lattice index.
 //
-// A pixel's offset from a cell's centre is a whole number in units of 1 / (2 * pixels * cells) of its axis; `aspect`
-// brings the column axis's unit to the row axis's. Products and sums are rounded one by one in double, as PyTorch does,
+// A pixel's offset from a cell's centre is an integer in units of 1 / (2 * pixels * cells) of its axis; `aspect`
+// converts the column axis's unit to the row axis's. Products and sums are rounded one by one in double, as PyTorch does,
 // so that ties fall as in the reference: to the lower point number.
 #include "lattice.cuh"
 
@@ -40,8 +40,8 @@ struct Nearest {
     }
 };
 
-// number, weight (B, G * K, 3): as Neighbours in ops/nearest_points.py. reach (B, L), zero before: how many cells lie at
-// most between a point's own cell and one that uses it, which bounds the search of the transposed operator.
+// number, weight (B, G * K, 3): as Neighbours in ops/nearest_points.py. reach (B, L), zero before: the largest number of
+// cells between a point's own cell and one that uses it, which bounds the search of the transposed operator.
 extern "C" __global__ void __launch_bounds__(THREADS)
     nearest_points(const int* index, const int64* ids, int* number, float* weight, int* reach, int count, int height,
                    int width, int grid_height, int grid_width, int ids_stride, double aspect) {
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         int id = (int)ids[(int64)image * ids_stride + n];
         int own_y = cell_of(id / width, height, grid_height), own_x = cell_of(id % width, width, grid_width);
         int dy = own_y > gy ? own_y - gy : gy - own_y, dx = own_x > gx ? own_x - gx : gx - own_x;
-        // A maximum of whole numbers: the same in any order.
+        // A maximum of integers is the same in any order.
         atomicMax(&reach[(int64)image * count + n], dy > dx ? dy : dx);
     }
 }

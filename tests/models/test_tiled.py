@@ -31,7 +31,7 @@ def at_once(model, x, t, z):
     return model(x.flatten(2).mT, model.geometry(all_points(len(x), size), size), t, z).mT.unflatten(2, size)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (48, 48), (33, 50), (64, 16), (40, 44)])
+@pytest.mark.parametrize("size", [(16, 16), (64, 16), (33, 20), (20, 24)])
 @pytest.mark.parametrize("rows", [1, 5, 16, 23, 1000])
 @pytest.mark.parametrize(
     "settings",
