@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum.put(out + (image * cells + cell) * CHANNELS, 1.0f, lane);
 }
 
-// The transpose: a point searches the cells around its own, up to `reach` (B or 1, L) cells away, for those that use it,
+// The transpose: a point searches the cells around its own, up to `reach` (B or 1, L) cells away, for its users,
 // in ascending order.
 extern "C" __global__ void __launch_bounds__(THREADS)
     points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const int64* ids,

@@ -1,6 +1,6 @@
 // k^2 over the sum of chi at the points present: the normaliser of a sparse convolution (infinity-Diff Eq. 16).
 //
-// chi at an offset is rows[i] * columns[j]. index (B, H, W) is the lattice index. Sums run in double, in the order of the
+// chi at an offset is rows[i] * columns[j]. index (B, H, W) is the lattice index. Sums run in double, in order of the
 // offsets; at the base resolution they are integers.
 #include "lattice.cuh"
 

@@ -1,6 +1,6 @@
 // The index arithmetic that the kernels share: points on the pixel lattice, and pixels on an axis of grid cells.
 //
-// Plain CUDA C++ without headers, so that NVRTC can compile it alone. Places on an axis are fractions of integers, which
+// Plain CUDA C++ without headers, so that NVRTC compiles it alone. Places on an axis are fractions of integers, which
 // fit an int while pixels * cells of an axis stay under 2^29.
 #pragma once
 

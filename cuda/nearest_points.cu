@@ -1,7 +1,7 @@
 // The 3 points nearest to each centre of a grid, exactly: growing windows on the lattice index.
 //
 // A pixel's offset from a cell's centre is an integer in units of 1 / (2 * pixels * cells) of its axis; `aspect`
-// converts the column axis's unit to the row axis's. Products and sums are rounded one by one in double, as PyTorch does,
+// converts the column axis's unit to the row axis's. Products and sums are rounded singly in double, as PyTorch does,
 // so that ties fall as in the reference: to the lower point number.
 #include "lattice.cuh"
 
@@ -40,7 +40,7 @@ struct Nearest {
     }
 };
 
-// number, weight (B, G * K, 3): as Neighbours in ops/nearest_points.py. reach (B, L), zero before: the largest number of
+// number, weight (B, G * K, 3): as Neighbours in ops/nearest_points.py. reach (B, L), zero before: the most
 // cells between a point's own cell and one that uses it, which bounds the search of the transposed operator.
 extern "C" __global__ void __launch_bounds__(THREADS)
     nearest_points(const int* index, const int64* ids, int* number, float* weight, int* reach, int count, int height,
