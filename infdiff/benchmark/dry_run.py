@@ -81,7 +81,7 @@ def dry_run(config: Config, data: Data, device: torch.device, say: Callable[[str
     batches = trainer.batches(0)
     for step in range(1, _STEPS + 1):
         started = time.perf_counter()
-        loss = float(trainer.train_step(batches))
+        loss = float(trainer.train_step(batches).loss)
         say(f"step {step}: loss {loss:.4f}, {time.perf_counter() - started:.2f} s")
     say("dry run: nothing is kept")
 

@@ -44,14 +44,14 @@ def first_batches(images: Examples, batch_size: int, limit: int, device: torch.d
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of `count` images for an epoch."""
+    """Return the permutation of `count` images for an epoch."""
     return torch.randperm(count, generator=generator_for("cpu", seed, "order", epoch))
 
 
 def batches(
     images: Examples, batch_size: int, *, seed: int, position: int, workers: int, device: torch.device | str
 ) -> Iterator[Tensor]:
-    """Endless (B, 3, H, W) uint8 batches on `device`, from the image at `position` of the endless order on."""
+    """Yield (B, 3, H, W) uint8 batches on `device` without end, starting at `position` of the endless order."""
     draws = itertools.repeat((0, batch_size))
     return mixed_batches([images], draws, seed=seed, position=position, workers=workers, device=device)
 
@@ -65,7 +65,7 @@ def mixed_batches(
     workers: int,
     device: torch.device | str,
 ) -> Iterator[Tensor]:
-    """As `batches`, of several sets of the same images: draws gives the set and the size of each batch."""
+    """Yield batches like `batches`, from several sets of the same images. draws: set and size of each batch."""
     if any(images.images is None for images in sets):
         yield from _loaded(sets, draws, seed, position, workers, device)
         return

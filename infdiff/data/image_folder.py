@@ -1,4 +1,4 @@
-"""A folder, zip or LMDB of pictures that all have one size, to be compared with others."""
+"""A folder, zip or LMDB of images of one size, to be compared with others."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures in the source's order."""
+    """Images in the source's order."""
 
     source: Source
     size: Size
-    formats: tuple[str, ...]  # such as "JPEG", "PNG": those there are
+    formats: tuple[str, ...]  # those that occur, such as "JPEG", "PNG"
 
     @classmethod
     def open(cls, source: Source) -> ImageFolder:
-        """Raises UserError, naming a picture, when there are fewer than two, sizes are mixed or one cannot be read."""
+        """Read all sizes and formats.
+
+        Raises UserError when there are fewer than two images, or naming one that has another size or is unreadable.
+        """
         if len(source.names) < 2:
             raise UserError(f"{source.path} holds one image: sets of images are compared, give at least two")
         sizes: dict[Size, str] = {}
@@ -42,7 +45,7 @@ class ImageFolder:
             (a, first), (b, second) = list(sizes.items())[:2]
             raise UserError(
                 f"{source.path} holds images of mixed sizes ({first} has {format_size(a)}, {second} {format_size(b)}): "
-                "bring them to one size"
+                "resize them first"
             )
         return cls(source, next(iter(sizes)), tuple(sorted(formats)))
 
@@ -50,7 +53,7 @@ class ImageFolder:
         return len(self.source.names)
 
     def read(self, index: int, size: Size) -> Tensor:
-        """(3, H, W) uint8, cropped to the aspect ratio of `size` and resized to it, antialiased."""
+        """Return (3, H, W) uint8, cropped to the aspect ratio of `size` and resized to it, antialiased."""
         with _opened(self.source, self.source.names[index]) as image:
             try:
                 rgb = to_rgb(image)
@@ -59,13 +62,13 @@ class ImageFolder:
         return to_tensor(resize(crop_to_aspect(rgb, size), size))
 
     def batches(self, size: Size, batch: int) -> Iterator[Tensor]:
-        """(B, 3, H, W) uint8 of all of them."""
+        """Yield all images as (B, 3, H, W) uint8."""
         for places in torch.arange(len(self)).split(batch):
             yield torch.stack([self.read(place, size) for place in places.tolist()])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells this content from any other: a hash of the files' bytes in order."""
+        """A hash of the files' bytes, in order."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.source.names:
             digest.update(hashlib.blake2b(self.source.read(name)).digest())
@@ -81,4 +84,4 @@ def _opened(source: Source, name: str) -> Image.Image:
 
 def _unreadable(source: Source, name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{source.path}: {name} cannot be read as an image ({reason}): take it away, or repair it")
+    return UserError(f"{source.path}: {name} cannot be read as an image ({reason}): remove it, or repair it")

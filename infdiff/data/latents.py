@@ -1,4 +1,4 @@
-"""The latents of a data set: every image encoded once, kept beside the run, ready for the latent diffusion model."""
+"""The latents of a data set: every image is encoded once and stored in the run, to train the latent model on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Encode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents (N, z_dim) float32 of training and held-out images; mean and std (z_dim,) of the training ones."""
+    """Latents (N, z_dim) float32 of training and validation images; mean and std (z_dim,) of the training ones."""
 
     train: Tensor
     validation: Tensor
@@ -36,7 +36,7 @@ class Latents:
 
     @classmethod
     def of(cls, train: Tensor, validation: Tensor) -> Latents:
-        """With the statistics of `train`."""
+        """Return both with the mean and standard deviation of `train`."""
         std = train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
         return cls(train, validation, train.mean(dim=0), std)
 
@@ -49,22 +49,22 @@ class Latents:
         save_tensors(folder / FILE, vars(self), {"encoder": encoder})
 
     def normalize(self, z: Tensor) -> Tensor:
-        """To mean 0 and variance 1 in each dimension."""
+        """Scale to zero mean and unit variance in each dimension."""
         return (z - self.mean.to(z)) / self.std.to(z)
 
     def restore(self, z: Tensor) -> Tensor:
-        """The inverse of `normalize`."""
+        """Invert `normalize`."""
         return z * self.std.to(z) + self.mean.to(z)
 
 
 @torch.no_grad()
 def encode_images(encode: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Tensor:
-    """Latents (N, z_dim) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
+    """Return latents (N, z_dim) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
     return torch.cat([encode(batch).float().cpu() for batch in batches])
 
 
 def load_latents(folder: Path, encoder: str) -> Latents | None:
-    """The latents in a folder, None where there are none or another encoder made them (by its fingerprint)."""
+    """Read the latents in a folder; None if there are none, or the fingerprint is of another encoder."""
     path = next((folder / name for name in (FILE, _EARLIER_FILE) if (folder / name).exists()), None)
     if path is None:
         return None
@@ -74,7 +74,7 @@ def load_latents(folder: Path, encoder: str) -> Latents | None:
                 return None
             return Latents(**{name: file.get_tensor(name) for name in ("train", "validation", "mean", "std")})
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and the latents are made anew") from error
+        raise UserError(f"{path} is damaged ({error}): delete it, and the images are encoded again") from error
 
 
 def encode_data(
@@ -89,8 +89,8 @@ def encode_data(
 ) -> Latents:
     """Encode the image sets "train" and "validation", training images also flipped if `flip` is on.
 
-    Parts are written as they come, so an interrupted encoding goes on where it stopped; on_images(n) is told of every n
-    images that are done, also by an earlier call. Raises UserError when the folder cannot be written.
+    Parts are written one by one, so that an interrupted encoding continues where it stopped. on_images(n) is called as
+    n images are done, including those of an earlier call. Raises UserError when the folder cannot be written.
     """
     if (known := load_latents(folder, encoder)) is not None:
         return known
@@ -115,17 +115,17 @@ def encode_data(
         for path in used:
             path.unlink()
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot keep latents in {folder}: {error}") from error
+        raise UserError(f"cannot store latents in {folder}: {error}") from error
     return whole
 
 
 def image_count(sets: Mapping[str, Examples], flip: bool) -> int:
-    """How many images `encode_data` encodes."""
+    """Return the number of images that `encode_data` encodes."""
     return sum(len(places) for _, _, places in _parts(sets, flip))
 
 
 class LatentSet:
-    """Normalised latents as a set of training examples, held on a device: what `data.batches.batches` draws from."""
+    """Normalised latents on a device, as training examples for `data.batches.batches`."""
 
     def __init__(self, latents: Tensor, device: torch.device) -> None:
         self.images = latents.to(device)
@@ -141,7 +141,7 @@ class LatentSet:
 
 
 def latent_batches(latents: Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
-    """The latents in order, for validation."""
+    """Return batches of the latents, in order, for validation."""
     return (batch.to(device) for batch in latents.split(batch_size))
 
 

@@ -1,4 +1,4 @@
-"""Mixed-resolution training (DFU section 3): which resolution each step is trained on."""
+"""Mixed-resolution training (DFU section 3): the resolution of each training step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SEEDS = 2**63
 
 
 class Mixture:
-    """Parts of a mixture, one drawn for each step with its weight: a pure function of (seed, step).
+    """Draws one of several parts for each step, by their weights: a pure function of (seed, step).
 
-    So it is the same on every rank, and nothing has to be kept to resume. weights: not negative, not all zero; they
-    need not sum to 1. batch_sizes: of each part. batches_a_step: all of one part.
+    Every process draws the same, and resuming needs no state. weights: not negative, not all zero; they need not sum
+    to 1. batch_sizes: one for each part. batches_a_step: number of batches in a step, all from one part.
     """
 
     def __init__(
@@ -30,20 +30,20 @@ class Mixture:
         self._last = max(part for part, weight in enumerate(weights) if weight > 0)
 
     def part(self, step: int) -> int:
-        """The number of the part that a step is trained on."""
+        """Return the number of the part that a step is trained on."""
         if len(self.batch_sizes) == 1:
             return 0
         place = derive_seed(self.seed, "resolution", step) / _SEEDS * self._bounds[-1]
         return min(bisect_right(self._bounds, place), self._last)
 
     def images_before(self, step: int) -> int:
-        """How many images the steps before this one take: the position in the order of images."""
+        """Return the number of images in the steps before this one, which is the position in the order of images."""
         if len(set(self.batch_sizes)) == 1:
             return step * self.batch_sizes[0] * self.batches_a_step
         return self.batches_a_step * sum(self.batch_sizes[self.part(earlier)] for earlier in range(step))
 
     def draws(self, step: int) -> Iterator[tuple[int, int]]:
-        """(part, batch size) of every batch from a step on, without end."""
+        """Yield (part, batch size) of every batch from a step on, without end."""
         for number in count(step):
             part = self.part(number)
             for _ in range(self.batches_a_step):

@@ -1,4 +1,4 @@
-"""Build an image store from any source: decode, convert, crop, resize, encode, write; whole or not at all."""
+"""Prepare an image store from any source: decode, convert, crop, resize, encode, write. Complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each image is treated. size None keeps native sizes; crops 0 is one centre crop."""
+    """Treatment of each image. size None keeps native sizes; crops 0 is one centre crop."""
 
     size: Size | None = None
     crops: int = 0
@@ -51,14 +51,14 @@ class Recipe:
 
 @dataclass
 class Result:
-    """What was written, and which files were left out with the reason."""
+    """Number of images written, and the files left out, with reasons."""
 
     written: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
 def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0, progress: bool = True) -> Result:
-    """Write the store beside `out`, then rename it. An existing file at `out` stays until the new one is whole.
+    """Write the store to a partial file and rename it: an existing file at `out` stays until the new one is complete.
 
     Raises UserError, leaving nothing behind, when no image could be read or the disk is full.
     """
@@ -93,7 +93,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
 
 
 class _Writer:
-    """Batches of entries into an LMDB whose map grows as it fills."""
+    """Writes entries in batches into an LMDB whose map grows as it fills."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
@@ -131,7 +131,7 @@ Converted = tuple[str, list[bytes], str]
 
 
 def _converted(source: Source, recipe: Recipe, workers: int) -> Iterator[Converted]:
-    """(name, encoded images, reason for leaving it out) for each image, in the source's order."""
+    """Yield (name, encoded images, reason for leaving it out) for each image, in the source's order."""
     convert = partial(_convert, source, recipe)
     jobs = list(enumerate(source.names))
     if workers <= 1:

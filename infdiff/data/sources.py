@@ -31,7 +31,7 @@ class Source(ABC):
     @staticmethod
     @abstractmethod
     def accepts(path: Path) -> bool:
-        """Whether the path looks like a source of this kind. Earlier kinds of `SOURCES` are asked first."""
+        """Return True if the path looks like a source of this kind. Earlier kinds of `SOURCES` are asked first."""
 
     @classmethod
     @abstractmethod

@@ -1,11 +1,11 @@
-"""The image store: one LMDB file of encoded images and a header that says what they are."""
+"""The image store: one LMDB file of encoded images and a header that describes them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,14 +20,20 @@ from infdiff.data.lmdb_files import read_value
 from infdiff.errors import UserError
 from infdiff.images.transforms import to_rgb
 
-FORMATS = ("png", "webp", "jpeg", "raw")
+_WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
+    "png": lambda image, file: image.save(file, "PNG"),
+    "webp": lambda image, file: image.save(file, "WEBP", lossless=True),
+    "jpeg": lambda image, file: image.save(file, "JPEG", quality=95, subsampling=0),
+    "raw": lambda image, file: np.save(file, np.asarray(image), allow_pickle=False),
+}
+FORMATS = tuple(_WRITERS)
 _HEADER_KEY = b"infdiff-header"
 _KIND = "infdiff-images"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a store holds. size is (H, W), or None where images keep their native sizes."""
+    """Description of a store's content. size is (H, W), or None if images keep their native sizes."""
 
     count: int
     size: Size | None
@@ -38,10 +44,12 @@ class Header:
     version: int = 1
 
     def encode(self) -> bytes:
+        """Return the header as JSON."""
         return json.dumps({"kind": _KIND} | asdict(self)).encode()
 
     @staticmethod
     def decode(value: bytes) -> Header:
+        """Read the header from JSON. Raises ValueError, TypeError or KeyError for anything else."""
         values = json.loads(value)
         if values.pop("kind", None) != _KIND:
             raise ValueError("not an image store")
@@ -70,18 +78,18 @@ class ImageStore:
         return self.header.count
 
     def holds(self, size: Size) -> bool:
-        """Whether there is an image at least as large as `size` (H, W) along both axes."""
+        """Return True if some image is at least as large as `size` (H, W) along both axes."""
         if self.header.size is not None:
             return size[0] <= self.header.size[0] and size[1] <= self.header.size[1]
         widths_and_heights = (self.read(index).size for index in range(len(self)))
         return any(size[0] <= height and size[1] <= width for width, height in widths_and_heights)
 
     def read(self, index: int) -> Image.Image:
-        """Image `index` in RGB."""
+        """Return image `index` in RGB."""
         return decode_image(self._value(index), self.header.format)
 
     def fingerprint(self, indices: Sequence[int]) -> str:
-        """Tells the content of some images, in their order, from any other: a hash of their bytes."""
+        """Return a hash of the bytes of some images, in their order."""
         digest = hashlib.blake2b(self.header.format.encode(), digest_size=16)
         for index in indices:
             digest.update(hashlib.blake2b(self._value(index)).digest())
@@ -95,33 +103,29 @@ class ImageStore:
 
 
 def entry_key(index: int) -> bytes:
+    """Return the key of image `index`."""
     return b"image-%09d" % index
 
 
 def header_entry(header: Header) -> tuple[bytes, bytes]:
+    """Return the key and the value of the header."""
     return _HEADER_KEY, header.encode()
 
 
 def encode_image(image: Image.Image, format: str) -> bytes:
-    """RGB image -> bytes. png, webp and raw are lossless."""
+    """Encode an RGB image. png, webp and raw are lossless."""
     buffer = io.BytesIO()
-    if format == "raw":
-        np.save(buffer, np.asarray(image), allow_pickle=False)
-    elif format == "jpeg":
-        image.save(buffer, "JPEG", quality=95, subsampling=0)
-    elif format == "webp":
-        image.save(buffer, "WEBP", lossless=True)
-    else:
-        image.save(buffer, "PNG")
+    _WRITERS[format](image, buffer)
     return buffer.getvalue()
 
 
 def decode_image(value: bytes, format: str) -> Image.Image:
+    """Decode an image that `encode_image` has encoded, into RGB."""
     if format == "raw":
         return Image.fromarray(np.load(io.BytesIO(value), allow_pickle=False))
     return to_rgb(Image.open(io.BytesIO(value)))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB image -> (3, H, W) uint8."""
+    """Convert an RGB image to (3, H, W) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Images enlarged: what fine-tuning shows of a resolution for which there are none (DFU appendix C)."""
+"""Upsampled images, for fine-tuning at a resolution that has no images of its own (DFU appendix C)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infdiff.data.batches import Examples
 
 
 class Upsampled:
-    """The same images, bilinearly enlarged to `size` (H, W)."""
+    """The same images, bilinearly upsampled to `size` (H, W)."""
 
     def __init__(self, examples: Examples, size: Size) -> None:
         self.examples, self.size = examples, size
@@ -24,11 +24,11 @@ class Upsampled:
         return len(self.examples)
 
     def __getitem__(self, place: int) -> Tensor:
-        return self._enlarge(self.examples[place][None])[0]
+        return self._upsample(self.examples[place][None])[0]
 
     def take(self, places: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 images at `places` (B,)."""
-        return self._enlarge(self.examples.take(places))
+        """Return (B, 3, H, W) uint8 images at `places` (B,)."""
+        return self._upsample(self.examples.take(places))
 
-    def _enlarge(self, images: Tensor) -> Tensor:
+    def _upsample(self, images: Tensor) -> Tensor:
         return F.interpolate(images.float(), self.size, mode="bilinear").round().to(torch.uint8)

@@ -53,11 +53,11 @@ class Model:
         self, n: int = 1, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
     ) -> Any:
         """Return n new images. options: deblur, upscale, tile as `tile_rows`, and those of `Method.options`."""
-        whole = self._size(size)
-        settings = self._options(options, whole)
-        batch = default_batch(self.trained.config, whole)
+        wanted = self._size(size)
+        settings = self._options(options, wanted)
+        batch = default_batch(self.trained.config, wanted)
         images = [
-            self.trained.sample(indices.tolist(), whole, seed=seed, **settings)
+            self.trained.sample(indices.tolist(), wanted, seed=seed, **settings)
             for indices in torch.arange(n).split(batch)
         ]
         return from_images(torch.cat(images), output)
@@ -71,15 +71,15 @@ class Model:
     ) -> Any:
         """Return images of latents (N, z_dim), at any size. options: as `sample`, except truncation and upscale."""
         self.trained.require_encoder()
-        whole = self._size(size)
-        settings = self._options(options, whole)
+        wanted = self._size(size)
+        settings = self._options(options, wanted)
         del settings["truncation"], settings["upscale"]
-        return from_images(self.trained.decode(z, whole, seed=seed, **settings), output)
+        return from_images(self.trained.decode(z, wanted, seed=seed, **settings), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **options: Any) -> Any:
         """Return images encoded and decoded again at their own size. options: as `decode`."""
-        whole = to_images(images)
-        return self.decode(self.encode(whole), (whole.shape[2], whole.shape[3]), seed=seed, output=output, **options)
+        given = to_images(images)
+        return self.decode(self.encode(given), (given.shape[2], given.shape[3]), seed=seed, output=output, **options)
 
     def super_resolve(
         self,
@@ -97,9 +97,9 @@ class Model:
         small = to_images(images)
         steps = self.trained.config.sample.steps if steps is None else steps
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
-        whole = check_enlarging(self.trained.config, (small.shape[2], small.shape[3]), text, steps, weight)
-        tile = tile_rows(self.trained.config, whole)
-        out = self.trained.super_resolve(small, whole, seed=seed, method=method, steps=steps, weight=weight, tile=tile)
+        wanted = check_enlarging(self.trained.config, (small.shape[2], small.shape[3]), text, steps, weight)
+        tile = tile_rows(self.trained.config, wanted)
+        out = self.trained.super_resolve(small, wanted, seed=seed, method=method, steps=steps, weight=weight, tile=tile)
         return from_images(out, output)
 
     def inpaint(
@@ -116,15 +116,15 @@ class Model:
         output: str = "pil",
     ) -> Any:
         """Return n variants of one image, with new content where the mask is white, true or 1."""
-        whole = to_images(image)
-        if len(whole) != 1:
-            raise ValueError(f"{len(whole)} images: inpaint takes one")
-        hidden = to_mask(mask, (whole.shape[2], whole.shape[3]))
+        given = to_images(image)
+        if len(given) != 1:
+            raise ValueError(f"{len(given)} images: inpaint takes one")
+        hidden = to_mask(mask, (given.shape[2], given.shape[3]))
         steps = self.trained.config.sample.steps if steps is None else steps
         check_guidance(self.trained.config, steps, weight, variety)
         options = {"steps": steps, "weight": weight, "sampler": self.trained.config.sample.sampler}
         variants = [
-            self.trained.inpaint(whole, hidden, [i], seed=seed, variety=variety, pasted=paste, **options)
+            self.trained.inpaint(given, hidden, [i], seed=seed, variety=variety, pasted=paste, **options)
             for i in range(n)
         ]
         return from_images(torch.cat(variants), output)

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder per step, complete or absent. Weights in safetensors, the rest in JSON; nothing is pickled."""
+"""Checkpoints: a folder for each step, complete or absent. Weights in safetensors, the rest in JSON; no pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from infdiff.errors import UserError
 
-# Parts of weights' names under earlier versions -> the names since.
+# Parts of weights' names in earlier versions -> the names today.
 RENAMED_WEIGHTS = {"conditioning.code.": "conditioning.latent."}
 
 _STATE = "state.json"
@@ -23,7 +23,7 @@ _PARTIAL = ".partial-"
 
 
 def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> Path:
-    """Write FOLDER/STEP with one safetensors file a group and the state. Built beside and renamed when on disk.
+    """Write FOLDER/STEP: one safetensors file for each group, and the state. It is renamed into place when on the disk.
 
     Raises UserError when it cannot be written, for instance on a full disk; earlier checkpoints stay as they were.
     """
@@ -40,7 +40,7 @@ def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, T
         for path in [*partial.iterdir(), partial]:
             _flush(path)
         if final.exists():
-            shutil.rmtree(final)
+            _delete(final)
         partial.rename(final)
         _flush(folder)
     except (OSError, SafetensorError) as error:
@@ -52,7 +52,7 @@ def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, T
 
 
 def load_state(folder: Path, step: int) -> dict[str, Any]:
-    """The JSON part. Raises UserError naming the file when it is damaged."""
+    """Return the JSON part. Raises UserError naming the file when it is damaged."""
     path = folder / f"{step:08d}" / _STATE
     try:
         return dict(json.loads(path.read_text()))
@@ -61,7 +61,7 @@ def load_state(folder: Path, step: int) -> dict[str, Any]:
 
 
 def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
-    """One group's tensors, on the CPU. Raises UserError naming the file when it is missing or damaged."""
+    """Return one group's tensors, on the CPU. Raises UserError naming the file when it is missing or damaged."""
     path = folder / f"{step:08d}" / f"{group}.safetensors"
     try:
         tensors = safetensors.torch.load_file(path)
@@ -75,16 +75,16 @@ def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps with a complete checkpoint, ascending."""
+    """Return the steps with a complete checkpoint, ascending."""
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
 def best_step(folder: Path) -> int | None:
-    """The checkpoint with the lowest kernel distance of its samples' features; where none has one, validation loss.
+    """Return the step with the lowest KID of its samples, or the lowest validation loss if KID was never measured.
 
-    The loss says how well noise is taken away, also noise that hardly matters; the distance says how good samples are.
+    The loss also counts noise that barely affects samples; KID measures the samples themselves.
     """
     states = {step: load_state(folder, step) for step in checkpoint_steps(folder)}
     distances = {step: (state.get("evaluation") or {}).get("kid") for step, state in states.items()}
@@ -102,13 +102,21 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     kept = {*steps[-max(1, keep) :], best_step(folder)}
     for step in steps:
         if step not in kept:
-            shutil.rmtree(folder / f"{step:08d}")
+            _delete(folder / f"{step:08d}")
 
 
 def clean_partial(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
+    """Remove checkpoints that a killed run has written, or deleted, only in part."""
     for path in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _delete(checkpoint: Path) -> None:
+    """Rename before deleting: a half-deleted folder must not count as a checkpoint if the process is killed here."""
+    doomed = checkpoint.with_name(f"{_PARTIAL}deleted-{checkpoint.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _flush(path: Path) -> None:

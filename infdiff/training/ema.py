@@ -1,4 +1,4 @@
-"""An exponential moving average of weights that can be used from the first step on."""
+"""EMA weights: an exponential moving average of weights that is usable from the first step on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import nn
 
 
 class Ema:
-    """Averaged copies of modules. The decay of update n is min(decay, (1 + n) / (10 + n)).
+    """Copies of modules with EMA weights. The decay of update n is min(decay, (1 + n) / (10 + n)).
 
-    So the average forgets the initial weights within the first updates, instead of sampling their noise for hours.
+    The small decay of the first updates makes it forget the initial weights at once, instead of after many thousands
+    of updates.
     """
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
@@ -20,10 +21,10 @@ class Ema:
 
     @torch.no_grad()
     def update(self, modules: dict[str, nn.Module], n: int) -> None:
-        """Move towards the modules' weights; n counts the updates from 0."""
+        """Move towards the modules' weights. n counts the updates from 0."""
         weight = 1 - min(self.decay, (1 + n) / (10 + n))
-        for name, average in self.modules.items():
-            torch._foreach_lerp_(list(average.parameters()), list(modules[name].parameters()), weight)
-            # Running statistics are averages already.
-            for mine, theirs in zip(average.buffers(), modules[name].buffers(), strict=True):
-                mine.copy_(theirs)
+        for name, ema in self.modules.items():
+            torch._foreach_lerp_(list(ema.parameters()), list(modules[name].parameters()), weight)
+            # Buffers such as running statistics are averages already.
+            for ours, theirs in zip(ema.buffers(), modules[name].buffers(), strict=True):
+                ours.copy_(theirs)

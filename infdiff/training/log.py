@@ -1,4 +1,4 @@
-"""The run's log: one JSON object a line, a plot of it, and scalars that travel from the device without waiting."""
+"""The log of a run: one JSON object a line, a plot of it, and scalars copied from the device without waiting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Log:
-    """Appends records to log.jsonl. On resuming at a step, forgets what a killed run wrote after it."""
+    """Appends records to log.jsonl. On resuming at a step, drops the records that a killed run wrote after it."""
 
     def __init__(self, path: Path, resume_step: int) -> None:
         self.path = path
@@ -23,22 +23,24 @@ class Log:
             temporary.replace(path)
 
     def write(self, record: dict[str, Any]) -> None:
+        """Append a record."""
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a log; none if there is no such file."""
     return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
 
 
 def plot_losses(log: Path, out: Path) -> None:
-    """Training and validation loss over steps, as a PNG."""
+    """Plot training and validation loss over steps, as a PNG."""
     from matplotlib.figure import Figure
 
     records = read_log(log)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for key, label, style in (("loss", "training", "-"), ("validation_loss", "validation (averaged weights)", "o-")):
+    for key, label, style in (("loss", "training", "-"), ("validation_loss", "validation (EMA weights)", "o-")):
         points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
@@ -56,12 +58,13 @@ Arrived = tuple[int, str, list[float]]
 
 
 class DelayedScalars:
-    """Small tensors on their way from the device. `push` never waits; `ready` gives those that have arrived."""
+    """Asynchronous device-to-host copies of scalars. `push` never blocks; `ready` returns those that have arrived."""
 
     def __init__(self) -> None:
         self._pending: deque[tuple[int, str, Tensor, torch.cuda.Event | None]] = deque()
 
     def push(self, step: int, values: Tensor, label: str = "") -> None:
+        """Start copying the values (N,) of a step."""
         if values.device.type != "cuda":
             self._pending.append((step, label, values.detach().clone(), None))
             return
@@ -72,7 +75,7 @@ class DelayedScalars:
         self._pending.append((step, label, host, event))
 
     def ready(self, wait: bool = False) -> list[Arrived]:
-        """In order of steps; all of them when `wait` is set."""
+        """Return the scalars that have arrived, in order of steps. wait: block until all have."""
         arrived = []
         while self._pending:
             step, label, values, event = self._pending[0]
@@ -87,7 +90,7 @@ class DelayedScalars:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Lines that hold a whole JSON object: a killed process may leave the last one cut."""
+    """Return the lines that hold complete JSON: a killed process may have written the last one in part."""
     lines = []
     for line in path.read_text().splitlines():
         try:

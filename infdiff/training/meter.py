@@ -1,9 +1,9 @@
-"""What a training loop reports: mean losses since the last report, and the pace."""
+"""Progress reports of training: mean losses since the last report, and the pace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -12,24 +12,28 @@ from infdiff.training.log import Log
 
 
 class Meter:
-    """Means between two reports, and the pace."""
+    """Means of losses and gradient norms between two reports, and the pace. clock: seconds, as `time.perf_counter`."""
 
-    def __init__(self, log: Log, step: int) -> None:
-        self.log = log
+    def __init__(self, log: Log, step: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.log, self.clock = log, clock
         self.losses: list[tuple[str, float]] = []
         self.norms: list[float] = []
         self.restart(step, 0)
 
     def restart(self, step: int, seen: int) -> None:
-        """Leave the time since the last report out of the pace."""
-        self.started, self.last_step, self.last_seen = time.perf_counter(), step, seen
+        """Exclude the time since the last report from the pace."""
+        self.started, self.last_step, self.last_seen = self.clock(), step, seen
 
     def add(self, label: str, loss: float, norm: float) -> None:
         self.losses.append((label, loss))
         self.norms.append(norm)
 
-    def report(self, step: int, seen: int, rate: float, skipped: int, bar: Any, steps: int) -> None:
-        passed = time.perf_counter() - self.started
+    def report(self, step: int, seen: int, rate: float, skipped: int, bar: tqdm[Any], steps: int) -> None:
+        """Log the means, show them next to the progress bar, and start over.
+
+        seen: training images so far. rate: the learning rate. Without a progress bar, a line is printed.
+        """
+        passed = self.clock() - self.started
         pace = max(step - self.last_step, 1) / passed
         images_per_second = round((seen - self.last_seen) / passed, 2)
         loss = _mean([loss for _, loss in self.losses])
@@ -37,7 +41,7 @@ class Meter:
         by_label = {label: _mean([loss for other, loss in self.losses if other == label]) for label in labels}
         self.log.write(
             {"step": step, "loss": loss}
-            | by_label_if_any("losses", by_label)
+            | labelled("losses", by_label)
             | {
                 "gradient_norm": _mean(self.norms),
                 "learning_rate": rate,
@@ -55,8 +59,8 @@ class Meter:
         self.losses, self.norms = [], []
 
 
-def by_label_if_any(key: str, by_label: Mapping[str, float | None]) -> dict[str, Any]:
-    """For the log: nothing where batches have no label."""
+def labelled(key: str, by_label: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return an entry for the log: losses by label, or nothing if batches have no label."""
     return {} if set(by_label) <= {""} else {key: dict(by_label)}
 
 

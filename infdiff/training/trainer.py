@@ -1,4 +1,4 @@
-"""The training loop: any modules, any objective. Exact to resume, and nothing in a step waits for the host."""
+"""The training loop: any modules, any objective. It resumes exactly, and no step waits for the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from infdiff.seeding import derive_seed, generator_for
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
-from infdiff.training.meter import Meter, by_label_if_any
+from infdiff.training.meter import Meter, labelled
 from infdiff.training.settings import OptimiserSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
@@ -27,14 +27,30 @@ OnSample = Callable[[int, Mapping[str, nn.Module]], None]
 Evaluate = Callable[[Mapping[str, nn.Module]], dict[str, float]]
 
 
+class Step(NamedTuple):
+    """Outcome of one optimiser step.
+
+    scalars (4,), on the device: loss, gradient norm, 1 if it was skipped as non-finite, skipped steps in a row.
+    """
+
+    scalars: Tensor
+    label: str  # of its batches
+
+    @property
+    def loss(self) -> Tensor:
+        return self.scalars[0]
+
+
 class Trainer:
     """Trains `modules` and keeps everything in `folder`; running it again continues where it stopped.
 
-    objective(modules, batch, generator) gives the loss; batches(step) an endless iterator of batches from that step on;
-    validation() the held-out batches; on_sample(step, averaged modules) makes images, every `sample_every` steps and at
-    the end. label(batch): what losses are also logged by, one for each label; all batches of a step have the same.
-    frozen(batch): parameters that a batch leaves alone, by gradient, momentum and weight decay; the same ones for all
-    batches of a step. evaluate(averaged modules) gives scores by name, kept with a checkpoint every `eval_every` steps.
+    objective(modules, batch, generator): returns the loss.
+    batches(step): returns an endless iterator of batches, starting at that step.
+    validation(): returns the validation batches.
+    on_sample(step, EMA modules): saves example images, every `sample_every` steps and at the end.
+    label(batch): a name by which losses are also logged; the same for all batches of a step.
+    frozen(batch): parameters that the step does not change; the same for all batches of a step.
+    evaluate(EMA modules): returns metrics by name, stored with a checkpoint every `eval_every` steps.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -68,7 +84,7 @@ class Trainer:
         )
         self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
-        self.seen = 0  # training images since the start of the process
+        self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
         self.bad_in_a_row = torch.zeros((), device=device)
         self.stop_signal: int | None = None
@@ -94,12 +110,6 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def train_step(self, batches: Iterator[Tensor]) -> Tensor:
-        """One step as `run` takes it, of which nothing is logged or kept: its loss, on the device."""
-        scalars, _ = self._train_step(batches)
-        self.step += 1
-        return scalars[0]
-
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step)
@@ -107,8 +117,8 @@ class Trainer:
         meter = Meter(log, self.step)
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
             while self.step < s.steps:
-                scalars.push(self.step + 1, *self._train_step(batches))
-                self.step += 1
+                taken = self.train_step(batches)
+                scalars.push(self.step, taken.scalars, taken.label)
                 bar.update()
                 self._read(scalars.ready(), meter)
                 if self.step % s.log_every == 0:
@@ -122,9 +132,7 @@ class Trainer:
                 if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
                     loss, by_label = self._validate()
-                    log.write(
-                        {"step": self.step, "validation_loss": loss} | by_label_if_any("validation_losses", by_label)
-                    )
+                    log.write({"step": self.step, "validation_loss": loss} | labelled("validation_losses", by_label))
                     scores = self.evaluate(self.ema.modules) if evaluated and self.evaluate is not None else None
                     if scores is not None:
                         log.write({"step": self.step, "evaluation": scores})
@@ -136,8 +144,8 @@ class Trainer:
                     self.on_sample(self.step, self.ema.modules)
                     meter.restart(self.step, self.seen)
 
-    def _train_step(self, batches: Iterator[Tensor]) -> tuple[Tensor, str]:
-        """One optimiser step: its loss, gradient norm, whether it was skipped, how many were in a row; its label."""
+    def train_step(self, batches: Iterator[Tensor]) -> Step:
+        """Take one optimiser step with the next batches, without logging or saving anything."""
         s = self.settings
         # Dropout draws from the global generators.
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
@@ -155,14 +163,15 @@ class Trainer:
         bad = (~(norm.isfinite() & total.isfinite())).float()
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
-        # The fused optimiser leaves weights and moments alone where this is 1, without the host knowing.
+        # The fused optimiser changes nothing if this is 1, and the host need not know.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, bad  # type: ignore[attr-defined]
-        # It passes over parameters without a gradient: their moments and weights stay as they are.
+        # Parameters without a gradient are skipped: weights and moments stay as they are.
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.modules, self.step)
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
-        return torch.stack([total, norm, bad, self.bad_in_a_row]), self.label(batch)
+        self.step += 1
+        return Step(torch.stack([total, norm, bad, self.bad_in_a_row]), self.label(batch))
 
     @property
     def _autocast(self) -> bool:
@@ -183,7 +192,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, dict[str, float]]:
-        """Loss of the averaged weights on held-out images, with the same draws every time; and that of each label."""
+        """Return the loss of the EMA weights on the validation batches, and by label; the draws are always the same."""
         losses, weights, labels = [], [], []
         for number, batch in enumerate(self.validation()):
             generator = generator_for(self.device, self.seed, "validation", number)

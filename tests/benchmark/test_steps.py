@@ -25,7 +25,7 @@ def config():
 
 
 def test_what_is_timed_is_the_trainers_own_step(config, monkeypatch):
-    done, step = [], Trainer._train_step
+    done, step = [], Trainer.train_step
 
     def counted(trainer, batches):
         watched = [trainer.modules["denoiser"].project.bias, trainer.ema.modules["denoiser"].project.bias]
@@ -35,11 +35,11 @@ def test_what_is_timed_is_the_trainers_own_step(config, monkeypatch):
         done.append((trainer.step, moved, averaged))
         return out
 
-    monkeypatch.setattr(Trainer, "_train_step", counted)
+    monkeypatch.setattr(Trainer, "train_step", counted)
     (setting,) = plan_training(config, CPU, 3).settings
     cost = steps.training_cost(config, setting, CPU, 3)
     # The last one is the one whose FLOP are counted.
-    assert [number for number, _, _ in done] == list(range(WARM_UP_STEPS + 3 + 1))
+    assert [number for number, _, _ in done] == list(range(1, WARM_UP_STEPS + 3 + 2))
     assert all(moved and averaged for _, moved, averaged in done)
     assert (cost.images, cost.timing.repeats, cost.setting) == (8, 3, setting)
     assert cost.flop > 0

@@ -1,0 +1,91 @@
+"""Checkpoints: complete or absent, the newest and the best are kept."""
+
+import shutil
+
+import pytest
+import torch
+
+from infdiff.errors import UserError
+from infdiff.training import checkpoint
+
+
+def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
+    for step, loss in ((1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.2)):
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, {"validation_loss": loss})
+        checkpoint.prune_checkpoints(tmp_path, keep=2)
+    assert checkpoint.checkpoint_steps(tmp_path) == [2, 4, 5]
+    assert checkpoint.best_step(tmp_path) == 2
+
+
+def test_without_a_feature_distance_the_validation_loss_decides(tmp_path):
+    scores = ({"spectrum": 1.0}, {"spectrum": 3.0}, None, {"broken": 9})
+    for step, (loss, found) in enumerate(zip((0.5, 0.1, 0.4, 0.3), scores, strict=True), start=1):
+        state = {"validation_loss": loss, "evaluation": found}
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, state)
+    assert checkpoint.best_step(tmp_path) == 2
+
+
+def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.ones(1)}}, {})
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UserError, match=r"No space left.*step 1 is kept"):
+        checkpoint.save_checkpoint(tmp_path, 2, {"a": {"x": torch.ones(1)}}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_weights_are_read_under_their_earlier_names(tmp_path):
+    weight = torch.arange(3.0)
+    names = ("conditioning.code.weight", "adam.denoiser.conditioning.code.bias", "decode.code.weight")
+    checkpoint.save_checkpoint(tmp_path, 1, {"net": {name: weight.clone() for name in names}}, {})
+    found = checkpoint.load_tensors(tmp_path, 1, "net")
+    assert set(found) == {
+        "conditioning.latent.weight",
+        "adam.denoiser.conditioning.latent.bias",
+        "decode.code.weight",
+    }
+    assert all(torch.equal(tensor, weight) for tensor in found.values())
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("first", ["state.json", "a.safetensors"])
+def test_a_checkpoint_that_was_deleted_in_part_counts_no_more(tmp_path, monkeypatch, first):
+    """As by a kill between two files that are deleted."""
+
+    def delete_one_file(folder, **options):
+        if folder.exists():
+            (folder / first).unlink()
+            raise Killed
+
+    for step in (1, 2, 3):
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, {"validation_loss": 1 / step})
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", delete_one_file)
+        with pytest.raises(Killed):
+            checkpoint.prune_checkpoints(tmp_path, keep=1)
+    assert checkpoint.checkpoint_steps(tmp_path) == [2, 3]
+    assert checkpoint.best_step(tmp_path) == 3
+    checkpoint.save_checkpoint(tmp_path, 4, {"a": {"x": torch.ones(1)}}, {"validation_loss": 0.1})
+    checkpoint.prune_checkpoints(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004"]
+
+
+def test_a_checkpoint_that_is_written_again_is_never_half_there(tmp_path, monkeypatch):
+    def fail(folder, **options):
+        if folder.exists():
+            raise Killed
+
+    checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.ones(1)}}, {"validation_loss": 1.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        with pytest.raises(Killed):
+            checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.zeros(1)}}, {"validation_loss": 0.5})
+    assert checkpoint.checkpoint_steps(tmp_path) == []
+    checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.zeros(1)}}, {"validation_loss": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
