@@ -7,6 +7,11 @@ class UserError(ValueError):
     """Bad input. The message is one line that names the thing and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type's name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class OptionError(UserError):
     """A value that an option of the package cannot take, as in `steps: 5000: want 1 to 1000`.
 

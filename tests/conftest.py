@@ -1,18 +1,29 @@
-"""Shared by all tests: threads, small data, small settings, and a way to call the scripts."""
+"""Shared by all tests: threads, small data, small settings, and two ways to call a command."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from infdiff import cli
+from infdiff.command_names import module_of
+from infdiff.commands import start
 from infdiff.ops.gpu import launch
 from tests.cuda.emulate import Emulator, why_not
 
@@ -102,26 +113,99 @@ def photos(tmp_path: Path) -> Path:
 # For processes that tests start, which run side by side, too.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-Script = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind, in this process or in one of its own."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def script_in(folder: Path) -> Script:
-    """Runs scripts in a folder."""
+Command = Callable[..., Finished]
 
-    def call(name: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+
+def script_in(folder: Path) -> Command:
+    """Runs scripts in a folder, each in a process of its own."""
+
+    def call(name: str, *arguments: object) -> Finished:
+        command = [sys.executable, str(ROOT / "scripts" / f"{module_of(name)}.py"), *map(str, arguments)]
         environment = os.environ | ONE_THREAD
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, **options
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+        return Finished(done.returncode, done.stdout, done.stderr)
 
     return call
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Script:
-    """Run a script in an empty folder as a user would: script("train.py", "--steps", 4)."""
+def script(tmp_path: Path) -> Command:
+    """Run a script in an empty folder as a user would: script("train", "--steps", 4)."""
     return script_in(tmp_path)
+
+
+def command_in(folder: Path) -> Command:
+    """Runs commands in a folder and in this process, without the seconds that Python and PyTorch take to start."""
+
+    def call(name: str, *arguments: object) -> Finished:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.chdir(folder), restored_process(), redirect_stdout(out), redirect_stderr(err):
+            try:
+                start(name, [str(argument) for argument in arguments], f"infdiff {name}")
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@contextlib.contextmanager
+def restored_process() -> Iterator[None]:
+    """Put back what a command changes of its process: signals, environment, threads, random state."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threads, python_state, numpy_state = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count())
+    # The allocator's settings are those of a whole process, and cannot be read to be put back.
+    unset = mock.patch.object(cli, "retain_freed_memory")
+    with mock.patch.dict(os.environ), torch.random.fork_rng(devices=devices), unset:
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            torch.set_num_threads(threads)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run a command in an empty folder: command("train", "--steps", 4)."""
+    return command_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def points_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a tiny network on points after two steps. Tests that write into it take a copy."""
+    return trained_run(tmp_path_factory.mktemp("points"), TINY)
+
+
+@pytest.fixture(scope="session")
+def edm_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for a grid network alone."""
+    return trained_run(tmp_path_factory.mktemp("edm"), TINY_GRID)
+
+
+def trained_run(folder: Path, settings: list[str]) -> Path:
+    """Train two steps with these settings; the run directory."""
+    result = command_in(folder)("train", "--steps", 2, "--out", "runs/x", *settings)
+    assert result.returncode == 0, result.stderr
+    return folder / "runs" / "x"
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    """A run directory copied to runs/x of a folder."""
+    return Path(shutil.copytree(run, folder / "runs" / "x"))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -130,7 +214,7 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+def assert_one_line_error(result: Finished, *parts: str) -> None:
     """Exit code 2 and one line on stderr that names every part."""
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()

@@ -8,6 +8,7 @@ from typing import Any
 
 from infdiff.benchmark.timing import Timing
 from infdiff.coordinates import Size, format_size
+from infdiff.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ class Cost:
 
 def costs_as_text(costs: Sequence[Cost], rate: float) -> str:
     """A line for each, of one or more."""
-    records = [cost.record(rate) for cost in costs]
-    lines = [_cells(record) for record in records]
-    names = list(lines[0])
-    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
-    every = [{name: name for name in names}, *lines]
-    return "\n".join("  ".join(line[name].rjust(widths[name]) for name in names) for line in every)
+    return text_table([_cells(cost.record(rate)) for cost in costs])
 
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:

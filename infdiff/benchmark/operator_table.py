@@ -14,11 +14,13 @@ import torch
 from infdiff.benchmark.operators import Case
 from infdiff.benchmark.timing import LeftOut, Row
 from infdiff.coordinates import format_size
-from infdiff.evaluation import table
+from infdiff.files import save_json
 from infdiff.ops import torchsparse_backend
 from infdiff.ops.gpu import launch
+from infdiff.tables import text_table
 
 _WIDTH = 140
+_TEXTS = ("backend", "shape", "k", "density", "type", "pass")  # columns that are aligned to the left
 _LEGEND = (
     "shape: batch x points x channels of the image -> grid. k: taps along a side, x pixels per base pixel. +backward: "
     "both passes.\n"
@@ -70,13 +72,13 @@ def record_of(row: Row, copy: float | None) -> dict[str, Any]:
 def save_rows(
     path: Path, about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None
 ) -> None:
-    """Write all of it to a file that appears only when it is whole."""
+    """Write all of it as JSON, atomically."""
     content = {
         "environment": about | {"copy_gb_per_s": copy / 1e9 if copy else None},
         "results": [record_of(row, copy) for row in rows],
         "left_out": [asdict(entry.case) | {"backend": entry.backend, "why": entry.why} for entry in left_out],
     }
-    table.save_json(path, content)
+    save_json(path, content)
 
 
 def as_text(about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None = None) -> str:
@@ -99,17 +101,9 @@ def as_text(about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftO
 
 
 def _block(rows: Sequence[Row], copy: float | None) -> list[str]:
-    """A heading and a line for each row; columns are as wide as what is in them, empty ones are left out."""
-    cells = [_cells(row, copy) for row in rows]
-    names = [name for name in cells[0] if any(line[name] for line in cells)]
-    widths = {name: max(len(name), *(len(line[name]) for line in cells)) for name in names}
-    numbers = {"ms", "ns/point", "MB", "GB/s", "of copy"}
-
-    def line(values: dict[str, str]) -> str:
-        justified = (values[n].rjust(widths[n]) if n in numbers else values[n].ljust(widths[n]) for n in names)
-        return "  " + "  ".join(justified).rstrip()
-
-    return [line({name: name for name in names}), *(line(values) for values in cells)]
+    """Return the lines of the table of one operator."""
+    table = text_table([_cells(row, copy) for row in rows], left=_TEXTS)
+    return textwrap.indent(table, "  ").splitlines()
 
 
 def _cells(row: Row, copy: float | None) -> dict[str, str]:

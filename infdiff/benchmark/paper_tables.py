@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from infdiff.benchmark.cost import Cost, Setting
 from infdiff.coordinates import Size, format_size
+from infdiff.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,18 @@ class PaperTable:
         by_place = {(s.size, s.grid, s.subsample): factor for s, factor in factors.items()}
         rows = [[by_place[(*column, rate)] for column in columns] for rate in self.rates]
         heading = [f"{format_size(size)} / {format_size(grid)}" for size, grid in columns]
-        lines = [self.title, *self._block(heading, rows, published=False)]
-        return "\n".join([*lines, "", "The paper's:", *self._block(self.headings, self.published, published=True)])
+        measured = self._table(heading, rows, none="none fits")
+        paper = self._table(self.headings, self.published, none="∞")
+        for row, value in zip(paper, self.fid_clip or [None] * len(paper), strict=True):
+            row["FID_CLIP"] = "" if value is None else f"{value:.2f}"
+        return "\n".join([self.title, text_table(measured), "", "The paper's:", text_table(paper)])
 
-    def _block(self, heading: Sequence[str], rows: Sequence[Sequence[float | None]], *, published: bool) -> list[str]:
-        none = "∞" if published else "none fits"
-        cells = [["rate", *heading]]
-        cells += [[f"{r:g}x", *(_cell(f, none) for f in row)] for r, row in zip(self.rates, rows, strict=True)]
-        if published and self.fid_clip:
-            for line, text in zip(cells, ("FID_CLIP", *(f"{value:.2f}" for value in self.fid_clip)), strict=True):
-                line.append(text)
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+    def _table(self, heading: Sequence[str], rows: Sequence[Sequence[float | None]], none: str) -> list[dict[str, str]]:
+        """Rows for `text_table`, one for each rate; `none` stands for a factor that is not known."""
+        return [
+            {"rate": f"{rate:g}x"} | {name: _cell(factor, none) for name, factor in zip(heading, row, strict=True)}
+            for rate, row in zip(self.rates, rows, strict=True)
+        ]
 
 
 def _times(size: Size, factor: float) -> Size:

@@ -9,7 +9,7 @@ from typing import Any
 
 from infdiff.benchmark.cost import Cost, Setting, costs_as_text
 from infdiff.benchmark.paper_tables import PaperTable
-from infdiff.evaluation.table import save_json
+from infdiff.files import save_json
 
 _LEGEND = """\
 rate: the part of the pixels that is trained on. ms a step: the median; spread: between the quartiles.

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from infdiff.benchmark.operators import Case, backends_of, prepare
+from infdiff.files import whole_file
 
 Clock = Callable[[], float]  # seconds
 
@@ -106,10 +108,11 @@ def trace(pairs: Sequence[tuple[Case, str]], device: torch.device, seed: int, pa
                     call()
                     with record_function(f"{case.operator}, {backend}, {direction}"):
                         call()
-    # The profiler reads from the suffix whether to compress the trace, so it must stay.
-    partial = path.with_name(f".partial-{path.name}")
-    profiler.export_chrome_trace(str(partial))
-    partial.replace(path)
+    with whole_file(path) as partial, TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        # The suffix tells the profiler whether to compress the trace.
+        exported = Path(folder) / path.name
+        profiler.export_chrome_trace(str(exported))
+        exported.replace(partial)
 
 
 def measure(call: Callable[[], object], device: torch.device, repeat: int, clock: Clock = time.perf_counter) -> Timing:

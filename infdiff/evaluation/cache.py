@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError
 
+from infdiff.errors import UserError
+from infdiff.files import make_folder, save_tensors
 from infdiff.metrics.compare import Described
 from infdiff.metrics.distances import Gaussian
 from infdiff.ops.gpu.nvrtc import cache_folder
@@ -32,12 +33,6 @@ def kept_description(key: tuple[object, ...], make: Callable[[], Described], fol
         made = make()
     gaussian = made.gaussian
     tensors = {"features": made.features, "spectra": made.spectra, "mean": gaussian.mean, "root": gaussian.root}
-    partial = folder / f".{name}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, partial)
-        partial.replace(path)
-    except (OSError, SafetensorError):
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with suppress(UserError):
+        save_tensors(make_folder(folder) / path.name, tensors)
     return made

@@ -20,6 +20,7 @@ from infdiff.evaluation import tasks as tasks
 from infdiff.evaluation.generated import Maker, Share
 from infdiff.evaluation.report import Subject, save_report
 from infdiff.evaluation.results import Evaluation
+from infdiff.files import save_json
 from infdiff.methods.checks import sampling_options
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
@@ -137,7 +138,7 @@ def finish(
     about |= {"network": {"name": network.name, "version": network.version}, "device": str(request.device)}
     if json is not None:
         runs = {"runs": [one.about for one in found]}
-        table.save_json(json, about | runs | {"warnings": warnings, "results": results})
+        save_json(json, about | runs | {"warnings": warnings, "results": results})
     if report is not None:
         facts = {key: value for key, value in about.items() if key not in ("command", "network")}
         facts |= {"features": f"{network.name} ({network.version})"}

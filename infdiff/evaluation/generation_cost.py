@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.errors import UserError
+from infdiff.files import writing
 from infdiff.memory import PeakMemory
 
 _FILES = "cost-*.jsonl"
@@ -61,11 +61,9 @@ def keeping_cost(
         seconds, peak = time.perf_counter() - started, memory.bytes()
         record = {"images": len(numbers), "seconds": seconds, "device": name}
         record["peak_mb"] = None if peak is None else (peak + weights) / 1e6
-        try:
-            with (folder / _FILES.replace("*", str(rank))).open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        path = folder / _FILES.replace("*", str(rank))
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
         return images
 
     return measured

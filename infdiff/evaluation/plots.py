@@ -15,6 +15,7 @@ from torch import Tensor
 from infdiff.coordinates import parse_size
 from infdiff.metrics.compare import LEGEND
 from infdiff.metrics.spectrum import FIRST_RING
+from infdiff.training.log import logged
 
 # Seen well on white and on black.
 COLOURS = ("#3a86d4", "#d9791a", "#2a9d74", "#a56cc9", "#d14d5b", "#8a8f3c")
@@ -71,20 +72,16 @@ def plot_spectra(series: Mapping[str, Mapping[str, Tensor]], real: Mapping[str, 
 def plot_losses(series: Mapping[str, Sequence[dict[str, Any]]]) -> str | None:
     """Training and validation loss over steps, of each name's log. None where no loss is logged."""
     kinds = {"loss": "training loss", "validation_loss": "validation loss"}
-    kinds = {key: title for key, title in kinds.items() if any(_logged(rows, key) for rows in series.values())}
+    kinds = {key: title for key, title in kinds.items() if any(logged(rows, key) for rows in series.values())}
     if not kinds:
         return None
     with _panels(list(kinds)) as (figure, axes):
         for (key, title), panel in zip(kinds.items(), axes, strict=True):
             for label, rows, colour in _coloured(series):
-                points = _logged(rows, key)
+                points = logged(rows, key)
                 _line(panel, points, label, colour, "o-" if len(points) < 40 else "-")
             panel.set(title=title, xlabel="step", yscale="log")
         return _finished(figure, axes)
-
-
-def _logged(rows: Sequence[dict[str, Any]], key: str) -> list[Point]:
-    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
 
 
 def _points(spectrum: Tensor) -> list[Point]:

@@ -18,6 +18,7 @@ from infdiff.coordinates import parse_size
 from infdiff.errors import UserError
 from infdiff.evaluation.looks import Look
 from infdiff.evaluation.plots import plot_losses, plot_quality, plot_spectra
+from infdiff.files import save_text
 from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER
 
 _TEMPLATE = "report.html"
@@ -45,9 +46,7 @@ def save_report(path: Path, subjects: Sequence[Subject], command: str, facts: di
 
     command: how to make it again; facts: what holds for all, by name. Raises UserError when Jinja2 is missing.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(as_html(subjects, command, facts))
-    partial.replace(path)
+    save_text(path, as_html(subjects, command, facts))
 
 
 def as_html(subjects: Sequence[Subject], command: str, facts: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
-from infdiff.errors import UserError
+from infdiff.errors import UserError, first_line
 from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 
@@ -53,4 +53,4 @@ def _read_rgb(option: str, path: Path) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{option} {path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{option} {path}: cannot be read as an image ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{option} {path}: cannot be read as an image ({first_line(error)})") from error

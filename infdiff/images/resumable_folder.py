@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.errors import UserError
+from infdiff.files import make_folder, save_text
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import save_png
 
@@ -21,20 +20,14 @@ _SETTINGS = "settings.json"
 
 
 def open_folder(parent: Path, settings: dict[str, Any]) -> Path:
-    """The folder in `parent` of images made with these settings, and no others; new, or as an earlier call left it.
+    """Return the folder in `parent` of images made with exactly these settings; an earlier call may have filled it.
 
     Raises UserError when it cannot be written.
     """
     text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
     name = f"{settings['task']}-{settings['size']}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
-    folder = parent / name
-    partial = folder / f".{_SETTINGS}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(folder / _SETTINGS)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    folder = make_folder(parent / name)
+    save_text(folder / _SETTINGS, text)
     return folder
 
 
@@ -46,36 +39,33 @@ def fill_folder(
     batch: int,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Make the images that are not there yet, `batch` at a time.
+    """Make the missing images, `batch` at a time.
 
-    make(numbers) gives float images (B, 3, H, W) in [-1, 1]. One whose pixels are not all finite is no image: an empty
-    file NUMBER.broken says so. on_images(n) is told of every n that are done, also by an earlier call. Raises UserError
-    when the folder cannot be written.
+    make(numbers) returns float images (B, 3, H, W) in [-1, 1]. Images with non-finite pixels are recorded as an empty
+    NUMBER.broken. on_images(n) is called as images complete, including those found from an earlier call. Raises
+    UserError when the folder cannot be written.
     """
     missing = [i for i in indices if not (_image(folder, i).exists() or _mark(folder, i).exists())]
     on_images(len(indices) - len(missing))
     for start in range(0, len(missing), batch):
         numbers = missing[start : start + batch]
         images = make(numbers)
-        whole = torch.isfinite(images).flatten(1).all(dim=1).tolist()
-        try:
-            for number, image, good in zip(numbers, images, whole, strict=True):
-                if good:
-                    save_png(to_uint8(image), _image(folder, number))
-                else:
-                    _mark(folder, number).touch()
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        finite = torch.isfinite(images).flatten(1).all(dim=1).tolist()
+        for number, image, good in zip(numbers, images, finite, strict=True):
+            if good:
+                save_png(to_uint8(image), _image(folder, number))
+            else:
+                save_text(_mark(folder, number), "")
         on_images(len(numbers))
 
 
 def filled(folder: Path, count: int, *, wait: float = 1.0) -> tuple[list[int], list[int]]:
-    """The numbers below `count` of whole and of broken images; waits until other processes have made all of them."""
+    """Return the numbers below `count` of finite and of broken images; wait until other processes made all of them."""
     while True:
-        whole = [i for i in range(count) if _image(folder, i).exists()]
+        finite = [i for i in range(count) if _image(folder, i).exists()]
         broken = [i for i in range(count) if _mark(folder, i).exists()]
-        if len(whole) + len(broken) >= count:
-            return whole, broken
+        if len(finite) + len(broken) >= count:
+            return finite, broken
         time.sleep(wait)
 
 

@@ -1,8 +1,7 @@
-"""A folder of generated images: one PNG each, a contact sheet, and a JSON file saying what made them."""
+"""A folder of generated images: one PNG each, a contact sheet, and a JSON file that says what made them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.errors import UserError
+from infdiff.files import make_folder, save_json
 from infdiff.images.write import contact_sheet, save_gif, save_png
 
 SHEET = "grid.png"
+_RECORD = "samples.json"
 
 
 def sample_to_folder(
@@ -21,41 +21,36 @@ def sample_to_folder(
 ) -> Path:
     """Write images 0..count-1, `batch` at a time, and return the contact sheet's path.
 
-    sample(indices) gives (B, 3, H, W) uint8. Every file appears only when it is whole; the JSON comes last.
-    Raises UserError when the folder cannot be written.
+    sample(indices) returns (B, 3, H, W) uint8. The JSON file is written last. Raises UserError when the folder cannot
+    be written.
     """
     images = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for indices in torch.arange(count).split(batch):
-            for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
-                save_png(image, folder / f"{index:05d}.png")
-                images.append(image)
-        sheet = folder / SHEET
-        save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
-        (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    make_folder(folder)
+    for indices in torch.arange(count).split(batch):
+        for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
+            save_png(image, folder / f"{index:05d}.png")
+            images.append(image)
+    sheet = folder / SHEET
+    save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
+    save_json(folder / _RECORD, record)
     return sheet
 
 
 def frames_to_folder(frames: Tensor, folder: Path, record: dict[str, Any]) -> Path:
-    """Write frames (N, 3, H, W) uint8 as PNG files, a contact sheet, frames.gif and a JSON file; return the GIF's path.
+    """Write frames (N, 3, H, W) uint8 as PNG files, a contact sheet, a JSON file and a GIF; return the GIF's path.
 
     Raises UserError when the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, frame in enumerate(frames):
-            save_png(frame, folder / f"{number:05d}.png")
-        save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / SHEET)
-        save_gif(frames, folder / "frames.gif")
-        (folder / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
-    return folder / "frames.gif"
+    make_folder(folder)
+    for number, frame in enumerate(frames):
+        save_png(frame, folder / f"{number:05d}.png")
+    save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / SHEET)
+    save_json(folder / _RECORD, record)
+    animation = folder / "frames.gif"
+    save_gif(frames, animation)
+    return animation
 
 
 def _columns(count: int) -> int:
-    """A sheet wider than it is high."""
+    """Number of columns of a sheet that is at least as wide as it is high."""
     return next(n for n in range(1, count + 1) if n * n >= count)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.errors import UserError
+from infdiff.errors import UserError, first_line
 
 DEFAULT = "efficientnet-lite0"
 _EFFICIENTNET_SIDE = 224
@@ -91,7 +91,7 @@ class _ThroughFidelity:
             ) from error
         except (ImportError, RuntimeError, OSError) as error:
             raise UserError(
-                f"--network {name}: torch-fidelity cannot be imported ({_first_line(error)}): install the torchvision "
+                f"--network {name}: torch-fidelity cannot be imported ({first_line(error)}): install the torchvision "
                 f"that was built for torch {torch.__version__}, or use --network {DEFAULT}"
             ) from error
         constructor = registry.FEATURE_EXTRACTORS_REGISTRY[self.registered]
@@ -104,7 +104,7 @@ class _ThroughFidelity:
             )
             raise UserError(
                 f"--network {name}: its weights are not in {torch.hub.get_dir()} and cannot be downloaded "
-                f"({_first_line(error)}): where there is a network, {command} puts them there; "
+                f"({first_line(error)}): where there is a network, {command} puts them there; "
                 f"or use --network {DEFAULT}, which needs no download"
             ) from error
         network.to(device).eval().requires_grad_(False)
@@ -157,7 +157,3 @@ def _refusing_pickles() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

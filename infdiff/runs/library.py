@@ -12,7 +12,7 @@ from torch import Tensor
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
-from infdiff.files import save_json, writing
+from infdiff.files import is_empty, save_json, writing
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.checks import (
     check_enlarging,
@@ -135,7 +135,7 @@ class Model:
         Raises UserError when the folder is not empty or cannot be written.
         """
         source, target, step = self.trained.folder.path, Path(folder), f"{self.trained.step:08d}"
-        if target.exists() and any(target.iterdir()):
+        if target.exists() and not is_empty(target):
             raise UserError(f"{target} is not empty: choose another folder")
         latents = self.trained.latents  # fits the Gaussian if there is no latent model
         with writing(target):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from infdiff.errors import UserError
+from infdiff.files import flush
 
 # Parts of weights' names in earlier versions -> the names today.
 RENAMED_WEIGHTS = {"conditioning.code.": "conditioning.latent."}
@@ -38,11 +38,11 @@ def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, T
             safetensors.torch.save_file(contiguous, partial / f"{name}.safetensors")
         (partial / _STATE).write_text(json.dumps({"step": step} | state, indent=1) + "\n")
         for path in [*partial.iterdir(), partial]:
-            _flush(path)
+            flush(path)
         if final.exists():
             _delete(final)
         partial.rename(final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         steps = checkpoint_steps(folder)
@@ -117,11 +117,3 @@ def _delete(checkpoint: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from infdiff.files import save_text, whole_file, writing
 
 
 class Log:
@@ -18,19 +21,22 @@ class Log:
         self.path = path
         if path.exists():
             kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
-            temporary = path.with_suffix(".partial")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
+            save_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record."""
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the records of a log; none if there is no such file."""
     return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
+
+
+def logged(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Return (step, value) of every record that has a value of that name."""
+    return [(record["step"], record[key]) for record in records if record.get(key) is not None]
 
 
 def plot_losses(log: Path, out: Path) -> None:
@@ -41,16 +47,14 @@ def plot_losses(log: Path, out: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for key, label, style in (("loss", "training", "-"), ("validation_loss", "validation (EMA weights)", "o-")):
-        points = [(r["step"], r[key]) for r in records if r.get(key) is not None]
-        if points:
+        if points := logged(records, key):
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
     if axes.has_data():
         axes.legend()
-    temporary = out.with_suffix(".partial")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(out)
+    with whole_file(out) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 # (step, label, values)

@@ -1,14 +1,17 @@
 """`infdiff COMMAND`: what it lists, what it refuses, and that the scripts are the same commands."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from infdiff import commands
 from infdiff.command_names import COMMANDS, as_called, module_of
 from infdiff.shipped import CONFIG_FOLDER, find_config
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
@@ -61,6 +64,26 @@ def test_every_command_has_help_with_examples(name, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: infdiff {name} ")
     assert f"\n  infdiff {name} " in shown or name == "doctor"
+
+
+def test_a_command_called_by_a_test_changes_nothing_in_its_process(command):
+    def state():
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        return os.getcwd(), dict(os.environ), handlers, torch.get_num_threads(), torch.get_rng_state().tolist()
+
+    before = state()
+    assert command("train", "--steps", 1, "--out", "r", *TINY).returncode == 0
+    assert state() == before
+    assert command("train", "--steps", 1, "--out", "r", *TINY, "model.channels=12").returncode == 2
+    assert state() == before
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_help_with_examples(name, script):
+    shown = script(name, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith(f"usage: python scripts/{name}.py ")
+    assert f"\n  python scripts/{name}.py " in shown.stdout
 
 
 def test_a_script_runs_from_anywhere_in_a_checkout_that_is_not_installed(tmp_path):

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from infdiff.errors import UserError, first_line
+from infdiff.files import make_folder, whole_file
 
 # In a wheel the sources lie inside the package, in a checkout next to it.
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -72,7 +75,7 @@ def compiler_versions() -> str:
 
         error, major, minor = nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError, OSError) as problem:
-        raise CompileError(f"NVRTC cannot be loaded ({_first_line(problem)}): pip install 'infdiff[cuda]'") from None
+        raise CompileError(f"NVRTC cannot be loaded ({first_line(problem)}): pip install 'infdiff[cuda]'") from None
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CompileError(f"NVRTC does not answer: {error.name}")
     return f"cuda-core {core}, NVRTC {major}.{minor}"
@@ -119,10 +122,6 @@ def _complaint(problem: Exception) -> str:
     return next((line for line in lines if "error" in line), lines[0] if lines else type(problem).__name__)
 
 
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
-
-
 def _read(place: Path) -> bytes | None:
     try:
         content = place.read_bytes()
@@ -133,14 +132,8 @@ def _read(place: Path) -> bytes | None:
 
 
 def _write(place: Path, code: bytes) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent, suffix=".partial")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(name, place)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
+    with suppress(UserError):
+        make_folder(place.parent)
+        with whole_file(place) as partial:
+            partial.touch(mode=0o600)
+            partial.write_bytes(hashlib.sha256(code).digest() + code)

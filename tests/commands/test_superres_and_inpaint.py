@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import TINY, assert_one_line_error, pixels
+from tests.conftest import TINY, assert_one_line_error, copy_of, pixels
 
 
 @pytest.fixture
-def trained(script, tmp_path):
-    result = script("train.py", "--steps", 2, "--out", "runs/x", *TINY)
-    assert result.returncode == 0, result.stderr
+def trained(points_run, tmp_path):
+    copy_of(points_run, tmp_path)
     return tmp_path
 
 
@@ -28,18 +27,20 @@ def mask(path, size=(12, 20), box=(3, 4, 8, 10), mode="L"):
     Image.fromarray(values).convert(mode).save(path)
 
 
-def superres(script, *arguments):
-    return script("superres.py", "--run", "runs/x", "--input", "small.png", *arguments)
+def superres(command, *arguments):
+    return command("superres", "--run", "runs/x", "--input", "small.png", *arguments)
 
 
-def inpaint(script, *arguments):
-    return script("inpaint.py", "--run", "runs/x", "--input", "photo.png", "--mask", "mask.png", *arguments)
+def inpaint(command, *arguments):
+    return command("inpaint", "--run", "runs/x", "--input", "photo.png", "--mask", "mask.png", *arguments)
 
 
 @pytest.mark.parametrize("method", ["guided", "encode"])
-def test_super_resolution_of_any_aspect(method, script, trained):
+def test_super_resolution_of_any_aspect(method, command, script, trained):
     picture(trained / "small.png")
-    result = superres(script, "--res", "40", "--method", method, "--out", "large.png")
+    result = superres(
+        script if method == "guided" else command, "--res", "40", "--method", method, "--out", "large.png"
+    )
     assert result.returncode == 0, result.stderr
     assert pixels(trained / "large.png").shape == (24, 40, 3)
     record = json.loads((trained / "large.json").read_text())
@@ -49,19 +50,19 @@ def test_super_resolution_of_any_aspect(method, script, trained):
     assert record["psnr_of_reduced"] == pytest.approx(10 * np.log10(255**2 / error), abs=0.1)
     if method == "guided":
         assert record["psnr_of_reduced"] > 35
-    superres(script, "--res", "24x40", "--method", method, "--out", "again.png")
+    superres(command, "--res", "24x40", "--method", method, "--out", "again.png")
     assert (pixels(trained / "large.png") == pixels(trained / "again.png")).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "CMYK", "L", "P"])
-def test_pictures_of_other_modes_are_converted(mode, script, trained):
+def test_pictures_of_other_modes_are_converted(mode, command, trained):
     picture(trained / "small.png" if mode != "CMYK" else trained / "small.jpg", mode=mode)
     name = "small.jpg" if mode == "CMYK" else "small.png"
-    result = script("superres.py", "--run", "runs/x", "--input", name, "--res", "40", "--steps", 1, "--out", "x.png")
+    result = command("superres", "--run", "runs/x", "--input", name, "--res", "40", "--steps", 1, "--out", "x.png")
     assert result.returncode == 0, result.stderr
 
 
-def test_inpainting_keeps_what_is_visible(script, trained):
+def test_inpainting_keeps_what_is_visible(command, script, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png")
     result = inpaint(script, "--n", 2, "--out", "filled")
@@ -71,74 +72,74 @@ def test_inpainting_keeps_what_is_visible(script, trained):
     assert (a[~hidden] == original[~hidden]).all()
     assert (b[~hidden] == original[~hidden]).all()
     assert (a[hidden] != b[hidden]).any()
-    inpaint(script, "--n", 1, "--out", "alone")
+    inpaint(command, "--n", 1, "--out", "alone")
     assert (pixels(trained / "alone" / "00000.png") == a).all()
-    inpaint(script, "--no-paste", "--out", "free")
+    inpaint(command, "--no-paste", "--out", "free")
     assert (pixels(trained / "free" / "00000.png")[~hidden] != original[~hidden]).any()
 
 
-def test_a_white_mask_is_plain_generation(script, trained):
+def test_a_white_mask_is_plain_generation(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png", box=(0, 0, 12, 20), mode="1")
-    result = inpaint(script, "--out", "filled")
+    result = inpaint(command, "--out", "filled")
     assert result.returncode == 0, result.stderr
     assert "white everywhere" in result.stdout
 
 
-def test_variety_needs_a_latent_model_and_changes_the_filling(script, trained):
+def test_variety_needs_a_latent_model_and_changes_the_filling(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png")
-    assert_one_line_error(inpaint(script, "--variety", 0.5), "variety 0.5", "train_latent.py")
+    assert_one_line_error(inpaint(command, "--variety", 0.5), "variety 0.5", "train_latent.py")
     small = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8"]
-    script("train_latent.py", "--run", "runs/x", "--steps", 5, *small)
-    plain, varied = (inpaint(script, "--variety", v, "--out", f"v{v}") for v in (0, 1))
+    command("train-latent", "--run", "runs/x", "--steps", 5, *small)
+    plain, varied = (inpaint(command, "--variety", v, "--out", f"v{v}") for v in (0, 1))
     assert plain.returncode == varied.returncode == 0, varied.stderr
     assert (pixels(trained / "v0" / "00000.png") != pixels(trained / "v1" / "00000.png")).any()
 
 
-def test_bad_input_to_super_resolution(script, trained):
+def test_bad_input_to_super_resolution(command, trained):
     picture(trained / "small.png")
-    assert_one_line_error(superres(script, "--res", "10"), "--res 10", "smaller than the picture")
-    assert_one_line_error(superres(script, "--res", "big"), "--res")
-    assert_one_line_error(superres(script, "--res", "40", "--steps", 1001), "--steps 1001")
-    assert_one_line_error(superres(script, "--res", "40", "--weight", 3), "--weight 3")
+    assert_one_line_error(superres(command, "--res", "10"), "--res 10", "smaller than the picture")
+    assert_one_line_error(superres(command, "--res", "big"), "--res")
+    assert_one_line_error(superres(command, "--res", "40", "--steps", 1001), "--steps 1001")
+    assert_one_line_error(superres(command, "--res", "40", "--weight", 3), "--weight 3")
     assert_one_line_error(
-        script("superres.py", "--run", "runs/x", "--input", "no.png", "--res", 9), "no.png", "no such file"
+        command("superres", "--run", "runs/x", "--input", "no.png", "--res", 9), "no.png", "no such file"
     )
     (trained / "small.png").write_text("text")
-    assert_one_line_error(superres(script, "--res", "40"), "small.png", "cannot be read")
+    assert_one_line_error(superres(command, "--res", "40"), "small.png", "cannot be read")
 
 
-def test_bad_input_to_inpainting(script, trained):
+def test_bad_input_to_inpainting(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png", size=(12, 19))
-    assert_one_line_error(inpaint(script), "mask.png", "12x19", "12x20")
+    assert_one_line_error(inpaint(command), "mask.png", "12x19", "12x20")
     mask(trained / "mask.png", box=(0, 0, 0, 0))
-    assert_one_line_error(inpaint(script), "nothing in it is white")
+    assert_one_line_error(inpaint(command), "nothing in it is white")
     mask(trained / "mask.png")
-    assert_one_line_error(inpaint(script, "--variety", 2), "--variety 2")
+    assert_one_line_error(inpaint(command, "--variety", 2), "--variety 2")
 
 
-def test_a_run_without_encoder(script, tmp_path):
+def test_a_run_without_encoder(command, tmp_path):
     settings = [s for s in TINY if not s.startswith("model.z_dim")]
-    script("train.py", "--steps", 1, "--out", "runs/x", *settings, "model.z_dim=0")
+    command("train", "--steps", 1, "--out", "runs/x", *settings, "model.z_dim=0")
     picture(tmp_path / "small.png")
-    assert_one_line_error(superres(script, "--res", "40"), "without an encoder")
+    assert_one_line_error(superres(command, "--res", "40"), "without an encoder")
     picture(tmp_path / "photo.png")
     mask(tmp_path / "mask.png")
-    assert inpaint(script).returncode == 0
+    assert inpaint(command).returncode == 0
 
 
-def test_interpolation_from_picture_to_picture(script, trained):
+def test_interpolation_from_picture_to_picture(command, trained):
     picture(trained / "a.png", size=(30, 20))
     picture(trained / "b.png", size=(16, 16), mode="L")
-    call = ("sample.py", "--run", "runs/x", "--interpolate", "a.png", "b.png", "--steps", 3)
-    result = script(*call, "--frames", 4, "--res", "16x24", "--out", "way")
+    call = ("sample", "--run", "runs/x", "--interpolate", "a.png", "b.png", "--steps", 3)
+    result = command(*call, "--frames", 4, "--res", "16x24", "--out", "way")
     assert result.returncode == 0, result.stderr
     folder = trained / "way"
     names = {"00000.png", "00001.png", "00002.png", "00003.png", "grid.png", "frames.gif", "samples.json"}
     assert {p.name for p in folder.iterdir()} == names
     with Image.open(folder / "frames.gif") as gif:
         assert (gif.n_frames, gif.size) == (6, (24, 16))  # there and back
-    assert_one_line_error(script(*call, "--frames", 0), "--frames 0")
-    assert_one_line_error(script(*call[:4], "a.png", "no.png"), "--interpolate no.png: no such file")
+    assert_one_line_error(command(*call, "--frames", 0), "--frames 0")
+    assert_one_line_error(command(*call[:4], "a.png", "no.png"), "--interpolate no.png: no such file")

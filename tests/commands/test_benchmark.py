@@ -9,14 +9,14 @@ from tests.conftest import ROOT, TINY, assert_one_line_error
 
 
 @pytest.mark.parametrize("what", ["", "ops", "train", "sample"])
-def test_help_has_examples(script, what):
-    result = script("benchmark.py", *what.split(), "--help")
+def test_help_has_examples(command, what):
+    result = command("benchmark", *what.split(), "--help")
     assert result.returncode == 0
-    assert f"  python scripts/benchmark.py {what}" in result.stdout
+    assert f"  infdiff benchmark {what}" in result.stdout
 
 
-def test_a_quick_sweep_prints_a_table_and_keeps_the_numbers(script, tmp_path):
-    result = script("benchmark.py", "ops", "--quick", "--device", "cpu", "--repeat", 2, "--json", "numbers.json")
+def test_a_quick_sweep_prints_a_table_and_keeps_the_numbers(command, tmp_path):
+    result = command("benchmark", "ops", "--quick", "--device", "cpu", "--repeat", 2, "--json", "numbers.json")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -40,9 +40,9 @@ def test_a_quick_sweep_prints_a_table_and_keeps_the_numbers(script, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
 
 
-def test_one_operator_with_a_trace(script, tmp_path):
+def test_one_operator_with_a_trace(command, tmp_path):
     options = ["--quick", "--device", "cpu", "--repeat", 2, "--only", "resize_kernel", "--profile", "trace.json"]
-    result = script("benchmark.py", "ops", *options)
+    result = command("benchmark", "ops", *options)
     assert result.returncode == 0, result.stderr
     assert [line for line in result.stdout.splitlines() if line in OPERATORS] == ["resize_kernel"]
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
@@ -56,7 +56,7 @@ def test_one_operator_with_a_trace(script, tmp_path):
     ],
 )
 def test_steps_of_a_configuration_are_printed_and_kept(script, tmp_path, arguments, sizes):
-    result = script("benchmark.py", *arguments, "--device", "cpu", "--repeat", 2, "--json", "numbers.json", *TINY)
+    result = script("benchmark", *arguments, "--device", "cpu", "--repeat", 2, "--json", "numbers.json", *TINY)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -76,9 +76,9 @@ def test_steps_of_a_configuration_are_printed_and_kept(script, tmp_path, argumen
     assert [path.name for path in tmp_path.iterdir()] == ["numbers.json"]
 
 
-def test_a_table_of_the_paper_from_a_small_model(script, tmp_path):
+def test_a_table_of_the_paper_from_a_small_model(command, tmp_path):
     given = ["--config", ROOT / "configs" / "demo.yaml", "--batch", 2, "--repeat", 2, "--device", "cpu"]
-    result = script("benchmark.py", "train", "--table", 3, *given, "--json", "table.json", *TINY)
+    result = command("benchmark", "train", "--table", 3, *given, "--json", "table.json", *TINY)
     assert result.returncode == 0, result.stderr
     measured = result.stdout.split("Table 3")[1].splitlines()
     assert measured[1].split() == ["rate", "16", "/", "8"]
@@ -89,10 +89,10 @@ def test_a_table_of_the_paper_from_a_small_model(script, tmp_path):
     assert all(f["factor"] > 0 for f in factors)
 
 
-def test_a_changed_setting_is_measured_beside(script, tmp_path):
+def test_a_changed_setting_is_measured_beside(command, tmp_path):
     config = ["--config", ROOT / "configs" / "dfu_landscapes_64.yaml", "model.grid.channels=8", "train.batch_size=2"]
     small = ["data.resolutions={8: 1, 16: 1}", "data.size=16", "--repeat", 2, "--device", "cpu"]
-    result = script("benchmark.py", "train", *config, *small, "--against", "model.grid.modes=0", "--json", "both.json")
+    result = command("benchmark", "train", *config, *small, "--against", "model.grid.modes=0", "--json", "both.json")
     assert result.returncode == 0, result.stderr
     _, other = result.stdout.split("With model.grid.modes=0:\n")
     assert other.splitlines()[0].endswith("time saved")
@@ -128,5 +128,5 @@ def test_a_changed_setting_is_measured_beside(script, tmp_path):
         (["sample", "--res", "big"], "--res"),
     ],
 )
-def test_bad_input_is_one_line(script, arguments, part):
-    assert_one_line_error(script("benchmark.py", *arguments), part)
+def test_bad_input_is_one_line(command, arguments, part):
+    assert_one_line_error(command("benchmark", *arguments), part)

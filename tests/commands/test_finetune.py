@@ -18,7 +18,7 @@ from infdiff.runs.trained import TrainedModel
 from infdiff.runs.training import build_trainer
 from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training import checkpoint
-from tests.conftest import TINY_EDM, TINY_GRID, assert_one_line_error, script_in
+from tests.conftest import TINY_EDM, TINY_GRID, assert_one_line_error, command_in
 
 CPU = torch.device("cpu")
 RUN = [*TINY_GRID, "data.resolutions={8: 3, 16: 1}", "train.weight_decay=0.1", "train.decay_from=1"]
@@ -29,7 +29,7 @@ MANY = [*TUNE, "finetune.weight=0.6"]
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
-    result = script_in(folder)("train.py", "--out", "r", "--steps", 6, *RUN)
+    result = command_in(folder)("train", "--out", "r", "--steps", 6, *RUN)
     assert result.returncode == 0, result.stderr
     return folder / "r"
 
@@ -92,11 +92,11 @@ def test_enlarged_images_are_those_of_the_largest_resolution(start, tmp_path):
     assert {tuple(batch.shape[2:]) for batch in given.validation()} == {(8, 8), (16, 16), (24, 24)}
 
 
-def test_from_the_command_line_and_resumed_exactly(script, start, tmp_path):
+def test_from_the_command_line_and_resumed_exactly(command, start, tmp_path):
     for steps in (2, 5):
-        result = script("train.py", "--finetune", start, "--out", "parts", "--steps", steps, *MANY)
+        result = command("train", "--finetune", start, "--out", "parts", "--steps", steps, *MANY)
         assert result.returncode == 0, result.stderr
-    result = script("train.py", "--finetune", start, "--out", "whole", "--steps", 5, *MANY)
+    result = command("train", "--finetune", start, "--out", "whole", "--steps", 5, *MANY)
     assert result.returncode == 0, result.stderr
     for group in ("denoiser", "ema_denoiser", "optimizer"):
         a, b = (checkpoint.load_tensors(tmp_path / f / "checkpoints", 5, group) for f in ("parts", "whole"))
@@ -121,9 +121,9 @@ def test_from_the_command_line_and_resumed_exactly(script, start, tmp_path):
         ([*TUNE], ["--finetune RUN"]),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_left(script, start, tmp_path, arguments, parts):
+def test_mistakes_are_named_and_nothing_is_left(command, start, tmp_path, arguments, parts):
     arguments = [start if argument == "START" else argument for argument in arguments]
-    assert_one_line_error(script("train.py", "--out", "o", "--steps", 1, *arguments), *parts)
+    assert_one_line_error(command("train", "--out", "o", "--steps", 1, *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 
 

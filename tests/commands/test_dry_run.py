@@ -66,8 +66,8 @@ def test_parts_of_the_model_and_every_resolution_are_described():
 
 
 @pytest.mark.parametrize("settings", [TINY, [*TINY_GRID, "finetune.size=24"]], ids=["points", "fine-tuning"])
-def test_a_dry_run_trains_two_steps_and_leaves_nothing(script, tmp_path, settings):
-    result = script("train.py", "--dry-run", "--out", "r", "--steps", 9, *settings)
+def test_a_dry_run_trains_two_steps_and_leaves_nothing(command, tmp_path, settings):
+    result = command("train", "--dry-run", "--out", "r", "--steps", 9, *settings)
     assert result.returncode == 0, result.stderr
     assert "parameters in all" in result.stdout
     assert "GFLOP" in result.stdout
@@ -75,6 +75,6 @@ def test_a_dry_run_trains_two_steps_and_leaves_nothing(script, tmp_path, setting
     assert len(losses) == 2
     assert list(tmp_path.iterdir()) == []
     if settings is TINY:
-        script("train.py", "--out", "r", "--steps", 2, *settings, "train.log_every=1")
+        command("train", "--out", "r", "--steps", 2, *settings, "train.log_every=1")
         records = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
         assert [f"{r['loss']:.4f}" for r in records if "loss" in r] == losses

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from infdiff.runs.trained import TrainedModel
 from infdiff.training import checkpoint
-from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, pixels
+from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, copy_of, pixels
 
 
 def weights(run, step):
@@ -34,18 +35,11 @@ def start(folder, *arguments):
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize("script_name", ["prepare_data.py", "train.py", "sample.py"])
-def test_help_has_examples(script, script_name):
-    result = script(script_name, "--help")
-    assert result.returncode == 0
-    assert f"python scripts/{script_name}" in result.stdout
-
-
-def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_path):
-    result = script("prepare_data.py", photos, "--out", "d.lmdb", "--size", 16, "--workers", 1)
+def test_from_a_folder_of_images_to_samples_of_other_sizes(command, script, photos, tmp_path):
+    result = script("prepare-data", photos, "--out", "d.lmdb", "--size", 16, "--workers", 1)
     assert result.returncode == 0, result.stderr
     assert "12 images from 12 files, 0 left out" in result.stdout
-    result = script("train.py", "--data", "d.lmdb", "--subsample", 4, "--out", "r", "--steps", 4, *TINY)
+    result = script("train", "--data", "d.lmdb", "--subsample", 4, "--out", "r", "--steps", 4, *TINY)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "r"
     assert {p.name for p in run.iterdir()} >= {"config.yaml", "log.jsonl", "loss.png", "samples", "checkpoints"}
@@ -54,7 +48,7 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_p
     assert [r["step"] for r in records if "loss" in r] == [2, 4]
     assert [r["step"] for r in records if "validation_loss" in r] == [3, 4]
 
-    result = script("sample.py", "--run", "r", "--res", "12x20", "--n", 3, "--batch", 2, "--steps", 3, "--out", "a")
+    result = script("sample", "--run", "r", "--res", "12x20", "--n", 3, "--batch", 2, "--steps", 3, "--out", "a")
     assert result.returncode == 0, result.stderr
     assert "no latent model is trained" in result.stdout
     assert pixels(tmp_path / "a" / "00002.png").shape == (12, 20, 3)
@@ -62,26 +56,26 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(script, photos, tmp_p
     assert record["size"] == [12, 20]
     assert (record["steps"], record["seed"], record["step"], record["sampler"]) == (3, 0, 4, "ddpm")
     # Image i is the same whatever the number of images and the batch, to the rounding of one grey level.
-    script("sample.py", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
+    command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
     first, again = (pixels(tmp_path / folder / "00000.png") for folder in "ab")
     assert abs(first - again).max() <= 1
-    script("sample.py", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--seed", 1, "--deblur", "--out", "c")
+    command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--seed", 1, "--deblur", "--out", "c")
     assert (pixels(tmp_path / "c" / "00000.png") != first).any()
     # Without --run the newest one under runs/ is taken.
     run.rename(tmp_path / "runs")
-    assert_one_line_error(script("sample.py"), "no run in runs/")
+    assert_one_line_error(command("sample"), "no run in runs/")
     (tmp_path / "runs").rename(tmp_path / "r")
     (tmp_path / "runs").mkdir()
     (tmp_path / "r").rename(tmp_path / "runs" / "mine")
-    result = script("sample.py", "--steps", 2, "--sampler", "dpm++")
+    result = command("sample", "--steps", 2, "--sampler", "dpm++")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "mine" / "samples" / "16-seed0" / "grid.png").exists()
 
 
-def test_training_evaluates_its_samples_on_the_way(script, tmp_path):
+def test_training_evaluates_its_samples_on_the_way(command, tmp_path):
     settings = ["train.eval_every=2", "train.eval_images=4", *TINY]
     for steps in (4, 6):
-        result = script("train.py", "--out", "r", "--steps", steps, *settings)
+        result = command("train", "--out", "r", "--steps", steps, *settings)
         assert result.returncode == 0, result.stderr
     records = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
     scores = {r["step"]: r["evaluation"] for r in records if "evaluation" in r}
@@ -92,10 +86,10 @@ def test_training_evaluates_its_samples_on_the_way(script, tmp_path):
     assert scores[best]["kid"] == min(found["kid"] for found in scores.values())
 
 
-def test_training_without_autoencoder(script, tmp_path):
-    result = script("train.py", "--out", "r", "--steps", 2, *TINY, "model.z_dim=0")
+def test_training_without_autoencoder(command, tmp_path):
+    result = command("train", "--out", "r", "--steps", 2, *TINY, "model.z_dim=0")
     assert result.returncode == 0, result.stderr
-    result = script("sample.py", "--run", "r", "--steps", 2)
+    result = command("sample", "--run", "r", "--steps", 2)
     assert "no encoder" in result.stdout
     assert result.returncode == 0, result.stderr
 
@@ -186,34 +180,30 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_earlier_one(tmp_path):
         (["--device", "cuda"], ["cuda"]),
     ],
 )
-def test_train_names_mistakes_and_changes_nothing(script, tmp_path, arguments, parts):
+def test_train_names_mistakes_and_changes_nothing(command, tmp_path, arguments, parts):
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    assert_one_line_error(script("train.py", *arguments), *parts)
+    assert_one_line_error(command("train", *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_refuses_a_folder_that_is_not_its_own(script, tmp_path):
+def test_train_refuses_a_folder_that_is_not_its_own(command, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "thesis.txt").write_text("precious")
-    assert_one_line_error(script("train.py", "--out", "r", *TINY), "r is not empty")
+    assert_one_line_error(command("train", "--out", "r", *TINY), "r is not empty")
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["thesis.txt"]
 
 
-def test_train_refuses_other_settings_in_the_same_run(script, tmp_path):
-    assert script("train.py", "--out", "r", "--steps", 1, *TINY).returncode == 0
+def test_train_refuses_other_settings_in_the_same_run(command, tmp_path):
+    assert command("train", "--out", "r", "--steps", 1, *TINY).returncode == 0
     before = (tmp_path / "r" / "config.yaml").read_text()
-    assert_one_line_error(script("train.py", "--out", "r", *TINY, "model.channels=12"), "model.channels: 8 -> 12")
+    assert_one_line_error(command("train", "--out", "r", *TINY, "model.channels=12"), "model.channels: 8 -> 12")
     assert (tmp_path / "r" / "config.yaml").read_text() == before
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    process = start(folder, "--out", "r", "--steps", 1)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return folder / "r"
+def trained(points_run, tmp_path_factory):
+    return copy_of(points_run, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.mark.parametrize(
@@ -232,19 +222,17 @@ def trained(tmp_path_factory):
         (["--run", "nowhere"], ["nowhere"]),
     ],
 )
-def test_sample_names_mistakes(script, trained, tmp_path, arguments, parts):
+def test_sample_names_mistakes(command, trained, tmp_path, arguments, parts):
     run = [] if "--run" in arguments else ["--run", trained]
-    assert_one_line_error(script("sample.py", *run, *arguments, "--out", "o"), *parts)
+    assert_one_line_error(command("sample", *run, *arguments, "--out", "o"), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "empty", "other"])
-def test_sample_names_a_damaged_run(script, trained, tmp_path, damage):
-    import shutil
-
+def test_sample_names_a_damaged_run(command, trained, tmp_path, damage):
     run = tmp_path / "r"
     shutil.copytree(trained, run)
-    file = run / "checkpoints" / "00000001" / "ema_denoiser.safetensors"
+    file = run / "checkpoints" / "00000002" / "ema_denoiser.safetensors"
     if damage == "weights":
         file.write_bytes(file.read_bytes()[:1000])
     elif damage == "config":
@@ -254,17 +242,17 @@ def test_sample_names_a_damaged_run(script, trained, tmp_path, damage):
     else:
         config = (run / "config.yaml").read_text()
         (run / "config.yaml").write_text(config.replace("channels: 8", "channels: 16"))
-    assert_one_line_error(script("sample.py", "--run", run, "--out", "o"), str(run))
+    assert_one_line_error(command("sample", "--run", run, "--out", "o"), str(run))
     assert not (tmp_path / "o").exists()
 
 
-def test_prepare_names_mistakes_and_changes_nothing(script, photos, tmp_path):
+def test_prepare_names_mistakes_and_changes_nothing(command, photos, tmp_path):
     before = sorted(os.listdir(tmp_path))
-    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--size", "0"), "--size")
-    assert_one_line_error(script("prepare_data.py", "nowhere", "--out", "o.lmdb"), "nowhere")
-    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--crops", "-1"), "--crops")
-    assert_one_line_error(script("prepare_data.py", photos), "--out")
-    assert_one_line_error(script("prepare_data.py", photos, "--out", "o.lmdb", "--max-pixels", "10"), "max_pixels")
+    assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--size", "0"), "--size")
+    assert_one_line_error(command("prepare-data", "nowhere", "--out", "o.lmdb"), "nowhere")
+    assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--crops", "-1"), "--crops")
+    assert_one_line_error(command("prepare-data", photos), "--out")
+    assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--max-pixels", "10"), "max_pixels")
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -280,7 +268,7 @@ def test_a_run_reconstructs_images(trained):
 def test_latents_are_fitted_once_and_kept(trained):
     run = TrainedModel.load(trained, torch.device("cpu"))
     first = run.latents
-    path = trained / "latents-00000001.safetensors"
+    path = trained / "latents-00000002.safetensors"
     written = path.stat().st_mtime_ns
     assert torch.equal(run.latents.factor, first.factor)
     assert path.stat().st_mtime_ns == written

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from infdiff import commands
+from infdiff.commands.evaluate import main as evaluate_main
 from infdiff.errors import UserError
-from tests.conftest import ROOT, TINY, assert_one_line_error, script_in
+from tests.conftest import ROOT, TINY, assert_one_line_error, command_in
 
 METRICS = {"frechet", "kid", "precision", "recall", "diversity", "spectrum", "nearest", "memorisation"}
 COST = {"seconds_per_image", "peak_mb", "made_on"}
@@ -29,12 +29,12 @@ def cache(tmp_path, monkeypatch):
 def built(tmp_path_factory):
     """A run on small pictures at 16 pixels, and the same pictures at 32 as photos.lmdb."""
     folder = tmp_path_factory.mktemp("built")
-    call = script_in(folder)
+    call = command_in(folder)
     pictures(folder / "pictures", 24, 32)
-    prepared = call("prepare_data.py", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
+    prepared = call("prepare-data", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
     assert prepared.returncode == 0, prepared.stderr
     settings = [*TINY, "data.path=photos.lmdb", "data.validation_fraction=0.25"]
-    result = call("train.py", "--steps", 2, "--out", "runs/x", *settings)
+    result = call("train", "--steps", 2, "--out", "runs/x", *settings)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -52,9 +52,9 @@ def pictures(folder, count, side, suffix="png"):
         Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.{suffix}")
 
 
-def evaluate(script, folder, *arguments):
+def evaluate(command, folder, *arguments):
     """The call's result and what it wrote with --json."""
-    result = script("evaluate.py", *arguments, "--json", "scores.json")
+    result = command("evaluate", *arguments, "--json", "scores.json")
     assert result.returncode == 0, result.stderr
     return result, json.loads((folder / "scores.json").read_text())
 
@@ -67,7 +67,7 @@ def assert_same(rows, others):
             assert row[name] == (pytest.approx(other[name], rel=1e-6) if isinstance(row[name], float) else other[name])
 
 
-def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(script, trained, monkeypatch):
+def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(command, script, trained, monkeypatch):
     call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6)
     result, whole = evaluate(script, trained, *call)
     assert [row["size"] for row in whole["results"]] == ["16", "24x32"]
@@ -91,13 +91,13 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
     (folders[0] / "000002.png").unlink()
     (folders[0] / "000005.png").unlink()
     untouched = (folders[0] / "000001.png").stat().st_mtime_ns
-    _, resumed = evaluate(script, trained, *call, "--batch", 1)
+    _, resumed = evaluate(command, trained, *call, "--batch", 1)
     assert_same(resumed["results"], whole["results"])
     assert (folders[0] / "000001.png").stat().st_mtime_ns == untouched
     # Two processes, the second one first.
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    second = script("evaluate.py", *call, "--out", "shared")
+    second = command("evaluate", *call, "--out", "shared")
     assert (second.returncode, second.stdout) == (0, ""), second.stderr
     assert {p.name for p in (trained / "shared" / folders[0].name).glob("*.png")} == {
         "000001.png",
@@ -105,11 +105,11 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(sc
         "000005.png",
     }
     monkeypatch.setenv("RANK", "0")
-    _, shared = evaluate(script, trained, *call, "--out", "shared")
+    _, shared = evaluate(command, trained, *call, "--out", "shared")
     assert_same(shared["results"], whole["results"])
 
 
-def test_a_run_of_a_grid_network_alone(script, trained):
+def test_a_run_of_a_grid_network_alone(command, trained):
     config = [
         "--config",
         ROOT / "configs" / "dfu_landscapes_64.yaml",
@@ -123,30 +123,30 @@ def test_a_run_of_a_grid_network_alone(script, trained):
         "data.path=photos.lmdb",
         "data.validation_fraction=0.25",
     ]
-    result = script("train.py", "--steps", 1, "--out", "runs/dfu", *config, *small, "train.warmup=0", "--device", "cpu")
+    result = command("train", "--steps", 1, "--out", "runs/dfu", *config, *small, "train.warmup=0", "--device", "cpu")
     assert result.returncode == 0, result.stderr
     call = ("--run", "runs/dfu", "--res", "16,12,32", "--n", 5, "--steps", 2, "--report", "dfu.html")
-    _, found = evaluate(script, trained, *call)
+    _, found = evaluate(command, trained, *call)
     assert [(row["size"], row["images"]) for row in found["results"]] == [("16", 5), ("12", 5), ("32", 5)]
     assert all(set(row) >= METRICS for row in found["results"])
     # In two tables each of the sizes that it was trained at.
     assert (trained / "dfu.html").read_text().count("training size</span>") == 4
-    error = script("evaluate.py", "--run", "runs/dfu", "--task", "reconstruct", "--n", 5)
+    error = command("evaluate", "--run", "runs/dfu", "--task", "reconstruct", "--n", 5)
     assert_one_line_error(error, "encoder")
 
 
-def test_sizes_beyond_the_data_are_compared_at_the_datas(script, trained):
-    _, found = evaluate(script, trained, "--run", "runs/x", "--res", "48", "--n", 5, "--metrics", "frechet,spectrum")
+def test_sizes_beyond_the_data_are_compared_at_the_datas(command, trained):
+    _, found = evaluate(command, trained, "--run", "runs/x", "--res", "48", "--n", 5, "--metrics", "frechet,spectrum")
     (row,) = found["results"]
     assert (row["size"], row["at"]) == ("48", "32")
     assert any("the real images hold 32 pixels: images of 48" in line for line in found["warnings"])
     assert not METRICS - {"frechet", "spectrum"} & set(row)
 
 
-def test_runs_side_by_side_with_a_report(script, trained):
+def test_runs_side_by_side_with_a_report(command, trained):
     shutil.copytree(trained / "runs/x", trained / "runs/y")
     arguments = ("--run", "runs/x", "runs/y", "--res", "16,24", "--n", 5, "--report", "report.html", "--seed", 3)
-    result, found = evaluate(script, trained, *arguments)
+    result, found = evaluate(command, trained, *arguments)
     rows = found["results"]
     assert [(row["run"], row["size"]) for row in rows] == [
         ("runs/x", "16"),
@@ -167,9 +167,9 @@ def test_runs_side_by_side_with_a_report(script, trained):
     assert page.count("validation_fraction: 0.25") == 2
 
 
-def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
+def test_reconstructions_and_enlargements_beside_the_truth(command, trained):
     _, found = evaluate(
-        script, trained, "--run", "runs/x", "--task", "reconstruct", "--res", "16,64", "--n", 9, "--split", "val"
+        command, trained, "--run", "runs/x", "--task", "reconstruct", "--res", "16,64", "--n", 9, "--split", "val"
     )
     (row,) = found["results"]
     assert row["images"] == 6  # all that are held out
@@ -178,7 +178,7 @@ def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
     assert row["feature"] > 0
     assert any("64 is left out" in line and "hold 32" in line for line in found["warnings"])
     arguments = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5, "--report", "r.html")
-    _, found = evaluate(script, trained, *arguments)
+    _, found = evaluate(command, trained, *arguments)
     rows = {row["what"]: row for row in found["results"]}
     assert set(rows) == {"guided", "bicubic"}
     assert rows["guided"]["seconds_per_image"] > 0
@@ -190,8 +190,8 @@ def test_reconstructions_and_enlargements_beside_the_truth(script, trained):
     assert found["runs"][0]["real"]["split"] == "val"
 
 
-def test_a_folder_against_the_data_it_was_made_from(script, trained):
-    _, found = evaluate(script, trained, "--images", "pictures", "--data", "photos.lmdb")
+def test_a_folder_against_the_data_it_was_made_from(command, trained):
+    _, found = evaluate(command, trained, "--images", "pictures", "--data", "photos.lmdb")
     (row,) = found["results"]
     expected = {"frechet": 0, "precision": 1, "recall": 1, "diversity": 1, "spectrum": 0}
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-3)
@@ -199,10 +199,10 @@ def test_a_folder_against_the_data_it_was_made_from(script, trained):
     assert not [line for line in found["warnings"] if not line.startswith("few images")]
 
 
-def test_what_makes_a_comparison_wrong_is_named(script, trained):
+def test_what_makes_a_comparison_wrong_is_named(command, trained):
     pictures(trained / "other", 6, 48, "jpg")
     arguments = ("--images", "other", "--data", "photos.lmdb", "--res", "16,32,96", "--metrics", "kid")
-    result, found = evaluate(script, trained, *arguments)
+    result, found = evaluate(command, trained, *arguments)
     assert [row["size"] for row in found["results"]] == ["16", "32"]
     for part in (
         "the images are JPEG, the real ones png",
@@ -214,11 +214,11 @@ def test_what_makes_a_comparison_wrong_is_named(script, trained):
         assert part.split(":")[0] in " ".join(result.stdout.split())
 
 
-def test_images_that_are_not_finite_are_reported_and_in_no_number(script, trained):
+def test_images_that_are_not_finite_are_reported_and_in_no_number(command, trained):
     path = trained / "runs/x/checkpoints/00000002/ema_denoiser.safetensors"
     tensors = safetensors.torch.load_file(path)
     safetensors.torch.save_file({name: torch.full_like(t, torch.nan) for name, t in tensors.items()}, path)
-    result, found = evaluate(script, trained, "--run", "runs/x", "--n", 5, "--report", "report.html")
+    result, found = evaluate(command, trained, "--run", "runs/x", "--n", 5, "--report", "report.html")
     (row,) = found["results"]
     page = (trained / "report.html").read_text()
     assert "5 of 5 images of 16 have pixels that are not finite" in page
@@ -229,29 +229,29 @@ def test_images_that_are_not_finite_are_reported_and_in_no_number(script, traine
     assert "5 of 5 images of 16 have pixels that are not finite" in " ".join(result.stdout.split())
 
 
-def test_the_scale_of_known_damage(script, trained, cache):
-    _, found = evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+def test_the_scale_of_known_damage(command, trained, cache):
+    _, found = evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
     rows = {row["what"]: row for row in found["results"]}
     assert rows["bicubic from 1/2"]["frechet"] < rows["bicubic from 1/8"]["frechet"] < rows["noise"]["frechet"]
     assert {"every other image", "blurred by 1 pixel"} < set(rows)
     # What was described is kept, until the content changes.
     kept = {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()}
-    evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
     assert {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()} == kept
     os.remove(trained / "pictures" / "00.png")
     shutil.copy(trained / "pictures" / "01.png", trained / "pictures" / "00.png")
-    script("prepare_data.py", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
-    evaluate(script, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    command("prepare-data", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
+    evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
     assert len(list((cache / "features").iterdir())) > len(kept)
 
 
 @pytest.fixture(scope="module")
 def main():
     """The command in this process: each start of another takes seconds."""
-    return commands.evaluate.main
+    return evaluate_main
 
 
-def test_bad_input_is_one_line(script, trained, main, monkeypatch):
+def test_bad_input_is_one_line(command, trained, main, monkeypatch):
     monkeypatch.chdir(trained)
     run = ("--run", "runs/x")
     data = ("--data", "photos.lmdb")
@@ -288,10 +288,4 @@ def test_bad_input_is_one_line(script, trained, main, monkeypatch):
         assert "\n" not in str(caught.value)
         for part in parts:
             assert part in str(caught.value)
-    assert_one_line_error(script("evaluate.py", *arguments), *parts)
-
-
-def test_help_has_examples(script):
-    result = script("evaluate.py", "--help")
-    assert result.returncode == 0
-    assert "  python scripts/evaluate.py --run runs/photos --res 64,128,256" in result.stdout
+    assert_one_line_error(command("evaluate", *arguments), *parts)
