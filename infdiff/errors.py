@@ -19,9 +19,10 @@ class OptionError(UserError):
     """
 
     def __init__(self, name: str, value: object, problem: str) -> None:
-        super().__init__(f"{name}: {value}: {problem}")
+        super().__init__(f"{name}: {problem}" if value is None else f"{name}: {value}: {problem}")
         self.name, self.value, self.problem = name, value, problem
 
     def as_flag(self) -> str:
         """The message with the option written as on the command line."""
-        return f"--{self.name.replace('_', '-')} {self.value}: {self.problem}"
+        flag = f"--{self.name.replace('_', '-')}"
+        return f"{flag}: {self.problem}" if self.value is None else f"{flag} {self.value}: {self.problem}"

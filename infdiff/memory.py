@@ -1,6 +1,6 @@
-"""Memory of this process: glibc allocator settings for CPU tensors, and the most that was taken at once.
+"""Memory of this process: glibc allocator settings for CPU tensors, and peak memory.
 
-The allocator settings do nothing on other C libraries.
+The allocator settings are no-ops on other C libraries.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _RESET_THE_PEAK = "5"
 def retain_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors instead of returning it to the kernel.
 
-    Sampling frees and allocates the same hundreds of megabytes many times a step. Handing them back and forth, page by
-    page, took two thirds of the time of a step at 1024 x 1024.
+    Sampling frees and allocates the same hundreds of megabytes many times a step. Returning and zeroing them page by
+    page took two thirds of the time of a step at 1024 x 1024.
     """
     trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
     if (mallopt := _libc("mallopt")) is not None:
@@ -37,15 +37,15 @@ def retain_freed_memory() -> None:
 
 
 def trim_heap() -> None:
-    """Return what has been kept: where other sizes follow, they would not fit into its gaps, and memory would grow."""
+    """Return freed memory to the kernel: call it before allocations of other sizes, which would not fit the blocks."""
     if (trim := _libc("malloc_trim")) is not None:
         trim(0)
 
 
 def mapped_empty(like: Tensor, *shape: int) -> Tensor:
-    """An uninitialised tensor of a type and device; on a CPU in memory of its own, which is returned with it.
+    """Allocate an uninitialised tensor like another; on a CPU in a mapping that is returned when it is freed.
 
-    For large blocks that live long: between them, kept memory falls to pieces.
+    For large, long-lived buffers, which would otherwise fragment the heap.
     """
     if like.device.type != "cpu":
         return like.new_empty(shape)
@@ -55,10 +55,10 @@ def mapped_empty(like: Tensor, *shape: int) -> Tensor:
 
 
 class PeakMemory:
-    """The most memory taken at once since the last `reset`, beyond what was taken when this was made.
+    """Peak memory since the last `reset`, above the memory in use at construction.
 
-    On CUDA what PyTorch's allocator holds in tensors. On a CPU what the process gained in resident memory, which the
-    libraries' own buffers are part of; Linux alone tells it.
+    On CUDA the memory of tensors in PyTorch's allocator. On a CPU the resident memory of the process, buffers of
+    libraries included; only Linux reports it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -67,7 +67,7 @@ class PeakMemory:
         self.before = torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident("VmRSS")
 
     def reset(self) -> None:
-        """Begin anew: what is taken now is the most so far."""
+        """Reset the peak to the memory in use."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -78,14 +78,14 @@ class PeakMemory:
             _RESET.write_text(_RESET_THE_PEAK)
 
     def bytes(self) -> int | None:
-        """None where it cannot be told."""
+        """Return the peak, or None if it is unknown."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident("VmHWM")
         return None if peak is None or self.before is None else max(0, peak - self.before)
 
 
 def _resident(key: str) -> int | None:
-    """Bytes, as the kernel counts them: VmRSS now, VmHWM at most. None where it does not, or cannot begin anew."""
+    """Return the kernel's count in bytes: VmRSS now, VmHWM at peak. None if unreported or the peak cannot be reset."""
     if not os.access(_RESET, os.W_OK):
         return None
     found = re.search(rf"^{key}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
@@ -94,7 +94,7 @@ def _resident(key: str) -> int | None:
 
 @cache
 def _libc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, or None where it has none of that name."""
+    """Return a function of the C library, or None if there is none of that name."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):

@@ -6,7 +6,7 @@
   infdiff evaluate --images pictures --data photos256.lmdb          # a folder or zip instead of a run
   infdiff evaluate --run runs/photos --task reconstruct --res 64 --n 100
   infdiff evaluate --run runs/photos --task superres --from 64 --res 256 --data photos256.lmdb --n 20
-  infdiff evaluate --task scale --res 256 --data photos256.lmdb     # what the numbers mean: known damage
+  infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
   torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
 
 Sampled images are kept in the run directory, so an evaluation that was stopped continues where it was.
@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from infdiff.cli import Parser, choose_device, output_file, positive, size_argument
 from infdiff.evaluation.evaluate import Request, evaluate, finish
-from infdiff.evaluation.generated import Share
+from infdiff.evaluation.generated import Shard
 from infdiff.evaluation.real_images import SPLITS
 from infdiff.evaluation.tasks import TASKS
-from infdiff.metrics import compare, features
+from infdiff.metrics.compare import METRICS, choose_metrics
+from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -46,8 +47,8 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--data", type=Path, help="LMDB, folder or zip of real images (default: the run's data)")
     parser.add_argument("--held-out", type=Path, help="LMDB of held-out images (default: a part of --data)")
     parser.add_argument("--split", choices=SPLITS, help="default: train for the run's data, val for pairs")
-    parser.add_argument("--metrics", default="", help=f"some of {','.join(compare.METRICS)} (default: all)")
-    parser.add_argument("--network", default=features.DEFAULT, choices=features.NETWORKS, help="of the features")
+    parser.add_argument("--metrics", default="", help=f"some of {','.join(METRICS)} (default: all)")
+    parser.add_argument("--network", default=DEFAULT, choices=NETWORKS, help="of the features")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
@@ -67,10 +68,10 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     output_file("--report", arguments.report)
     request = request_of(arguments)
     folders = request.folders(arguments.run)
-    network = features.load_network(arguments.network, request.device)
-    with tqdm(unit="image", disable=None if Share.here().rank == 0 else True) as bar:
+    network = load_network(arguments.network, request.device)
+    with tqdm(unit="image", disable=None if Shard.here().rank == 0 else True) as bar:
         found = [evaluate(request, folder, network, bar.update) for folder in folders]
-    if Share.here().rank == 0:
+    if Shard.here().rank == 0:
         print(finish(request, found, network, command, json=arguments.json, report=arguments.report))
 
 
@@ -81,8 +82,8 @@ def request_of(arguments: Namespace) -> Request:
         sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
         small=size_argument("--from", arguments.small),
         count=positive("--n", arguments.n),
-        metrics=compare.choose_metrics([name for name in arguments.metrics.split(",") if name]),
+        metrics=choose_metrics([name for name in arguments.metrics.split(",") if name]),
         device=choose_device(arguments.device),
-        keep_looks=arguments.report is not None,
+        keep_examples=arguments.report is not None,
         **{name: getattr(arguments, name) for name in (*same, "seed", "out")},
     )

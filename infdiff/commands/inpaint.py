@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.cli import Parser, choose_device, positive
-from infdiff.images.read import read_mask, read_picture
+from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.methods.checks import check_guidance
 from infdiff.runs.folder import RunFolder
@@ -47,7 +47,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Fill the masked part of one image."""
-    picture = read_picture("--input", arguments.input)
+    picture = read_image("input", arguments.input)
     hidden = read_mask(arguments.mask, (picture.shape[2], picture.shape[3]))
     trained = TrainedModel.load(
         arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint

@@ -20,7 +20,7 @@ from infdiff import __version__
 from infdiff.cli import Parser, choose_device, positive, size_argument
 from infdiff.config import UPSCALES
 from infdiff.coordinates import Size, format_size
-from infdiff.images.read import read_pictures_at
+from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import default_batch, sampling_options, tile_rows
 from infdiff.methods.method import SAMPLERS
@@ -95,7 +95,7 @@ def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options
     """Morph one image into another with deterministic DDIM; the other sampling options do not apply."""
     trained.require_encoder()
     frames = positive("--frames", arguments.frames)
-    pictures = read_pictures_at("--interpolate", arguments.interpolate, size)
+    pictures = read_images_at("interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
         out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"

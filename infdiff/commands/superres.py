@@ -19,7 +19,7 @@ from infdiff import __version__
 from infdiff.cli import Parser, choose_device
 from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
-from infdiff.images.read import read_picture
+from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
 from infdiff.methods.checks import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
@@ -50,7 +50,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Enlarge one image and report how well the result, downsampled again, agrees with it."""
-    small = read_picture("--input", arguments.input)
+    small = read_image("input", arguments.input)
     trained = TrainedModel.load(
         arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
     )

@@ -58,7 +58,7 @@ class Mollifier:
         """T T applied to images (..., H, W): the covariance of mollified white noise, in units of the white one's."""
         return filter_image(image, self._response(image) ** 2)
 
-    def inverse(self, image: Tensor, epsilon: float = 0.05) -> Tensor:
+    def wiener_inverse(self, image: Tensor, epsilon: float = 0.05) -> Tensor:
         """The Wiener filter of section 3.2, g / (g^2 + epsilon^2); epsilon estimates noise over signal.
 
         Raises ValueError unless epsilon is positive.

@@ -1,4 +1,4 @@
-"""Descriptions of real images, kept on the disk: made once for a content, a size and a feature network."""
+"""Disk cache of descriptions of real images, one for each content, size and feature network."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from safetensors import SafetensorError
 
 from infdiff.errors import UserError
 from infdiff.files import make_folder, save_tensors
-from infdiff.metrics.compare import Described
+from infdiff.metrics.compare import Description
 from infdiff.metrics.distances import Gaussian
 from infdiff.ops.gpu.nvrtc import cache_folder
 
 
-def kept_description(key: tuple[object, ...], make: Callable[[], Described], folder: Path | None = None) -> Described:
-    """The description of a key, from `folder` (default: features/ in the package's cache) or newly made and kept.
+def cached_description(
+    key: tuple[object, ...], make: Callable[[], Description], folder: Path | None = None
+) -> Description:
+    """Return the description of a key from `folder` (default: features/ in the package's cache), or make and cache it.
 
-    The key says everything that the description depends on. A damaged file is made anew; a folder that cannot be
-    written to is passed over.
+    The key holds everything that the description depends on. A damaged file is replaced; a folder that cannot be
+    written to is ignored.
     """
     folder = cache_folder() / "features" if folder is None else folder
-    name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
-    path = folder / f"{name}.safetensors"
+    path = folder / f"{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.safetensors"
     try:
         t = safetensors.torch.load_file(path)
-        return Described(t["features"], t["spectra"], Gaussian(t["mean"], t["root"], len(t["features"])))
+        return Description(t["features"], t["spectra"], Gaussian(t["mean"], t["root"], len(t["features"])))
     except (OSError, SafetensorError, KeyError):
         made = make()
     gaussian = made.gaussian

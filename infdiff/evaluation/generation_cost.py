@@ -1,4 +1,4 @@
-"""What making images took, kept beside them: a call that finds them made still knows."""
+"""Time and memory spent generating images, stored next to them so that a resumed evaluation can report it."""
 
 from __future__ import annotations
 
@@ -17,53 +17,62 @@ from infdiff.memory import PeakMemory
 
 _FILES = "cost-*.jsonl"
 
+# (B, 3, H, W) images by their numbers.
+Make = Callable[[Sequence[int]], Tensor]
+
 
 @dataclass(frozen=True)
-class MadeCost:
-    """Of images in a folder: device's seconds for each, the most megabytes at once (None: unknown), and on what."""
+class GenerationCost:
+    """Cost of the images of a folder: seconds of a device for each, peak memory (None: unknown), and the device."""
 
     seconds_per_image: float
     peak_mb: float | None
     device: str
 
     @classmethod
-    def read(cls, folder: Path) -> MadeCost | None:
-        """From what every process kept there; None where nothing was measured."""
+    def read(cls, folder: Path) -> GenerationCost | None:
+        """Return the cost over all processes that wrote to the folder; None if nothing was measured."""
         files = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob(_FILES))]
         records = [record for file in files for record in file]
         if not records:
             return None
-        # The first batch of a process also loads and chooses algorithms.
+        # The first batch of a process also loads libraries and chooses algorithms.
         timed = [record for file in files for record in (file[1:] or file)]
         seconds = sum(r["seconds"] for r in timed) / sum(r["images"] for r in timed)
         peaks = [r["peak_mb"] for r in records if r["peak_mb"] is not None]
         return cls(seconds, max(peaks, default=None), ", ".join(sorted({r["device"] for r in records})))
 
     def record(self) -> dict[str, Any]:
-        """In plain values, as a row of results has them."""
+        """Return the columns of a row of results."""
         return {"seconds_per_image": self.seconds_per_image, "peak_mb": self.peak_mb, "made_on": self.device}
 
 
-def keeping_cost(
-    make: Callable[[Sequence[int]], Tensor], folder: Path, *, rank: int, device: torch.device, weights: int
-) -> Callable[[Sequence[int]], Tensor]:
-    """`make`, which gives images on the CPU, with a line about each of its calls kept in `folder`.
+def measured(
+    make: Make,
+    folder: Path,
+    *,
+    rank: int,
+    device: torch.device,
+    weights: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Make:
+    """Wrap `make`, which returns images on the CPU, so that each call appends a record to a file in `folder`.
 
-    weights: bytes that are there before, and count. Raises UserError when the folder cannot be written.
+    weights: bytes that are allocated beforehand, and count. Raises UserError when the folder cannot be written.
     """
     memory = PeakMemory(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
+    path = folder / _FILES.replace("*", str(rank))
 
-    def measured(numbers: Sequence[int]) -> Tensor:
+    def make_and_record(numbers: Sequence[int]) -> Tensor:
         memory.reset()
-        started = time.perf_counter()
+        started = clock()
         images = make(numbers)
-        seconds, peak = time.perf_counter() - started, memory.bytes()
+        seconds, peak = clock() - started, memory.bytes()
         record = {"images": len(numbers), "seconds": seconds, "device": name}
         record["peak_mb"] = None if peak is None else (peak + weights) / 1e6
-        path = folder / _FILES.replace("*", str(rank))
         with writing(path), path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         return images
 
-    return measured
+    return make_and_record

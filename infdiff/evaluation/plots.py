@@ -1,4 +1,4 @@
-"""Plots of a report, as SVG that takes its ink from the page around it: dark on light, light on dark."""
+"""Plots of a report, as SVG that takes its text colour from the page around it."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def plot_quality(series: Mapping[str, Sequence[dict[str, Any]]], trained: Sequen
 
 
 def plot_spectra(series: Mapping[str, Mapping[str, Tensor]], real: Mapping[str, Tensor]) -> str | None:
-    """For each size, mean power against fineness: of the real images, and of each name's at that size.
-
-    None where there is no spectrum.
-    """
+    """Plot mean power over frequency at each size, for the real images and each name's. None without a spectrum."""
     if not real:
         return None
     with _panels(list(real)) as (figure, axes):

@@ -1,4 +1,4 @@
-"""The real images that an evaluation compares with: which, at which sizes, described once and kept."""
+"""Real images that an evaluation compares with, and their cached descriptions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from infdiff.data.demo import DEMO_PATH
 from infdiff.data.image_set import ImageSet, split
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
-from infdiff.evaluation.cache import kept_description
+from infdiff.evaluation.cache import cached_description
 from infdiff.images.transforms import RESIZE_FILTER, size_of_crop
-from infdiff.metrics.compare import FEWEST, Described, describe
+from infdiff.metrics.compare import FEWEST, Description, describe
 from infdiff.metrics.features import FeatureNetwork
 
 SPLITS = ("train", "val", "all")
@@ -28,40 +28,45 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some images of one or more stores, in order."""
+class StoredImages:
+    """Images of one or more stores, in order."""
 
     pieces: tuple[tuple[ImageStore, list[int]], ...]
+
+    @classmethod
+    def all_of(cls, store: ImageStore) -> StoredImages:
+        """Return all images of a store."""
+        return cls(((store, list(range(len(store)))),))
 
     def __len__(self) -> int:
         return sum(len(indices) for _, indices in self.pieces)
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """How they are encoded: of png, webp, jpeg, raw."""
+        """Encodings of the images: some of png, webp, jpeg, raw."""
         return tuple(sorted({store.header.format for store, _ in self.pieces}))
 
-    def first(self, count: int) -> Part:
-        """The first of them, at most `count`."""
+    def first(self, count: int) -> StoredImages:
+        """Return the first images, at most `count`."""
         pieces = []
         for store, indices in self.pieces:
             pieces.append((store, indices[:count]))
             count -= len(pieces[-1][1])
-        return Part(tuple(pieces))
+        return StoredImages(tuple(pieces))
 
     def take(self, numbers: Sequence[int], size: Size) -> Tensor:
-        """(B, 3, H, W) uint8 images by their numbers in this part, cropped to the aspect ratio and resized."""
+        """Return (B, 3, H, W) uint8, images by their place, cropped to the aspect ratio of `size` and resized."""
         every = [(store, index) for store, indices in self.pieces for index in indices]
         return torch.stack([ImageSet(store, [index], size)[0] for store, index in (every[n] for n in numbers)])
 
     def batches(self, size: Size) -> Iterator[Tensor]:
-        """(B, 3, H, W) uint8 of all of them, cropped to the aspect ratio of `size` and resized, antialiased."""
+        """Yield batches (B, 3, H, W) uint8 of all images, cropped to the aspect ratio of `size` and resized."""
         for store, indices in self.pieces:
             yield from first_batches(ImageSet(store, indices, size), _BATCH, len(indices), torch.device("cpu"))
 
     @cached_property
     def sizes(self) -> set[Size]:
-        """Those that the images are stored at."""
+        """Sizes that the images are stored at."""
         found: set[Size] = set()
         for store, indices in self.pieces:
             if store.header.size is not None:
@@ -71,27 +76,27 @@ class Part:
         return found
 
     def fitting(self, size: Size) -> Size:
-        """`size`, or where an image holds fewer pixels, what is left of the smallest cropped to that aspect ratio."""
+        """Return the largest size up to `size` that every image reaches when cropped to the aspect ratio of `size`."""
         return min([size, *(size_of_crop(whole, size) for whole in self.sizes)])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells this content from any other."""
+        """Hash of the content."""
         return "+".join(store.fingerprint(indices) for store, indices in self.pieces)
 
 
 @dataclass(frozen=True)
 class RealImages:
-    """The images compared with, and those that a model was trained on and that it never saw."""
+    """The images compared with, and the training and held-out images of a model."""
 
-    chosen: Part
-    train: Part
-    held_out: Part
+    chosen: StoredImages
+    train: StoredImages
+    validation: StoredImages
     where: str
     split: str
 
     def about(self) -> dict[str, Any]:
-        """Which they are, in plain values."""
+        """Return a record of the images, for JSON."""
         return {
             "data": self.where,
             "split": self.split,
@@ -105,34 +110,33 @@ class RealImages:
 def open_real_images(
     config: Config, *, data: Path | None, held_out: Path | None, choice: str | None, default: str
 ) -> RealImages:
-    """A run's own data, or those at `data`, of which `held_out` says the unseen ones.
+    """Open the data of a run, or the store at `data`; `held_out` names a store of held-out images.
 
-    choice: of SPLITS; where nothing is chosen, the images of `data`, and `default` of the run's own. Without
-    `held_out`, a store is divided as training divides it: crops of one photograph stay together. Raises UserError when
-    a store is missing, is not ours, or is too small to be divided or compared with.
+    choice: one of SPLITS; by default all images of `data`, or the split `default` of the run's data. Without
+    `held_out`, a store is divided as for training, with crops of one photograph kept together. Raises UserError when a
+    store is missing, is no image store, or is too small.
     """
     own = data is None
-    store = ImageStore(config.data.path or DEMO_PATH if own else data)
-    unseen = (config.data.validation_path or None) if own and held_out is None else held_out
-    if unseen is not None:
-        other = ImageStore(unseen)
-        train, rest = Part(((store, list(range(len(store)))),)), Part(((other, list(range(len(other)))),))
+    store = ImageStore(config.data.path or DEMO_PATH if data is None else data)
+    other = (config.data.validation_path or None) if own and held_out is None else held_out
+    if other is not None:
+        train, validation = StoredImages.all_of(store), StoredImages.all_of(ImageStore(other))
     else:
         first, second = split(store, config.data.validation_fraction, config.seed)
-        train, rest = Part(((store, first),)), Part(((store, second),))
-    choice = choice or (default if own else "all" if unseen is None else "train")
-    chosen = {"train": train, "val": rest, "all": Part(train.pieces + rest.pieces)}[choice]
+        train, validation = StoredImages(((store, first),)), StoredImages(((store, second),))
+    choice = choice or (default if own else "all" if other is None else "train")
+    chosen = {"train": train, "val": validation, "all": StoredImages(train.pieces + validation.pieces)}[choice]
     if len(chosen) < FEWEST:
         raise UserError(f"{store.path}: {len(chosen)} real images ({choice}): comparing takes at least {FEWEST}")
-    return RealImages(chosen, train, rest, store.path, choice)
+    return RealImages(chosen, train, validation, store.path, choice)
 
 
 def describe_real(
     network: FeatureNetwork,
-    part: Part,
+    stored: StoredImages,
     size: Size,
     on_images: Callable[[int], object] = lambda count: None,
-) -> Described:
-    """The description of real images at a size that all of them reach, from the disk if it was made before."""
-    key = ("real", part.fingerprint, size, RESIZE_FILTER, network.name, network.version)
-    return kept_description(key, lambda: describe(network, part.batches(size), on_images))
+) -> Description:
+    """Return the description of real images at a size that all of them reach, cached on disk."""
+    key = ("real", stored.fingerprint, size, RESIZE_FILTER, network.name, network.version)
+    return cached_description(key, lambda: describe(network, stored.batches(size), on_images))

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import parse_size
-from infdiff.errors import UserError
-from infdiff.evaluation.looks import Look
+from infdiff.errors import OptionError
+from infdiff.evaluation.examples import ExampleSheet
 from infdiff.evaluation.plots import plot_losses, plot_quality, plot_spectra
 from infdiff.files import save_text
 from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER
@@ -25,15 +25,15 @@ _TEMPLATE = "report.html"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A run, or a folder of images: its rows of results and what belongs to them.
+class ReportSubject:
+    """A run, or a folder of images, with its rows of results.
 
-    facts: what else is known, by name; trained: the sizes that it was trained at; log: records of its training.
+    facts: further facts by name; trained: the sizes of its training; log: records of its training.
     """
 
     name: str
     results: Sequence[dict[str, Any]]
-    looks: Sequence[Look] = ()
+    examples: Sequence[ExampleSheet] = ()
     warnings: Sequence[str] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     trained: Sequence[str] = ()
@@ -41,31 +41,32 @@ class Subject:
     log: Sequence[dict[str, Any]] = ()
 
 
-def save_report(path: Path, subjects: Sequence[Subject], command: str, facts: dict[str, Any]) -> None:
-    """Write the report of one subject or more, side by side, to a file that appears only when it is whole.
+def save_report(path: Path, subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any]) -> None:
+    """Write the report of one or more subjects, side by side.
 
-    command: how to make it again; facts: what holds for all, by name. Raises UserError when Jinja2 is missing.
+    command: the command that made it; facts: facts about all subjects, by name. Raises UserError when Jinja2 is missing
+    or the file cannot be written.
     """
     save_text(path, as_html(subjects, command, facts))
 
 
-def as_html(subjects: Sequence[Subject], command: str, facts: dict[str, Any]) -> str:
-    """The report's text. Raises UserError when Jinja2 is missing."""
+def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any]) -> str:
+    """Return the report as HTML. Raises UserError when Jinja2 is missing."""
     try:
         import jinja2
     except ImportError as error:
-        raise UserError(f"--report: {error}: pip install 'infdiff[eval]'") from error
+        raise OptionError("report", None, f"{error}: pip install 'infdiff[eval]'") from error
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "picture": _picture, "plain": _plain}
+    environment.filters |= {"number": _number, "image": _image, "plain": _plain}
     template = environment.from_string(resources.files("infdiff.evaluation").joinpath(_TEMPLATE).read_text())
     rows = _rows(subjects)
     names = [name for name in LEGEND if any(name in row for row in rows)]
-    looks = [(subject, look) for subject in subjects for look in subject.looks]
+    examples = [(subject, example) for subject in subjects for example in subject.examples]
     return template.render(
         subjects=subjects,
-        looks=sorted(looks, key=lambda pair: _pixels(pair[1].size)),
+        examples=sorted(examples, key=lambda pair: _pixels(pair[1].size)),
         command=command,
         facts=facts,
         rows=rows,
@@ -80,8 +81,8 @@ def as_html(subjects: Sequence[Subject], command: str, facts: dict[str, Any]) ->
     )
 
 
-def _rows(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    """All rows by size, those of one size side by side."""
+def _rows(subjects: Sequence[ReportSubject]) -> list[dict[str, Any]]:
+    """Return all rows, ordered by size."""
     rows = [
         row | {"subject": subject.name, "trained": row["size"] in subject.trained}
         for subject in subjects
@@ -91,7 +92,7 @@ def _rows(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
 
 
 def _best(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> set[tuple[int, str]]:
-    """(row's place, metric) of the best at its size, where there are better and worse ones."""
+    """Return (place of the row, metric) of the best value at each size, if the values differ."""
     best: set[tuple[int, str]] = set()
     for name in names:
         for size in {row["size"] for row in rows}:
@@ -102,12 +103,12 @@ def _best(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> set[tuple[int
     return best
 
 
-def _label(subject: Subject, what: str) -> str:
-    """A subject's name, and what of it where it has several."""
+def _label(subject: ReportSubject, what: str) -> str:
+    """Return the name of a line in a plot: the subject, and `what` if the subject has several."""
     return subject.name if len({row["what"] for row in subject.results}) == 1 else f"{subject.name}: {what}"
 
 
-def _series(subjects: Sequence[Subject]) -> dict[str, list[dict[str, Any]]]:
+def _series(subjects: Sequence[ReportSubject]) -> dict[str, list[dict[str, Any]]]:
     series: dict[str, list[dict[str, Any]]] = {}
     for subject in subjects:
         for row in subject.results:
@@ -115,15 +116,15 @@ def _series(subjects: Sequence[Subject]) -> dict[str, list[dict[str, Any]]]:
     return series
 
 
-def _spectra(subjects: Sequence[Subject]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """By label and size, those of images; by size, those of real ones."""
+def _spectra(subjects: Sequence[ReportSubject]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return spectra of images by label and size, and those of real images by size."""
     series: dict[str, dict[str, Tensor]] = {}
     real: dict[str, Tensor] = {}
     for subject in subjects:
-        for look in subject.looks:
-            if look.spectrum is not None and look.real_spectrum is not None:
-                series.setdefault(_label(subject, look.what), {})[look.size] = look.spectrum
-                real.setdefault(look.size, look.real_spectrum)
+        for example in subject.examples:
+            if example.spectrum is not None and example.real_spectrum is not None:
+                series.setdefault(_label(subject, example.what), {})[example.size] = example.spectrum
+                real.setdefault(example.size, example.real_spectrum)
     return series, {size: real[size] for size in sorted(real, key=_pixels)}
 
 
@@ -132,21 +133,21 @@ def _pixels(size: str) -> int:
 
 
 def _plain(value: Any) -> str:
-    """Settings and lists as people write them."""
+    """Return settings and lists as text."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {entry}" for key, entry in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _number(value: Any) -> str:
-    """Four digits; nothing for what was not measured."""
+    """Return a number with four digits, or an empty text for None."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _picture(image: Tensor) -> str:
-    """(3, H, W) uint8 -> a data URI."""
+def _image(image: Tensor) -> str:
+    """Return an image (3, H, W) uint8 as a data URI."""
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

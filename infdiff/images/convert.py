@@ -1,4 +1,4 @@
-"""Images as users hold them: PIL images, numpy arrays, tensors; in and out of the package's (N, 3, H, W) uint8."""
+"""Convert PIL images, numpy arrays and tensors to and from (N, 3, H, W) uint8."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FORMS = ("pil", "numpy", "tensor")
 
 
 def to_images(images: Any) -> Tensor:
-    """(N, 3, H, W) uint8 from one image or several of one size.
+    """Convert one image, or several of one size, to (N, 3, H, W) uint8.
 
     PIL images of any mode; numpy arrays (H, W, 3) or (N, H, W, 3); tensors (3, H, W) or (N, 3, H, W). Arrays and
-    tensors are uint8, or floating in [0, 1]. Raises ValueError saying what does not fit.
+    tensors are uint8, or floating-point in [0, 1]. Raises ValueError for anything else.
     """
     if isinstance(images, Image.Image):
         images = [images]
@@ -51,7 +51,7 @@ def to_images(images: Any) -> Tensor:
 
 
 def from_images(images: Tensor, form: str) -> list[Image.Image] | np.ndarray | Tensor:
-    """(N, 3, H, W) uint8 as a list of PIL images, an array (N, H, W, 3) or the tensor itself."""
+    """Convert (N, 3, H, W) uint8 to a list of PIL images, an array (N, H, W, 3) or the tensor itself."""
     if form not in FORMS:
         raise ValueError(f"output={form!r}: choose one of {', '.join(FORMS)}")
     if form == "tensor":
@@ -61,7 +61,7 @@ def from_images(images: Tensor, form: str) -> list[Image.Image] | np.ndarray | T
 
 
 def to_mask(mask: Any, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool from a PIL image (white), an array or a tensor (H, W): true where to fill."""
+    """Convert a PIL image (white), an array or a tensor (H, W) to (H, W) bool: true where to fill."""
     if isinstance(mask, Image.Image):
         mask = np.array(to_rgb(mask).convert("L")) > 127
     tensor = torch.as_tensor(mask)

@@ -1,4 +1,4 @@
-"""Any image file to RGB of a chosen size: modes, depth, orientation, alpha, cropping, antialiased resizing."""
+"""Convert images to RGB of a chosen size: modes, depth, orientation, alpha, cropping, antialiased resizing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ RESIZE_FILTER = "lanczos"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB. Alpha is laid over white; 16-bit greys are scaled, not clipped.
+    """Convert to upright 8-bit RGB. Alpha is composited over white; 16-bit grey is scaled, not clipped.
 
-    Raises ValueError for floating-point images, whose range nothing tells.
+    Raises ValueError for floating-point images, whose range is unknown.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
@@ -30,14 +30,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def size_of_crop(whole: Size, size: Size) -> Size:
-    """The size of the largest part of an image of size `whole` (H, W) with the aspect ratio of `size` (H, W)."""
-    height, width = whole
+def size_of_crop(full: Size, size: Size) -> Size:
+    """Return the size of the largest crop of an image of size `full` (H, W) with the aspect ratio of `size` (H, W)."""
+    height, width = full
     return min(height, max(1, round(width * size[0] / size[1]))), min(width, max(1, round(height * size[1] / size[0])))
 
 
 def crop_to_aspect(image: Image.Image, size: Size) -> Image.Image:
-    """The largest centred part of the image with the aspect ratio of `size` (H, W)."""
+    """Return the largest centre crop with the aspect ratio of `size` (H, W)."""
     width, height = image.size
     crop_height, crop_width = size_of_crop((height, width), size)
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
@@ -45,7 +45,7 @@ def crop_to_aspect(image: Image.Image, size: Size) -> Image.Image:
 
 
 def random_crop(image: Image.Image, size: Size, random: np.random.Generator, min_scale: float) -> Image.Image:
-    """A part with the aspect ratio of `size`, its scale between min_scale and 1 of the largest that fits."""
+    """Return a random crop with the aspect ratio of `size`, scaled by min_scale to 1 relative to the largest crop."""
     width, height = image.size
     largest = crop_to_aspect(image, size)
     # Never below the wanted size where the image has the pixels.

@@ -91,7 +91,7 @@ class EDMMethod:
         return 2 * steps - 1
 
     def deblur(self, images: Tensor) -> Tensor:
-        return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
+        return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def strip_rows(self, size: Size) -> None:
         return None

@@ -140,7 +140,7 @@ class InfinityDiff:
         return steps
 
     def deblur(self, images: Tensor) -> Tensor:
-        return self.process.mollifier.inverse(images, self.config.sample.deblur_epsilon)
+        return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def strip_rows(self, size: Size) -> int:
         # Half as high as the rows around them that are read, which take memory in any case; higher ones would be a

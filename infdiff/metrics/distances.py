@@ -18,7 +18,7 @@ class Gaussian:
 
     @classmethod
     def fit(cls, features: Tensor) -> Gaussian:
-        """With the mean and the unbiased covariance of features (N, D). Raises ValueError for fewer than two."""
+        """Fit the mean and the unbiased covariance of features (N, D). Raises ValueError for fewer than two."""
         if len(features) < 2:
             raise ValueError(f"{len(features)} image: a covariance takes at least two")
         features = features.double()
@@ -31,11 +31,11 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)) (Heusel et al. 2017, Eq. 6).
+    """Return |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)) (Heusel et al. 2017, Eq. 6).
 
     With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T. They are the square roots of the
-    eigenvalues of a symmetric matrix of the smaller side: for 2048 features a matter of seconds, and right for fewer
-    images than features, too. Exact to about 1e-8 of the largest variance for each feature.
+    eigenvalues of a symmetric matrix of the smaller side: seconds for 2048 features, and also right for fewer images
+    than features. Exact to about 1e-8 of the largest variance for each feature.
     """
     product = a.root @ b.root.mT
     if product.shape[0] > product.shape[1]:
@@ -47,9 +47,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def squared_mmd(a: Tensor, b: Tensor) -> float:
-    """The unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x^T y / D + 1)^3.
+    """Return the unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x^T y / D + 1)^3.
 
-    Bińkowski et al. 2018, Eq. 4: also below zero where the sets are alike. Raises ValueError for fewer than two.
+    Bińkowski et al. 2018, Eq. 4. It can be negative for similar sets. Raises ValueError for fewer than two.
     """
     n, m = len(a), len(b)
     if min(n, m) < 2:
@@ -63,10 +63,10 @@ def squared_mmd(a: Tensor, b: Tensor) -> float:
 def kernel_distance(
     a: Tensor, b: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """KID: mean and standard deviation of `squared_mmd` over random subsets of `size` images of each set.
+    """Return KID: mean and standard deviation of `squared_mmd` over random subsets of `size` images of each set.
 
-    Sets that are not larger than `size` are taken whole, once; the deviation is then 0. Its expectation does not depend
-    on how many images there are; that of the Fréchet distance does.
+    Sets of up to `size` images are compared once in full, with deviation 0. Unlike that of the Fréchet distance, the
+    expectation of KID does not depend on the number of images.
     """
     if max(len(a), len(b)) <= size:
         return squared_mmd(a, b), 0.0

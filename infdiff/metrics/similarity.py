@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: PSNR and SSIM."""
+"""Similarity of two images pixel by pixel: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST = 100.0
 
 
 def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each pair of images (B, C, H, W): (B,) float64; 100 at most, for equal ones.
+    """Return the peak signal-to-noise ratio in dB of each pair of images (B, C, H, W): (B,) float64, at most 100.
 
     peak: the width of the range of values, 2 for images in [-1, 1].
     """
@@ -21,7 +21,7 @@ def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
-    """Structural similarity of each pair of images (B, C, H, W): (B,) float64; 1 for equal ones.
+    """Return the structural similarity of each pair of images (B, C, H, W): (B,) float64, 1 for equal images.
 
     Wang et al. 2004, Eq. 13: a Gaussian window of 11 pixels and standard deviation 1.5, which stays within the image;
     the mean over pixels and channels. Raises ValueError for images smaller than the window.

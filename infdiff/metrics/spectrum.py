@@ -1,4 +1,4 @@
-"""Radial power spectra: how much of an image there is at each fineness, and how far that is from real images."""
+"""Radial power spectra of images, and the distance between two of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-# The variance of rounding to whole values: what is below it is not in the files.
+# Variance of rounding to integers: power below it is not in the files.
 _ROUNDING = 1 / 12
 FIRST_RING = 2
 # Pixels along the shorter side.
@@ -15,12 +15,12 @@ SMALLEST_SPECTRUM = 4
 
 
 def radial_spectrum(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) uint8 -> power (B, K) float64, for 2, 3, ... K + 1 = min(H, W) // 2 cycles a shorter side.
+    """Return the power (B, K) float64 of images (B, 3, H, W) uint8, at 2, 3, ... K + 1 = min(H, W) // 2 cycles a side.
 
-    The mean of |FFT|^2 over ring and channels, in squared grey levels: white noise has its variance in every ring. A
-    Hann window keeps the borders, where an image does not go on periodically, from looking like fine detail. Under it a
-    single cycle cannot be told from the mean, which is taken out: rings start at two. Raises ValueError for images
-    below 4 pixels.
+    The side is the shorter one. Power is the mean of |FFT|^2 over ring and channels, in squared grey levels, so that
+    white noise has its variance in every ring. A Hann window keeps the borders, where an image is not periodic, from
+    looking like fine detail. Under it a single cycle cannot be told from the mean, which is removed, so rings start at
+    two. Raises ValueError for images below 4 pixels.
     """
     height, width = images.shape[2:]
     shorter = min(height, width)
@@ -41,11 +41,11 @@ def radial_spectrum(images: Tensor) -> Tensor:
 
 
 def spectrum_distance(a: Tensor, b: Tensor) -> float:
-    """The root mean square over rings of the ratio of two mean spectra (K,), in decibels; 0 for equal ones."""
+    """Return the root mean square over rings of the ratio of two mean spectra (K,), in decibels."""
     ratio = 10 * ((a + _ROUNDING) / (b + _ROUNDING)).log10()
     return math.sqrt(float(ratio.square().mean()))
 
 
 def _hann(count: int, device: torch.device) -> Tensor:
-    """Its period is the image's."""
+    """Return a Hann window with the period of the image."""
     return torch.hann_window(count, periodic=True, dtype=torch.float64, device=device)

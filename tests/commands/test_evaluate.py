@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from infdiff.cli import explain
 from infdiff.commands.evaluate import main as evaluate_main
 from infdiff.errors import UserError
 from tests.conftest import ROOT, TINY, assert_one_line_error, command_in
@@ -222,26 +223,26 @@ def test_images_that_are_not_finite_are_reported_and_in_no_number(command, train
     (row,) = found["results"]
     page = (trained / "report.html").read_text()
     assert "5 of 5 images of 16 have pixels that are not finite" in page
-    assert "There is no whole image to be shown." in page
+    assert "No image is finite, so there is none to show." in page
     assert row["broken"] == [0, 1, 2, 3, 4]
     assert row["images"] == 0
     assert not METRICS & set(row)
     assert "5 of 5 images of 16 have pixels that are not finite" in " ".join(result.stdout.split())
 
 
-def test_the_scale_of_known_damage(command, trained, cache):
-    _, found = evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+def test_corruptions_calibrate_the_numbers(command, trained, cache):
+    _, found = evaluate(command, trained, "--task", "calibrate", "--data", "photos.lmdb", "--split", "train")
     rows = {row["what"]: row for row in found["results"]}
     assert rows["bicubic from 1/2"]["frechet"] < rows["bicubic from 1/8"]["frechet"] < rows["noise"]["frechet"]
     assert {"every other image", "blurred by 1 pixel"} < set(rows)
-    # What was described is kept, until the content changes.
+    # Descriptions are cached until the content changes.
     kept = {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()}
-    evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    evaluate(command, trained, "--task", "calibrate", "--data", "photos.lmdb", "--split", "train")
     assert {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()} == kept
     os.remove(trained / "pictures" / "00.png")
     shutil.copy(trained / "pictures" / "01.png", trained / "pictures" / "00.png")
     command("prepare-data", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
-    evaluate(command, trained, "--task", "scale", "--data", "photos.lmdb", "--split", "train")
+    evaluate(command, trained, "--task", "calibrate", "--data", "photos.lmdb", "--split", "train")
     assert len(list((cache / "features").iterdir())) > len(kept)
 
 
@@ -280,12 +281,14 @@ def test_bad_input_is_one_line(command, trained, main, monkeypatch):
         ("--images", "pictures"): ["--data"],
         ("--images", "pictures", "--data", "no.lmdb"): ["no.lmdb", "prepare_data.py"],
         ("--images", "pictures", *data, "--res", "64"): ["--res", "32"],
-        ("--images", "pictures", *data, "--task", "scale"): ["--images"],
+        ("--images", "pictures", *data, "--task", "calibrate"): ["--images"],
+        (*data, "--task", "scale"): ["'scale'", "calibrate"],
     }
     for arguments, parts in cases.items():
         with pytest.raises(UserError) as caught:
             main([*map(str, arguments)])
-        assert "\n" not in str(caught.value)
+        message = explain(caught.value)
+        assert "\n" not in message
         for part in parts:
-            assert part in str(caught.value)
+            assert part in message
     assert_one_line_error(command("evaluate", *arguments), *parts)

@@ -42,7 +42,7 @@ def test_wiener_inverse_undoes_T_where_the_signal_is_strong():
     x = (torch.arange(64, dtype=torch.float64) + 0.5) / 64
     image = torch.cos(3 * math.pi * x)[:, None] * torch.cos(2 * math.pi * x)
     mollifier = Mollifier(2.0, size)
-    back = mollifier.inverse(mollifier(image), epsilon=0.01)
+    back = mollifier.wiener_inverse(mollifier(image), epsilon=0.01)
     torch.testing.assert_close(back, image, rtol=0, atol=2e-4)
 
 
@@ -62,18 +62,18 @@ def test_wiener_inverse_is_the_formula_on_every_mode(generator):
         [torch.stack([(mollifier(torch.outer(r, c)) * torch.outer(r, c)).sum() for c in columns]) for r in rows]
     )
     spectrum = rows @ image @ columns.mT * gain / (gain**2 + epsilon**2)
-    torch.testing.assert_close(mollifier.inverse(image, epsilon), rows.mT @ spectrum @ columns)
+    torch.testing.assert_close(mollifier.wiener_inverse(image, epsilon), rows.mT @ spectrum @ columns)
 
 
 def test_wiener_inverse_stays_bounded():
     noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     # g / (g^2 + epsilon^2) is at most 1 / (2 epsilon).
-    assert Mollifier(3.0, (64, 64)).inverse(noise, 0.1).norm() <= 5.001 * noise.norm()
+    assert Mollifier(3.0, (64, 64)).wiener_inverse(noise, 0.1).norm() <= 5.001 * noise.norm()
 
 
 def test_wiener_inverse_needs_a_positive_epsilon():
     with pytest.raises(ValueError, match="epsilon"):
-        Mollifier(1.0, (8, 8)).inverse(torch.zeros(1, 1, 8, 8), 0.0)
+        Mollifier(1.0, (8, 8)).wiener_inverse(torch.zeros(1, 1, 8, 8), 0.0)
 
 
 BASE, SIGMA = 64, 1.0

@@ -1,30 +1,31 @@
-"""What making images took, kept beside them."""
+"""The cost of generating images, stored next to them."""
 
 import json
-import time
 
 import pytest
 import torch
 
 from infdiff.errors import UserError
-from infdiff.evaluation.generation_cost import MadeCost, keeping_cost
+from infdiff.evaluation.generation_cost import GenerationCost, measured
 
 CPU = torch.device("cpu")
 
 
-def test_every_batch_is_kept_and_the_first_one_is_not_timed(tmp_path):
+def test_every_batch_is_recorded_and_the_first_one_is_not_timed(tmp_path):
+    now = [0.0]
+
     def make(numbers):
         held = torch.ones(100, 1_000_000, dtype=torch.uint8)
-        time.sleep(1.0 if 0 in numbers else 0.02)
+        now[0] += 8.0 if 0 in numbers else 3.0
         return held[:1, :1].expand(len(numbers), 1)
 
-    assert MadeCost.read(tmp_path) is None
-    measured = keeping_cost(make, tmp_path, rank=0, device=CPU, weights=50_000_000)
-    assert measured([0, 1]).shape == (2, 1)
-    assert MadeCost.read(tmp_path).seconds_per_image >= 0.5  # where there is no other
-    measured([2, 3])
-    cost = MadeCost.read(tmp_path)
-    assert 0.01 <= cost.seconds_per_image < 0.5
+    assert GenerationCost.read(tmp_path) is None
+    call = measured(make, tmp_path, rank=0, device=CPU, weights=50_000_000, clock=lambda: now[0])
+    assert call([0, 1]).shape == (2, 1)
+    assert GenerationCost.read(tmp_path).seconds_per_image == 4.0  # the only one there is
+    call([2, 3])
+    cost = GenerationCost.read(tmp_path)
+    assert cost.seconds_per_image == 1.5
     assert cost.peak_mb is None or 149 < cost.peak_mb < 190
     assert cost.device == f"CPU ({torch.get_num_threads()} threads)"
 
@@ -33,10 +34,10 @@ def test_processes_add_up(tmp_path):
     for rank, (seconds, peak) in enumerate([(2.0, 100.0), (6.0, 300.0)]):
         line = json.dumps({"images": 2, "seconds": seconds, "device": "a GPU", "peak_mb": peak})
         (tmp_path / f"cost-{rank}.jsonl").write_text(line + "\n")
-    assert MadeCost.read(tmp_path) == MadeCost(2.0, 300.0, "a GPU")
+    assert GenerationCost.read(tmp_path) == GenerationCost(2.0, 300.0, "a GPU")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    measured = keeping_cost(torch.zeros, tmp_path / "gone", rank=0, device=CPU, weights=0)
+    call = measured(torch.zeros, tmp_path / "gone", rank=0, device=CPU, weights=0)
     with pytest.raises(UserError, match="cannot write"):
-        measured([1, 2])
+        call([1, 2])

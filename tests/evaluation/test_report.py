@@ -1,4 +1,4 @@
-"""The report: every section, whole HTML, nothing from elsewhere, and what is said where there is nothing to show."""
+"""The report: every section, well-formed HTML, nothing from elsewhere, and a sentence where nothing is to be shown."""
 
 import base64
 import io
@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from infdiff.errors import UserError
-from infdiff.evaluation.looks import Beside, Look
-from infdiff.evaluation.report import Subject, as_html, save_report
+from infdiff.evaluation.examples import ExampleSheet, NearestMatches
+from infdiff.evaluation.report import ReportSubject, as_html, save_report
 
 SECTIONS = ["scores", "quality", "spectra", "losses", "samples", "neighbours", "cost", "configuration", "command"]
 VOID = {"meta", "img", "link", "br"}
@@ -81,14 +81,15 @@ def subject(name="runs/a", sizes=("32", "64"), better=0.0):
         | {"precision": 0.5, "seconds_per_image": 1.25, "peak_mb": 321.0, "made_on": "a device"}
         for size in sizes
     ]
-    beside = Beside(picture(32), torch.stack([picture(32, n) for n in (1, 2, 3)]), torch.tensor([4.5, 5.0, 6.0]))
-    looks = [
-        Look("generated", size, picture(70), (), (beside, beside), torch.rand(15) + 1, torch.rand(15) + 2)
+    others = torch.stack([picture(32, n) for n in (1, 2, 3)])
+    matches = NearestMatches(picture(32), others, torch.tensor([4.5, 5.0, 6.0]))
+    examples = [
+        ExampleSheet("generated", size, picture(70), (), (matches, matches), torch.rand(15) + 1, torch.rand(15) + 2)
         for size in sizes
     ]
     log = [{"step": n, "loss": 1 / n} for n in range(1, 9)] + [{"step": 8, "validation_loss": 0.3}]
     facts = {"step": 8, "parameters of the denoiser": "1,234,567"}
-    return Subject(name, rows, looks, ["few images: too few"], facts, ("64",), "seed: 7 # <of all>\n", log)
+    return ReportSubject(name, rows, examples, ["few images: too few"], facts, ("64",), "seed: 7 # <of all>\n", log)
 
 
 def test_every_section_is_there_and_nothing_comes_from_elsewhere(tmp_path):
@@ -158,12 +159,12 @@ def test_runs_are_side_by_side_and_the_better_one_is_marked():
 
 def test_where_there_is_nothing_it_says_so():
     broken = [{"what": "generated", "size": "32", "at": "32", "images": 0, "broken": [0, 1, 2]}]
-    page = Page(as_html([Subject("runs/a", broken, warnings=["broken: 3 of 3"])], "", {}))
+    page = Page(as_html([ReportSubject("runs/a", broken, warnings=["broken: 3 of 3"])], "", {}))
     assert list(page.sections) == SECTIONS
     assert page.images == []
     assert "broken: 3 of 3" in page.sections["scores"]
     assert "No set of images could be compared." in page.sections["quality"]
-    assert "There is no whole image" in page.sections["samples"]
+    assert "No image is finite" in page.sections["samples"]
     assert "not measured" in page.sections["cost"]
 
 
@@ -172,13 +173,14 @@ def test_a_number_that_is_not_finite_is_no_point_of_a_plot():
         {"what": "x", "size": size, "at": size, "images": 9, "kid": kid}
         for size, kid in (("32", 0.5), ("64", float("nan")))
     ]
-    page = Page(as_html([Subject("a", rows)], "", {}))
+    page = Page(as_html([ReportSubject("a", rows)], "", {}))
     assert "nan" in page.sections["scores"]
     assert "64" not in page.sections["quality"].split()
 
 
 def test_names_are_text_not_markup():
-    text = as_html([Subject("<b>&", [{"what": "x", "size": "32", "at": "32", "images": 9}])], "a <i>", {"x": "<u>"})
+    rows = [{"what": "x", "size": "32", "at": "32", "images": 9}]
+    text = as_html([ReportSubject("<b>&", rows)], "a <i>", {"x": "<u>"})
     assert "&lt;b&gt;&amp;" in text
     assert "<b>" not in text
     assert "<i>" not in text

@@ -157,5 +157,5 @@ def test_a_torchvision_of_another_build_is_one_line(monkeypatch):
 
 
 def test_an_unknown_network():
-    with pytest.raises(UserError, match="--network vgg: choose one of efficientnet-lite0, inception, clip, dinov2"):
+    with pytest.raises(UserError, match=r"^network: vgg: choose one of efficientnet-lite0, inception, clip, dinov2"):
         load_network("vgg")
