@@ -179,6 +179,14 @@ class InfinityDiffTraining(TrainSettings):
     latent_noise: NotNegative = 0.0  # standard deviation of noise on the latents, which themselves have 1
 
 
+class LatentTraining(OptimiserSettings):
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-4
+    weight_decay: NotNegative = 0.04
+    bfloat16: bool = False
+    log_every: Count = 500
+
+
 class LatentSettings(Section):
     """The second model, of the latents: scripts/train_latent.py."""
 
@@ -187,9 +195,7 @@ class LatentSettings(Section):
     schedule: Annotated[str, one_of(SCHEDULES)] = "constant"
     diffusion_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     sample_steps: Count = 100  # of DDIM, when images are sampled
-    train: OptimiserSettings = OptimiserSettings(
-        batch_size=256, learning_rate=1e-4, weight_decay=0.04, bfloat16=False, log_every=500
-    )
+    train: LatentTraining = LatentTraining()
 
     @model_validator(mode="after")
     def _steps_exist(self) -> LatentSettings:

@@ -32,8 +32,12 @@ _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
 def explain(error: ValidationError, values: Any, where: str) -> str:
-    """Return the first mistake in `values` as one line. where: what they were read from; may be empty."""
-    first = error.errors(include_url=False)[0]
+    """Return the first mistake in `values` as one line. where: what they were read from; may be empty.
+
+    A key of an earlier layout comes first, for it explains the others.
+    """
+    mistakes = error.errors(include_url=False)
+    first = min(mistakes, key=_rank)
     kind, place = first["type"], place_of(first["loc"])
     start = f"{where}: " if where else ""
     if kind == "union_tag_invalid":
@@ -62,7 +66,7 @@ def _unknown_kind(place: Place, values: Any) -> str:
 
 
 def _unknown_key(place: Place, value: Any, start: str) -> str:
-    name = ".".join([*filter(None, [place.name]), str(place.rest[0])])
+    name = _extra_name(place)
     for leaf in _leaves(name, value):
         choice = other_kind(leaf, place.kinds)
         if choice is not None:
@@ -72,6 +76,16 @@ def _unknown_key(place: Place, value: Any, start: str) -> str:
     if name in RENAMED:
         return f"{start}unknown key {name!r}; it is now {RENAMED[name]!r}"
     return f"{start}unknown key {name!r}{_nearest(name, place.kinds)}"
+
+
+def _extra_name(place: Place) -> str:
+    return ".".join([*filter(None, [place.name]), str(place.rest[0])])
+
+
+def _rank(mistake: ErrorDetails) -> int:
+    """Return the place of a key in `RENAMED`; that after the last one for any other mistake."""
+    name = _extra_name(place_of(mistake["loc"])) if mistake["type"] == "extra_forbidden" else ""
+    return [*RENAMED, name].index(name)
 
 
 def _leaves(name: str, value: Any) -> Iterator[str]:

@@ -1,0 +1,69 @@
+"""Runs that the earlier layout keeps, in which every key of both kinds is there, are read and sample as they did."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import infdiff
+from infdiff.config_files import config_differences, load_config
+from infdiff.errors import UserError
+from infdiff.shipped import CONFIG_FOLDER
+
+EARLIER_RUNS = Path(__file__).parent / "earlier_runs"
+# What each file was saved from.
+SAVED = {
+    "demo": ("demo", []),
+    "demo_overridden": (
+        "demo",
+        [
+            "train.latent_noise=0.1",
+            "data.resolutions={32: 1, 48x64: 3}",
+            "data.batch_sizes={32: 4}",
+            "model.grid_size=16x24",
+            "data.size=64x96",
+            "latent.train.clip=0.5",
+            "sample.truncation=0.9",
+        ],
+    ),
+    "dfu_landscapes_64": ("dfu_landscapes_64", []),
+    "dfu_landscapes_64_mollified": (
+        "dfu_landscapes_64",
+        ["edm.noise=mollified", "edm.mollifier_sigma=0.8", "sample.churn=10"],
+    ),
+    "dfu_finetune_160": ("dfu_finetune_160", ["finetune.run=runs/dfu_ffhq_96"]),
+    "unet_single_96": ("unet_single_96", []),
+    "infdiff_dfu_128": ("infdiff_dfu_128", []),
+    "ffhq_256": ("ffhq_256", ["model.depthwise=false", "train.subsample=8", "train.points=halton"]),
+}
+
+
+def test_every_saved_file_is_one_of_these():
+    assert {path.stem for path in (EARLIER_RUNS / "configs").iterdir()} == SAVED.keys()
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_saved_settings_are_what_they_were(name):
+    shipped, overrides = SAVED[name]
+    saved = load_config(EARLIER_RUNS / "configs" / f"{name}.yaml")
+    expected = load_config(CONFIG_FOLDER / f"{shipped}.yaml", overrides)
+    assert config_differences(saved, expected) == []
+    assert saved == expected
+
+
+@pytest.mark.parametrize("run", ["points", "grid"])
+def test_an_earlier_run_samples_what_it_did(run):
+    images = infdiff.load(EARLIER_RUNS / run, device="cpu").sample(1, 8, output="numpy")
+    with Image.open(EARLIER_RUNS / f"{run}.png") as image:
+        expected = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(images[0].astype(int) - expected).max() <= 1
+
+
+def test_a_file_of_the_earlier_layout_that_no_run_has_kept_is_not_translated(tmp_path):
+    values = yaml.safe_load((EARLIER_RUNS / "configs" / "dfu_landscapes_64.yaml").read_text())
+    del values["latent"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=r"unknown key 'model\.kind'; it is now 'method'"):
+        load_config(tmp_path / "c.yaml")

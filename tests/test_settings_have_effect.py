@@ -1,0 +1,351 @@
+"""Every setting of every kind of configuration changes something that can be seen, or another value is refused.
+
+The table says for each key another value and where the difference shows; a key that is not in it fails.
+"""
+
+import json
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import infdiff
+from infdiff.commands import train
+from infdiff.config import InfinityDiffConfig
+from infdiff.config_files import changed, flatten, load_config, save_config
+from infdiff.config_keys import KEYS, is_known, kinds_of
+from infdiff.data.latents import Latents
+from infdiff.errors import UserError
+from infdiff.methods.checks import check_config
+from infdiff.methods.method import build_modules, method_of
+from infdiff.methods.sizes import largest, training_weights
+from infdiff.runs.data import TrainingData, build_data
+from infdiff.runs.latent_training import build_latent_trainer
+from infdiff.runs.latents import build_latent
+from infdiff.runs.training import build_trainer
+from infdiff.shipped import CONFIG_FOLDER
+from tests.conftest import TINY, TINY_EDM, TINY_GRID
+
+CPU = torch.device("cpu")
+EARLIER_RUNS = Path(__file__).parent / "earlier_runs"
+SHORT = [
+    "train.steps=3",
+    "train.warmup=0",
+    "train.checkpoint_every=2",
+    "train.log_every=1",
+    "train.validation_images=6",
+]
+POINTS = [*TINY, *SHORT, "latent.width=8", "latent.train.steps=3", "latent.train.log_every=1"]
+KINDS = {
+    "infinity_diff, unet": POINTS,
+    "infinity_diff, dfu": [*POINTS, "model.grid.kind=dfu", "model.grid.modes=3"],
+    "edm, unet": [*TINY_EDM, *SHORT],
+    "edm, dfu": [*TINY_GRID, *SHORT],
+}
+# How weights are trained does not depend on the kind of the grid network.
+TRAINED_KINDS = ("infinity_diff, unet", "edm, dfu")
+
+
+@lru_cache(maxsize=1)
+def demo():
+    config = load_config(CONFIG_FOLDER / "demo.yaml", ["data.size=32"])
+    return build_data(config, CPU).train.take(torch.arange(4))
+
+
+def digest(modules):
+    return {name: tensor.sum().item() for key, m in modules.items() for name, tensor in named(key, m)}
+
+
+def named(key, module):
+    return ((f"{key}.{name} {tuple(t.shape)}", t.double().abs()) for name, t in module.state_dict().items())
+
+
+def weights(config, tmp_path):
+    """The initial weights, their shapes and sizes; and what the modules say of themselves."""
+    return digest(build_modules(config))
+
+
+def backends(config, tmp_path):
+    """How the sparse convolutions are computed."""
+    modules = build_modules(config).values()
+    return {getattr(layer, "backend", None) for module in modules for layer in module.modules()}
+
+
+def loss(config, tmp_path):
+    """A training loss of random weights."""
+    torch.manual_seed(0)
+    size = largest(training_weights(config))
+    images = demo()[..., : size[0], : size[1]]
+    modules, random = build_modules(config), torch.Generator().manual_seed(0)
+    for module in modules.values():
+        for parameter in module.parameters():  # no layer is left at zero, where nothing before it shows
+            torch.nn.init.normal_(parameter, std=0.1, generator=random)
+    return method_of(config).objective()(modules, images, random).item()
+
+
+def training(config, tmp_path):
+    """All that a training leaves behind: weights, averages, the log, which files; or why it stops."""
+    tmp_path.mkdir(exist_ok=True)
+    trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+    return left_behind(trainer, tmp_path)
+
+
+def latent_training(config, tmp_path):
+    """The same of the latent model."""
+    z = torch.randn(40, config.latent_dim, generator=torch.Generator().manual_seed(0))
+    folder = type("Folder", (), {"path": tmp_path})()
+    tmp_path.mkdir(exist_ok=True)
+    return left_behind(build_latent_trainer(config, Latents.of(z[:32], z[32:]), folder, CPU), tmp_path)
+
+
+def left_behind(trainer, folder):
+    (folder / "samples").mkdir(exist_ok=True)
+    stopped = ""
+    try:
+        trainer.run()
+    except UserError as error:
+        stopped = str(error)
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for record in records:
+        for key in [key for key in record if key.endswith("per_second") or "memory" in key]:
+            del record[key]
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return stopped, records, files, digest(trainer.modules), digest(trainer.ema.modules)
+
+
+def on_a_gpu(config, tmp_path):
+    """Whether steps run in bfloat16 on a GPU, and what is compiled."""
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda module, *_, **__: compiled.append(type(module).__name__))
+        tmp_path.mkdir(exist_ok=True)
+        if "latent" in tmp_path.name:
+            z = torch.randn(40, config.latent_dim)
+            folder = type("Folder", (), {"path": tmp_path})()
+            trainer = build_latent_trainer(config, Latents.of(z, z), folder, CPU)
+        else:
+            trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+    trainer.device = torch.device("cuda")
+    return trainer._autocast, compiled
+
+
+def batches(config, tmp_path):
+    """The images of the first training steps and all of the validation, where they lie, and who decodes them."""
+    workers = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "infdiff.data.batches.DataLoader", lambda *_, num_workers, **__: workers.append(num_workers) or []
+        )
+        data = build_data(config, CPU)
+        given = TrainingData(config, data, CPU)
+        first = [batch.float().mean().item() for batch, _ in zip(given.batches(0), range(6), strict=False)]
+        sizes = [tuple(batch.shape) for batch, _ in zip(given.batches(0), range(6), strict=False)]
+    validation = [(tuple(batch.shape), batch.float().mean().item()) for batch in given.validation()]
+    return first, sizes, validation, workers, data.train.cache, len(data.train)
+
+
+def samples(config, tmp_path, **options):
+    """An image of a trained run whose configuration has these settings."""
+    source = "points" if config.method == "infinity_diff" else "grid"
+    kept = load_config(EARLIER_RUNS / source / "config.yaml")
+    settings = {key: value for key, value in flatten(config).items() if key.startswith(SAMPLED)}
+    run = shutil.copytree(EARLIER_RUNS / source, tmp_path / "run")
+    for path in run.rglob("config.yaml"):
+        save_config(changed(kept, settings), path)
+    return infdiff.load(run, device="cpu").sample(1, 12, output="tensor", **options).tolist()
+
+
+SAMPLED = ("sample.", "edm.", "latent.sample_steps")
+
+
+def deblurred(config, tmp_path):
+    return samples(config, tmp_path, deblur=True)
+
+
+def latent_model(config, tmp_path):
+    """The untrained latent model and its process."""
+    network, process = build_latent(config)
+    return digest({"latent": network}), process.alpha_bar.tolist()
+
+
+def mixture(config, tmp_path):
+    """The weights of the sizes that steps are trained on; or why they cannot be."""
+    try:
+        check_config(config)
+    except UserError as error:
+        return str(error)
+    return training_weights(config)
+
+
+def opened(config, tmp_path):
+    """The folder that a training makes, or why it cannot."""
+    tmp_path.mkdir(exist_ok=True)
+    save_config(config, tmp_path / "c.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        try:
+            train.main(["--config", "c.yaml", "train.steps=1", "--device", "cpu"])
+        except UserError as error:
+            return str(error)
+    return sorted(str(path) for path in (tmp_path / "runs").iterdir())
+
+
+# Key: another value, where it shows, and settings under which it does.
+OPTIMISER = {
+    "steps": (4, {}),
+    "batch_size": (2, {}),
+    "accumulate": (2, {}),
+    "learning_rate": (0.1, {}),
+    "warmup": (2, {}),
+    "decay_from": (0.1, {}),
+    "beta2": (0.5, {}),
+    "weight_decay": (0.5, {}),
+    "clip": (1e-4, {}),
+    "ema_decay": (0.1, {}),
+    "log_every": (2, {}),
+    "checkpoint_every": (1, {}),
+    "keep_checkpoints": (1, {"checkpoint_every": 1, "steps": 5, "keep_checkpoints": 4}),
+    "max_bad_steps": (1, {"learning_rate": 1e38, "max_bad_steps": 2, "steps": 8, "clip": 1e38}),
+}
+MULTI = {"data.resolutions": {"8": 1, "16": 1}}
+TABLE = {
+    "name": ("other", opened, {}),
+    "seed": (1, weights, {}),
+    "data.path": ("nowhere.lmdb", opened, {}),
+    "data.validation_path": ("nowhere.lmdb", opened, {}),
+    "data.validation_fraction": (0.5, batches, {}),
+    "data.size": (24, batches, {}),
+    "data.resolutions": ({"8": 1, "16": 1}, batches, {}),
+    "data.batch_sizes": ({"8": 2}, batches, MULTI),
+    "data.flip": (False, loss, {}),
+    "data.cache": ("none", batches, {}),
+    "data.workers": (0, batches, {"data.cache": "none"}),
+    "model.condition_dim": (24, weights, {}),
+    "model.grid.channels": (16, weights, {}),
+    "model.grid.multipliers": ((1, 1), weights, {}),
+    "model.grid.blocks": (2, weights, {}),
+    "model.grid.dropout": (0.5, loss, {}),
+    "model.grid.dropout_size": (4, loss, {}),
+    "model.grid.attention_sizes": ((8,), weights, {}),
+    "model.grid.attention_levels": ((1,), weights, {}),
+    "model.grid.modes": (2, weights, {}),
+    "model.grid.kernel_size": (1, weights, {}),
+    "model.grid.factor_rank": (1, weights, {}),
+    "model.channels": (16, weights, {}),
+    "model.kernel_size": (5, weights, {}),
+    "model.blocks": (2, weights, {}),
+    "model.mlp_ratio": (3, weights, {}),
+    "model.depthwise": (False, weights, {}),
+    "model.backend": ("dense", backends, {}),
+    "model.z_dim": (0, weights, {}),
+    "model.grid_size": (4, loss, {}),
+    "model.scale_grid": (True, loss, {}),
+    "diffusion.schedule": ("linear", loss, {}),
+    "diffusion.steps": (500, loss, {}),
+    "diffusion.shift": (2.0, loss, {}),
+    "diffusion.sigma": (2.0, loss, {}),
+    "diffusion.target": ("noise", loss, {}),
+    "diffusion.data_std": (0.3, loss, {}),
+    "edm.noise": ("mollified", loss, {}),
+    "edm.mollifier_sigma": (2.0, loss, {"edm.noise": "mollified"}),
+    "edm.data_std": (0.3, loss, {}),
+    "edm.log_mean": (-0.5, loss, {}),
+    "edm.log_std": (0.5, loss, {}),
+    "edm.sigma_min": (0.1, samples, {}),
+    "edm.sigma_max": (20.0, samples, {}),
+    "edm.rho": (3.0, samples, {}),
+    "train.subsample": (2.0, loss, {}),
+    "train.points": ("halton", loss, {}),
+    "train.latent_noise": (0.5, loss, {}),
+    **{
+        f"train.{name}": (value, training, {f"train.{k}": v for k, v in under.items()})
+        for name, (value, under) in OPTIMISER.items()
+    },
+    "train.sample_every": (1, training, {}),
+    "train.validation_images": (3, training, {}),
+    "train.eval_every": (2, training, {"train.eval_images": 2}),
+    "train.eval_images": (4, training, {"train.eval_every": 2, "train.eval_images": 2}),
+    "train.bfloat16": (False, on_a_gpu, {}),
+    "train.compile": (True, on_a_gpu, {}),
+    "finetune.run": ("nowhere", mixture, {"finetune.size": 24}),
+    "finetune.size": (24, mixture, {}),
+    "finetune.weight": (0.5, mixture, {"finetune.size": 24}),
+    "latent.width": (16, latent_model, {}),
+    "latent.layers": (3, latent_model, {}),
+    "latent.schedule": ("cosine", latent_model, {}),
+    "latent.diffusion_steps": (500, latent_model, {}),
+    "latent.sample_steps": (2, samples, {}),
+    **{
+        f"latent.train.{name}": (value, latent_training, {f"latent.train.{k}": v for k, v in under.items()})
+        for name, (value, under) in OPTIMISER.items()
+    },
+    "latent.train.bfloat16": (True, on_a_gpu, {}),
+    "latent.train.compile": (True, on_a_gpu, {}),
+    "sample.sampler": ("dpm++", samples, {}),
+    "sample.steps": (2, samples, {}),
+    "sample.eta": (1.0, samples, {"sample.sampler": "ddim"}),
+    "sample.truncation": (0.2, samples, {}),
+    "sample.churn": (20.0, samples, {}),
+    "sample.upscale": ("bilinear", samples, {}),
+    "sample.deblur_epsilon": (0.5, deblurred, {}),
+}
+# Told apart by what other settings there are; tests/test_config.py holds that.
+CHOICES = {"method", "model.grid.kind"}
+# Other settings than those of the table, under which it shows.
+UNDER = {
+    "edm, dfu": {"sample.deblur_epsilon": {"edm.noise": "mollified"}},
+    "infinity_diff, dfu": {"model.scale_grid": {"data.resolutions": {"16": 1, "32": 1}}},
+}
+# What kinds refuse: another value than the only one, under these settings, and the key in the error.
+REFUSED = {
+    "infinity_diff, unet": {"model.scale_grid": ({}, "model.scale_grid")},
+    "edm, unet": {
+        "sample.sampler": ({}, "sample.sampler"),
+        "finetune.run": ({"finetune.size": 24}, "finetune.size"),
+        "finetune.size": ({}, "finetune.size"),
+        "finetune.weight": ({"finetune.size": 24}, "finetune.size"),
+    },
+    "edm, dfu": {"sample.sampler": ({}, "sample.sampler")},
+}
+
+
+def test_the_table_holds_every_key():
+    assert set(TABLE) | CHOICES == set(KEYS)
+
+
+def rows():
+    for kind, overrides in KINDS.items():
+        kinds = kinds_of(load_config(CONFIG_FOLDER / "demo.yaml", overrides).model_dump())
+        for key, (_, observe, _) in TABLE.items():
+            once = observe in (training, latent_training, opened, on_a_gpu, samples, deblurred, latent_model, batches)
+            if is_known(key, kinds) and not (once and kind not in TRAINED_KINDS):
+                yield pytest.param(kind, key, id=f"{kind}: {key}")
+
+
+@pytest.mark.parametrize(("kind", "key"), list(rows()))
+def test_every_setting_has_an_effect(kind, key, tmp_path):
+    value, observe, under = TABLE[key]
+    base = load_config(CONFIG_FOLDER / "demo.yaml", KINDS[kind])
+    if key in REFUSED.get(kind, {}):
+        under, named = REFUSED[kind][key]
+        with pytest.raises(UserError, match=named):
+            check_config(changed(base, {**under, key: value}))
+        return
+    base = changed(base, UNDER.get(kind, {}).get(key, under))
+    other = changed(base, {key: value})
+    assert flatten(other)[key] != flatten(base)[key]
+    assert observe(base, tmp_path / f"{key} before") != observe(other, tmp_path / f"{key} after")
+
+
+@pytest.mark.parametrize("kind", TRAINED_KINDS)
+@pytest.mark.parametrize("observe", [weights, loss, training, batches, mixture])
+def test_without_a_change_nothing_differs(kind, observe, tmp_path):
+    config = load_config(CONFIG_FOLDER / "demo.yaml", KINDS[kind])
+    assert observe(config, tmp_path / "a") == observe(config, tmp_path / "b")
+
+
+def test_samples_of_the_same_settings_do_not_differ(tmp_path):
+    config = InfinityDiffConfig()
+    assert samples(config, tmp_path / "a") == samples(config, tmp_path / "b")
