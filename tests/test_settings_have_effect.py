@@ -5,6 +5,7 @@ The table says for each key another value and where the difference shows; a key 
 
 import json
 import shutil
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -136,7 +137,9 @@ def batches(config, tmp_path):
     workers = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "infdiff.data.batches.DataLoader", lambda *_, num_workers, **__: workers.append(num_workers) or []
+            sys.modules["infdiff.data.batches"],
+            "DataLoader",
+            lambda *_, num_workers, **__: workers.append(num_workers) or [],
         )
         data = build_data(config, CPU)
         given = TrainingData(config, data, CPU)
