@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda". Raises UserError when CUDA is asked for and not there."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no usable CUDA device here; use --device cpu")
+        raise OptionError("device", name, "no usable CUDA device here; use cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -58,7 +58,7 @@ class Header:
 
 
 class ImageStore:
-    """Read-only access to a store written by `prepare_data.py`.
+    """Read-only access to a store written by `prepare`.
 
     Raises UserError when the file is missing, is no LMDB, or is one of another kind.
     """
@@ -66,12 +66,12 @@ class ImageStore:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         if not Path(path).exists():
-            raise UserError(f"no data set at {path}: make one with scripts/prepare_data.py SRC --out {path}")
+            raise UserError(f"no data set at {path}: make one with infdiff prepare-data SRC --out {path}")
         try:
             self.header = Header.decode(read_value(path, _HEADER_KEY) or b"{}")
         except (lmdb.Error, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{path} is not an infdiff data set ({error or 'no header'}): make one with scripts/prepare_data.py"
+                f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
             ) from error
 
     def __len__(self) -> int:

@@ -32,7 +32,7 @@ _LATENTS = 256
 class SmallEvaluation:
     """Called with the EMA modules, returns "spectrum" and, if the `eval` extra is installed, "kid".
 
-    They are those of `scripts/evaluate.py` for `train.eval_images` samples, with the same noise every time. "broken"
+    They are those of `infdiff evaluate` for `train.eval_images` samples, with the same noise every time. "broken"
     counts samples with non-finite pixels: the metrics leave them out, and need at least two other samples.
     """
 

@@ -52,7 +52,7 @@ class RunFolder:
         """The run under runs/ that was trained last. Raises UserError when there is none."""
         runs = [path.parent for path in RUNS.glob("*/config.yaml")]
         if not runs:
-            raise UserError(f"no run in {RUNS}/: train one with scripts/train.py, or name one (--run)")
+            raise UserError(f"no run in {RUNS}/: train one with infdiff train, or name one (--run)")
         return cls(max(runs, key=lambda path: (path / "config.yaml").stat().st_mtime))
 
     @classmethod
@@ -94,7 +94,7 @@ class RunFolder:
     def config(self) -> Config:
         """The run's configuration. Raises UserError when the directory holds none."""
         if not self.config_file.is_file():
-            raise UserError(f"{self.path} is not a run directory (no config.yaml): train one with scripts/train.py")
+            raise UserError(f"{self.path} is not a run directory (no config.yaml): train one with infdiff train")
         return load_config(self.config_file)
 
     def checkpoint(self, which: str = "last") -> int:
@@ -104,7 +104,7 @@ class RunFolder:
         """
         steps = checkpoint.checkpoint_steps(self.checkpoints)
         if not steps:
-            raise UserError(f"{self.path} holds no checkpoint yet: let scripts/train.py reach one")
+            raise UserError(f"{self.path} holds no checkpoint yet: let infdiff train reach one")
         if which == "last":
             return steps[-1]
         if which == "best":

@@ -57,7 +57,7 @@ def encode_run(
 
 
 def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, device: torch.device) -> Trainer:
-    """Return the trainer that `scripts/train_latent.py` runs, on normalised latents."""
+    """Return the trainer that `infdiff train-latent` runs, on normalised latents."""
     network, process = build_latent(config)
     settings = latent_settings(config).train
     train = LatentSet(latents.normalize(latents.train), device)

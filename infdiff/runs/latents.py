@@ -110,7 +110,7 @@ class LatentGaussian:
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
     def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
-        problem = "needs a latent diffusion model, and this checkpoint has none: train it with train_latent.py"
+        problem = "needs a latent diffusion model, and this checkpoint has none: train it with infdiff train-latent"
         raise OptionError("variety", f"{variety:g}", problem)
 
     def describe(self) -> str:

@@ -20,7 +20,7 @@ from infdiff.training.trainer import Trainer
 
 
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
-    """Return the trainer that `scripts/train.py` runs; the run directory must exist."""
+    """Return the trainer that `infdiff train` runs; the run directory must exist."""
     given = TrainingData(config, data, device)
     modules = build_modules(config)
     load_start(config, modules)

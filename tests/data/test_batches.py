@@ -9,17 +9,17 @@ from infdiff.data.batches import batches, mixed_batches, order
 from infdiff.data.image_set import ImageSet
 
 
-def take(store, cache, position, count, workers=0):
+def take(store, cache, position, count):
     images = ImageSet(store, list(range(len(store))), (16, 16), cache=cache)
-    endless = batches(images, 5, seed=1, position=position, workers=workers, device="cpu")
+    endless = batches(images, 5, seed=1, position=position, workers=0, device="cpu")
     return torch.cat(list(itertools.islice(endless, count)))
 
 
-@pytest.mark.parametrize(("cache", "workers"), [("ram", 0), ("device", 0), ("none", 0), ("none", 2)])
-def test_every_way_to_read_gives_the_same_order(store, cache, workers):
+@pytest.mark.parametrize("cache", ["ram", "device", "none"])
+def test_every_cache_gives_the_same_order(store, cache):
     expected = torch.cat([order(24, 1, epoch) for epoch in (0, 1)])[:30]
     images = ImageSet(store, list(range(24)), (16, 16))
-    assert torch.equal(take(store, cache, 0, 6, workers), torch.stack([images[int(i)] for i in expected]))
+    assert torch.equal(take(store, cache, 0, 6), torch.stack([images[int(i)] for i in expected]))
 
 
 @pytest.mark.parametrize(("cache", "workers"), [("ram", 0), ("none", 0), ("none", 2)])

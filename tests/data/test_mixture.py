@@ -25,14 +25,13 @@ def test_parts_are_drawn_with_their_weights_whatever_they_sum_to(weights):
 
 def test_the_order_is_a_function_of_seed_and_step_in_every_process():
     expected = parts(Mixture((1, 1, 2), (4, 4, 4), seed=3), 64)
-    latent = (
+    code = (
         "from infdiff.data.mixture import Mixture; m = Mixture((1, 1, 2), (4, 4, 4), seed=3);"
         "print([m.part(s) for s in reversed(range(64))][::-1])"
     )
-    for hash_seed in "12":
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "RANK": hash_seed}
-        result = subprocess.run([sys.executable, "-c", latent], env=environment, capture_output=True, text=True)
-        assert result.stdout.strip() == str(expected), result.stderr
+    environment = os.environ | {"PYTHONHASHSEED": "1", "RANK": "1"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == str(expected), result.stderr
     assert parts(Mixture((1, 1, 2), (4, 4, 4), seed=4), 64) != expected
 
 

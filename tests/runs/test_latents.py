@@ -1,10 +1,16 @@
-"""The Gaussian of the latents has their mean and covariance, and its samples theirs."""
+"""Sources of latents: a Gaussian with their mean and covariance, and the latent diffusion model."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from infdiff.config_files import load_config
+from infdiff.data.latents import Latents
 from infdiff.runs.folder import RunFolder
-from infdiff.runs.latents import LatentGaussian
+from infdiff.runs.latents import LatentGaussian, LatentModel, build_latent, fit_gaussian
+from infdiff.shipped import CONFIG_FOLDER
+from tests.runs.conftest import CPU
 
 
 @pytest.mark.parametrize("count", [5, 400])
@@ -37,3 +43,88 @@ def test_truncation_scales_the_spread_about_the_mean(generator):
 
     assert draw(0.0).abs().max() == 0
     torch.testing.assert_close(draw(0.5), draw(1.0) / 2)
+
+
+def test_a_gaussian_is_fitted_to_the_first_images_and_their_mirror_images():
+    class Ramps:
+        """Twenty images that are brighter on the right, and at higher places."""
+
+        images = None
+
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, place):
+            return torch.stack([torch.arange(4) + place] * 12).view(3, 4, 4).to(torch.uint8)
+
+        def take(self, places):
+            return torch.stack([self[int(place)] for place in places])
+
+    def left_and_right(images):
+        return torch.stack([images[..., 0].float().mean(dim=(1, 2)), images[..., -1].float().mean(dim=(1, 2))], dim=1)
+
+    plain, both = (fit_gaussian(left_and_right, Ramps(), 10, CPU, flip=flip) for flip in (False, True))
+    assert (plain.count, both.count) == (10, 20)
+    torch.testing.assert_close(plain.mean, torch.tensor([4.5, 7.5]))
+    torch.testing.assert_close(both.mean, torch.tensor([6.0, 6.0]))
+
+
+@pytest.fixture
+def model(generator):
+    """A latent model with weights that do something."""
+    config = load_config(CONFIG_FOLDER / "demo.yaml", ["model.z_dim=3", "latent.width=8", "latent.layers=2"])
+    network, process = build_latent(config)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False).add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    latents = Latents.of(torch.randn(50, 3, generator=generator) * 2 + 1, torch.zeros(0, 3))
+    return LatentModel(network.eval(), process, latents, config, step=7)
+
+
+def seeds(*numbers):
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
+def test_each_latent_follows_its_own_generator(model):
+    z = model.sample(seeds(0, 1, 2), 0.7)
+    torch.testing.assert_close(model.sample(seeds(2), 0.7)[0], z[2])
+    assert (z[0] - z[1]).abs().min() > 0
+    torch.testing.assert_close(model.sample(seeds(5), 0.0)[0], model.latents.mean)
+
+
+class ExactNoise(torch.nn.Module):
+    """The noise to expect in states of normalised latents, if these are a standard Gaussian."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+
+    def forward(self, x, t):
+        return (1 - self.process.alpha_bar[t]).sqrt().float()[:, None] * x
+
+
+def test_latents_have_the_distribution_of_the_encoders(model):
+    z = replace(model, network=ExactNoise(model.process)).sample(seeds(*range(2000)))
+    torch.testing.assert_close(z.mean(dim=0), model.latents.mean, rtol=0, atol=0.2)
+    torch.testing.assert_close(z.std(dim=0), model.latents.std, rtol=0.1, atol=0)
+
+
+def test_variety_goes_from_the_latent_itself_to_any(model):
+    model = replace(model, network=ExactNoise(model.process))
+    z = torch.tensor([[3.0, -1.0, 0.5]])
+    near, far = (model.vary(z, seeds(0, 1), variety) for variety in (0.05, 1.0))
+    assert torch.equal(model.vary(z, seeds(0, 1), 0.0), z.expand(2, -1))
+    assert (near - z).norm() < (far - z).norm()
+    # At 1 only as much is left of it as the last state of the process keeps.
+    left = far - model.vary(-z, seeds(0, 1), 1.0)
+    kept = float(model.process.alpha_bar[-1]) ** 0.5
+    assert kept < 0.02
+    torch.testing.assert_close(left, (2 * kept * z).expand(2, -1), rtol=0.1, atol=0.01)
+
+
+def test_a_saved_model_is_found_in_another_folder(model, run, tmp_path):
+    folder = RunFolder(run)
+    model.save(folder, 2)
+    again = LatentModel.load(folder, 2, CPU)
+    assert (again.step, again.describe()) == (7, "the latent diffusion model (step 7)")
+    assert torch.equal(again.sample(seeds(0)), model.sample(seeds(0)))
+    assert len(again.latents.train) == 0, "the latents of training images stay where they are"

@@ -1,0 +1,73 @@
+"""The images of a run: which are trained on, at which sizes."""
+
+import itertools
+
+import pytest
+import torch
+
+from infdiff.config_files import load_config
+from infdiff.data.prepare import Recipe, prepare
+from infdiff.data.sources import open_source
+from infdiff.data.upsampled import Upsampled
+from infdiff.errors import UserError
+from infdiff.runs.data import TrainingData, build_data
+from infdiff.shipped import CONFIG_FOLDER
+from tests.conftest import TINY, TINY_GRID
+from tests.runs.conftest import CPU
+
+SIZES = ["data.size=16", "data.resolutions={8: 1, 16: 1}", "data.batch_sizes={8: 6}"]
+
+
+def config_of(*settings):
+    return load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, *settings])
+
+
+@pytest.fixture
+def store(photos, tmp_path):
+    prepare(open_source(photos), tmp_path / "photos.lmdb", Recipe(size=(16, 16)), progress=False)
+    return tmp_path / "photos.lmdb"
+
+
+def test_images_are_either_trained_on_or_held_out(store):
+    data = build_data(config_of(f"data.path={store}", "data.validation_fraction=0.25"), CPU)
+    assert (len(data.train), len(data.validation)) == (9, 3)
+    assert set(data.train.indices).isdisjoint(data.validation.indices)
+
+
+def test_a_store_of_its_own_is_all_validation(store):
+    data = build_data(config_of(f"data.validation_path={store}", "train.validation_images=5"), CPU)
+    assert (len(data.train), len(data.validation)) == (126, 5)
+    assert data.validation.store.path == str(store)
+
+
+def test_sizes_that_no_image_has_are_refused(store):
+    with pytest.raises(UserError, match=r"resolution 32 is larger than the images of .*photos\.lmdb"):
+        build_data(config_of(f"data.path={store}", "data.size=32"), CPU)
+
+
+def test_every_batch_has_one_resolution_and_its_own_size():
+    config = load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, *SIZES, "train.batch_size=3"])
+    given = TrainingData(config, build_data(config, CPU), CPU)
+    batches = list(itertools.islice(given.batches(0), 30))
+    assert {tuple(batch.shape) for batch in batches} == {(6, 3, 8, 8), (3, 3, 16, 16)}
+    assert {given.label(batch) for batch in batches} == {"8", "16"}
+    again = list(itertools.islice(given.batches(20), 10))
+    assert all(torch.equal(a, b) for a, b in zip(batches[20:], again, strict=True))
+    held_out = [tuple(batch.shape[2:]) for batch in given.validation()]
+    assert set(held_out) == {(8, 8), (16, 16)}
+
+
+def test_one_resolution_has_no_label():
+    config = config_of()
+    given = TrainingData(config, build_data(config, CPU), CPU)
+    assert given.label(next(given.batches(0))) == ""
+
+
+def test_a_size_to_fine_tune_for_is_upsampled_from_the_largest(generator):
+    settings = ["finetune.run=any", "finetune.size=24", "finetune.weight=0.5"]
+    config = load_config(CONFIG_FOLDER / "demo.yaml", [*TINY_GRID, *SIZES, *settings])
+    given = TrainingData(config, build_data(config, CPU), CPU)
+    assert [part.weight for part in given.parts] == pytest.approx([0.25, 0.25, 0.5])
+    upsampled = given.parts[-1].train
+    assert isinstance(upsampled, Upsampled)
+    assert (upsampled.size, upsampled.examples.size) == ((24, 24), (16, 16))
