@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from infdiff.runs.trained import TrainedModel
 from infdiff.training import checkpoint
 from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, copy_of, pixels
 
@@ -254,22 +253,3 @@ def test_prepare_names_mistakes_and_changes_nothing(command, photos, tmp_path):
     assert_one_line_error(command("prepare-data", photos), "--out")
     assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--max-pixels", "10"), "max_pixels")
     assert sorted(os.listdir(tmp_path)) == before
-
-
-def test_a_run_reconstructs_images(trained):
-    run = TrainedModel.load(trained, torch.device("cpu"), "best")
-    images = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    out = run.reconstruct(images, steps=3)
-    assert out.shape == images.shape
-    assert out.dtype == torch.uint8
-    torch.testing.assert_close(run.reconstruct(images[:2], steps=3).int(), out[:2].int(), rtol=0, atol=1)
-
-
-def test_latents_are_fitted_once_and_kept(trained):
-    run = TrainedModel.load(trained, torch.device("cpu"))
-    first = run.latents
-    path = trained / "latents-00000002.safetensors"
-    written = path.stat().st_mtime_ns
-    assert torch.equal(run.latents.factor, first.factor)
-    assert path.stat().st_mtime_ns == written
-    assert first.count == 2 * 120, "the demo's flipped training images, too"

@@ -201,7 +201,7 @@ def test_stores_that_are_not_ours_are_named(tmp_path, kind):
     elif kind == "foreign":
         with lmdb.open(str(path), subdir=False) as environment, environment.begin(write=True) as transaction:
             transaction.put(b"a", b"b")
-    with pytest.raises(UserError, match=r"prepare_data\.py") as error:
+    with pytest.raises(UserError, match="infdiff prepare-data") as error:
         ImageStore(path)
     assert str(path) in str(error.value)
 

@@ -11,7 +11,7 @@ from infdiff.images.pixels import to_uint8
 from infdiff.methods.checks import check_config, default_batch
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import point_count
-from infdiff.metrics.compare import Subject, compare, describe
+from infdiff.metrics.compare import Comparison, compare, describe
 from infdiff.metrics.features import load_network
 from infdiff.pipelines.generate import encode, generate
 from infdiff.runs import checkpoint_scores as module
@@ -64,8 +64,8 @@ def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
         steps=3,
     )
     network = load_network("efficientnet-lite0")
-    subject = Subject(describe(network, [to_uint8(samples)]), describe(network, [train[:6]]))
-    expected = compare(subject, ["spectrum", "kid"])
+    sets = Comparison(describe(network, [to_uint8(samples)]), describe(network, [train[:6]]))
+    expected = compare(sets, ["spectrum", "kid"])
     assert default_batch(config, (16, 16)) > 6
     assert found == {
         "broken": 0,
