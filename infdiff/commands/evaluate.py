@@ -15,6 +15,7 @@ Sampled images are kept in the run directory, so an evaluation that was stopped 
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from infdiff.evaluation.real_images import SPLITS
 from infdiff.evaluation.tasks import TASKS
 from infdiff.metrics.compare import METRICS, choose_metrics
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
+from infdiff.runs.prepared_data import enclosing, prepared
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -68,11 +70,20 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     output_file("--report", arguments.report)
     request = request_of(arguments)
     folders = request.folders(arguments.run)
+    request = with_prepared_images(request)
     network = load_network(arguments.network, request.device)
     with tqdm(unit="image", disable=None if Shard.here().rank == 0 else True) as bar:
         found = [evaluate(request, folder, network, bar.update) for folder in folders]
     if Shard.here().rank == 0:
         print(finish(request, found, network, command, json=arguments.json, report=arguments.report))
+
+
+def with_prepared_images(request: Request) -> Request:
+    """Prepare real images that are given as a folder or a zip, at the size of the largest comparison."""
+    size = enclosing(request.sizes) if request.sizes else None
+    say = print if Shard.here().rank == 0 else lambda line: None
+    data, held_out = (path and prepared(path, size, say) for path in (request.data, request.held_out))
+    return replace(request, data=data, held_out=held_out)
 
 
 def request_of(arguments: Namespace) -> Request:

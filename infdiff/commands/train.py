@@ -23,6 +23,7 @@ from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.sizes import describe_points
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RUNS, RunFolder
+from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
 
 
@@ -59,6 +60,7 @@ def run(arguments: Namespace) -> None:
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
+    config = with_prepared_data(config, lambda line: print(line, flush=True))
     for warning in config_warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
