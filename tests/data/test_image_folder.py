@@ -1,4 +1,4 @@
-"""Folders of pictures to be compared: one size, readable, at least two."""
+"""Folders of images to be compared: one size, readable, at least two."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ def save(path, size=(12, 16), seed=0, mode="RGB"):
     Image.fromarray(values).convert(mode).save(path)
 
 
-def test_pictures_in_order_at_their_own_and_at_another_size(tmp_path):
+def test_images_in_order_at_their_own_and_at_another_size(tmp_path):
     for i in range(5):
         save(tmp_path / "a" / f"{i}.png", seed=i, mode="L" if i == 3 else "RGB")
-    pictures = ImageFolder.open(open_source(tmp_path / "a"))
-    assert (len(pictures), pictures.size, pictures.formats) == (5, (12, 16), ("PNG",))
-    batches = list(pictures.batches((12, 16), 2))
+    images = ImageFolder.open(open_source(tmp_path / "a"))
+    assert (len(images), images.size, images.formats) == (5, (12, 16), ("PNG",))
+    batches = list(images.batches((12, 16), 2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     whole = torch.cat(batches)
     for i in range(5):
         assert (whole[i].permute(1, 2, 0).numpy() == pixels(tmp_path / "a" / f"{i}.png")).all()
-    assert next(pictures.batches((6, 6), 5)).shape == (5, 3, 6, 6)
+    assert next(images.batches((6, 6), 5)).shape == (5, 3, 6, 6)
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
@@ -59,6 +59,6 @@ def test_what_cannot_be_compared(tmp_path):
         ImageFolder.open(open_source(folder))
     save(folder / "1.png")
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:200])
-    pictures = ImageFolder.open(open_source(folder))
+    images = ImageFolder.open(open_source(folder))
     with pytest.raises(UserError, match=r"1.png cannot be read"):
-        list(pictures.batches((12, 16), 2))
+        list(images.batches((12, 16), 2))

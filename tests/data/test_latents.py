@@ -40,7 +40,7 @@ def _small_parts(monkeypatch):
     monkeypatch.setattr(module, "_AT_ONCE", 3)
 
 
-def test_every_image_is_encoded_in_order_and_mirrored(tmp_path):
+def test_every_image_is_encoded_in_order_and_flipped(tmp_path):
     latents = run(tmp_path)
     plain = encode(SETS["train"].values)
     assert torch.equal(latents.train, torch.cat([plain, plain.flip(1)]))
@@ -85,7 +85,7 @@ def test_an_interrupted_encoding_goes_on(tmp_path):
     assert torch.equal(latents.train, run(tmp_path / "whole").train)
 
 
-def test_latents_are_made_anew_for_another_encoder(tmp_path):
+def test_images_are_encoded_again_for_another_encoder(tmp_path):
     first = run(tmp_path)
     calls = []
 

@@ -53,8 +53,8 @@ def test_every_batch_has_one_resolution_and_its_own_size():
     assert {given.label(batch) for batch in batches} == {"8", "16"}
     again = list(itertools.islice(given.batches(20), 10))
     assert all(torch.equal(a, b) for a, b in zip(batches[20:], again, strict=True))
-    held_out = [tuple(batch.shape[2:]) for batch in given.validation()]
-    assert set(held_out) == {(8, 8), (16, 16)}
+    sizes = [tuple(batch.shape[2:]) for batch in given.validation()]
+    assert set(sizes) == {(8, 8), (16, 16)}
 
 
 def test_one_resolution_has_no_label():

@@ -45,7 +45,7 @@ def test_truncation_scales_the_spread_about_the_mean(generator):
     torch.testing.assert_close(draw(0.5), draw(1.0) / 2)
 
 
-def test_a_gaussian_is_fitted_to_the_first_images_and_their_mirror_images():
+def test_a_gaussian_is_fitted_to_the_first_images_and_their_flipped_copies():
     class Ramps:
         """Twenty images that are brighter on the right, and at higher places."""
 

@@ -43,7 +43,7 @@ def test_the_gaussian_is_fitted_once_to_flipped_images_too(run):
     again = TrainedModel.load(run, CPU).latents
     assert torch.equal(again.factor, gaussian.factor)
     assert path.stat().st_mtime_ns == written
-    assert gaussian.count == 2 * 120, "the demo's training images and their mirror images"
+    assert gaussian.count == 2 * 120, "the demo's training images and their flipped copies"
     assert trained.describe_latents() == gaussian.describe()
     assert "no latent model is trained" in gaussian.describe()
 
