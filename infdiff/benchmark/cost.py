@@ -1,4 +1,4 @@
-"""What steps of training and of sampling cost: rows of numbers, as a text table and as plain values."""
+"""Cost of training and sampling steps, as records and as a text table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infdiff.tables import text_table
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step is of: one pixel in `subsample` of images of `size`, through a grid of `grid` cells."""
+    """Sizes of a step: one pixel in `subsample` of images of `size`, through a grid of `grid` cells."""
 
     size: Size
     grid: Size
@@ -21,18 +21,18 @@ class Setting:
     batch: int
 
     def describe(self) -> str:
-        """For people."""
+        """Return the setting as text."""
         return f"{self.batch} images of {format_size(self.size)}, grid {format_size(self.grid)}, 1/{self.subsample:g}"
 
     def record(self) -> dict[str, Any]:
-        """In plain values."""
+        """Return the setting as a record for JSON."""
         sizes = {"size": format_size(self.size), "grid": format_size(self.grid)}
         return sizes | {"subsample": self.subsample, "batch": self.batch}
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one step of `images` images; peak_bytes as `PeakMemory`, None where it cannot be told."""
+class StepCost:
+    """Cost of one step of `images` images; peak_bytes as measured by `PeakMemory`, None if unknown."""
 
     setting: Setting
     timing: Timing
@@ -44,11 +44,11 @@ class Cost:
 
     @property
     def images_per_second(self) -> float:
-        """Finished ones: sampling takes many steps for one."""
+        """Finished images a second; sampling takes many steps for one."""
         return self.images / (self.timing.median / 1000 * self.steps_per_image)
 
     def record(self, rate: float) -> dict[str, Any]:
-        """In plain values. rate: the device's FLOP a second in products of matrices."""
+        """Return the cost as a record for JSON. rate: FLOP a second of the device in matrix products."""
         return self.setting.record() | {
             "median_ms": self.timing.median,
             "minimum_ms": self.timing.minimum,
@@ -64,8 +64,8 @@ class Cost:
         }
 
 
-def costs_as_text(costs: Sequence[Cost], rate: float) -> str:
-    """A line for each, of one or more."""
+def costs_as_text(costs: Sequence[StepCost], rate: float) -> str:
+    """Return a table with a row for each cost."""
     return text_table([_cells(cost.record(rate)) for cost in costs])
 
 

@@ -1,4 +1,4 @@
-"""What a configuration would train, before it does: the model, its parameters, operations and memory, and two steps."""
+"""Dry run of a configuration: its model, parameters, operations and memory, and two training steps."""
 
 from __future__ import annotations
 
@@ -20,38 +20,37 @@ from infdiff.runs.training import build_trainer
 
 _STEPS = 2
 _GIB = 1024**3
-# Weight, gradient, two moments of Adam and the average, each in float32.
+# Weight, gradient, two moments of Adam and the EMA weight, each in float32.
 _BYTES_A_PARAMETER = 5 * 4
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one image in a training step: FLOP as in `eval/flops.py`, forward and backward; and bytes kept for the way
-    back, in float32."""
+class ImageCost:
+    """Cost of one image in a training step: FLOP, forward and backward, and bytes saved for backward in float32."""
 
     flop: int
-    kept_bytes: int
+    saved_bytes: int
 
 
-def cost_of(config: Config, size: Size) -> Cost:
-    """Counted on the meta device: without weights, data or time."""
+def cost_of(config: Config, size: Size) -> ImageCost:
+    """Count the cost on the meta device, without weights or data."""
     with torch.device("meta"):
         modules = build_modules(config)
         own = {_storage(p) for module in modules.values() for p in module.parameters()}
-        kept: dict[int, Tensor] = {}
+        saved: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             if _storage(tensor) not in own:
-                kept[_storage(tensor)] = tensor  # held, so that its storage's address stays its own
+                saved[_storage(tensor)] = tensor  # kept alive, so that the address of its storage stays unique
             return tensor
 
         with flop_counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             method_of(config).trace(modules, size).sum().backward()
-    return Cost(counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+    return ImageCost(counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in saved.values()))
 
 
 def describe(config: Config) -> Iterator[str]:
-    """Lines for people: the model by its parts, parameters, operations and memory at each size."""
+    """Yield lines on the parts of the model, its parameters, operations and memory at each size."""
     with torch.device("meta"):
         modules = build_modules(config)
     for name, module in modules.items():
@@ -63,18 +62,18 @@ def describe(config: Config) -> Iterator[str]:
     largest = 0
     for size, batch in batch_sizes(config).items():
         cost = cost_of(config, size)
-        largest = max(largest, batch * cost.kept_bytes)
-        features = f"{batch * cost.kept_bytes / _GIB:,.2f} GiB of features for {batch} images"
+        largest = max(largest, batch * cost.saved_bytes)
+        features = f"{batch * cost.saved_bytes / _GIB:,.2f} GiB of features for {batch} images"
         yield f"{format_size(size)}: {cost.flop / 1e9:,.2f} GFLOP an image in a training step, {features}"
     state = parameters * _BYTES_A_PARAMETER / _GIB
     yield (
         f"memory: about {state + largest / _GIB:,.2f} GiB, {state:,.2f} of them for weights, gradients, moments and "
-        "average; features in float32, half as much with bfloat16"
+        "EMA; features in float32, half as much with bfloat16"
     )
 
 
 def dry_run(config: Config, data: Data, device: torch.device, say: Callable[[str], None]) -> None:
-    """Say what would be trained, and train for two steps; nothing is written."""
+    """Describe the training, and train for two steps; nothing is written."""
     for line in describe(config):
         say(line)
     trainer = build_trainer(config, data, Path(), device)

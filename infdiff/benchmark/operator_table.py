@@ -1,4 +1,4 @@
-"""What was timed, as a text table and as JSON."""
+"""Timings of operators as a text table and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEGEND = (
 
 
 def environment(device: torch.device, seed: int, repeat: int) -> dict[str, Any]:
-    """Where and how it was measured, in plain values."""
+    """Return a record of the device and the settings of the measurement, for JSON."""
     on_cuda = device.type == "cuda"
     processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return {
@@ -48,7 +48,7 @@ def environment(device: torch.device, seed: int, repeat: int) -> dict[str, Any]:
 
 
 def record_of(row: Row, copy: float | None) -> dict[str, Any]:
-    """One row in plain values; times in milliseconds, nanoseconds for a point. copy: bytes a second, None on a CPU."""
+    """Return a row as a record for JSON. copy: bytes a second of a copy within the device, None on a CPU."""
     case, timing = row.case, row.timing
     seconds = timing.median / 1000
     points = case.batch * case.points if case.operator != "resize_kernel" else None
@@ -82,7 +82,7 @@ def save_rows(
 
 
 def as_text(about: dict[str, Any], rows: Sequence[Row], left_out: Iterable[LeftOut], copy: float | None = None) -> str:
-    """The same as lines, one block for each operator."""
+    """Return the rows as text, with a table for each operator."""
     threads = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
     lines = [f"{about['device']}: {about['device_name']}, {threads}torch {about['torch']}"]
     lines += [f"kernels: {about['kernels']}"]
@@ -126,7 +126,7 @@ def _cells(row: Row, copy: float | None) -> dict[str, str]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits or more, never an exponent."""
+    """Return a number with three digits or more, never with an exponent."""
     if value is None:
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}" if value >= 0.001 else f"{value:.1g}"

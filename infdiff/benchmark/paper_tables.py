@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.coordinates import Size, format_size
 from infdiff.tables import text_table
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """rates: one pixel in so many, a row each; base: the rate that the others are compared with.
+    """Layout and published numbers of a table.
 
-    sizes: data and inner resolution of each column over the training size; none: the training size and its own grid.
-    memory: whether memory is compared, not speed. fitted: whether the batch is as large as a budget allows. batch: None
-    for the configuration's.
-    published: a row of factors for each rate, None where the paper has ∞; fid_clip: likewise, where it has that column.
+    rates: one pixel in `rate` is trained on, one row each; base: the rate that the others are compared with.
+    sizes: data and inner resolution of each column relative to the training size; empty: the training size and its own
+    grid. memory: compare memory instead of speed. fitted: use the largest batch that a budget allows. batch: None for
+    that of the configuration.
+    published: a row of factors for each rate, None where the paper has ∞; fid_clip: a value for each rate, if the paper
+    has that column.
     """
 
     title: str
@@ -33,13 +35,13 @@ class PaperTable:
     fid_clip: tuple[float, ...] = ()
 
     def settings(self, size: Size, grid: Size, batch: int) -> list[Setting]:
-        """All that has to be measured for a training size and its grid, the base of every column among it."""
+        """Return all settings to measure for a training size and its grid, including the base of every column."""
         found = [(_times(size, data), _times(size, inner)) for data, inner in self.sizes] or [(size, grid)]
         rates = sorted({self.base, *self.rates})
         return [Setting(data, inner, rate, batch) for data, inner in found for rate in rates]
 
-    def factors(self, costs: Sequence[Cost | None], settings: Sequence[Setting]) -> dict[Setting, float | None]:
-        """How many times better than the base of its column; None where either does not fit into memory."""
+    def factors(self, costs: Sequence[StepCost | None], settings: Sequence[Setting]) -> dict[Setting, float | None]:
+        """Return the factor of improvement over the base of the column; None if either does not fit into memory."""
         known = {(s.size, s.grid, s.subsample): c for s, c in zip(settings, costs, strict=True)}
         factors: dict[Setting, float | None] = {}
         for setting in settings:
@@ -47,13 +49,13 @@ class PaperTable:
             factors[setting] = None if base is None or own is None else self._factor(base, own)
         return factors
 
-    def _factor(self, base: Cost, own: Cost) -> float | None:
+    def _factor(self, base: StepCost, own: StepCost) -> float | None:
         if not self.memory:
             return own.images_per_second / base.images_per_second
         return base.peak_bytes / own.peak_bytes if base.peak_bytes and own.peak_bytes else None
 
     def as_text(self, factors: dict[Setting, float | None]) -> str:
-        """The paper's columns with what was measured, and the paper's own numbers under them."""
+        """Return the measured factors in the columns of the paper, followed by the published numbers."""
         columns = list(dict.fromkeys((s.size, s.grid) for s in factors))
         by_place = {(s.size, s.grid, s.subsample): factor for s, factor in factors.items()}
         rows = [[by_place[(*column, rate)] for column in columns] for rate in self.rates]

@@ -1,4 +1,4 @@
-"""What was measured of training or sampling steps, and where, as text and as JSON."""
+"""Report on the cost of training or sampling steps, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infdiff.benchmark.cost import Cost, Setting, costs_as_text
+from infdiff.benchmark.cost import Setting, StepCost, costs_as_text
 from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.files import save_json
 
@@ -20,21 +20,22 @@ peak MB: of everything, weights and optimiser included."""
 
 @dataclass(frozen=True)
 class StepReport:
-    """about: where and how, in plain values; rate: FLOP a second in products of matrices; a cost for each setting.
+    """Costs of settings, and of the same settings with another configuration.
 
-    others: of the same settings with `changed`, KEY=VALUE of the configuration.
+    about: record of the device; rate: its FLOP a second in matrix products; costs: one for each setting, None where
+    memory does not suffice. others: costs of the same settings with `changed`, KEY=VALUE of the configuration.
     """
 
     about: dict[str, Any]
     rate: float
     settings: Sequence[Setting]
-    costs: Sequence[Cost | None]
+    costs: Sequence[StepCost | None]
     table: PaperTable | None = None
     changed: str = ""
-    others: Sequence[Cost | None] = ()
+    others: Sequence[StepCost | None] = ()
 
     def save(self, path: Path) -> None:
-        """To a JSON file that appears only when it is whole."""
+        """Write the report as JSON. Raises UserError when the file cannot be written."""
         content: dict[str, Any] = {
             "environment": self.about | {"matrix_tflop_per_s": self.rate / 1e12},
             "results": [cost.record(self.rate) for cost in self.costs if cost is not None],
@@ -52,7 +53,7 @@ class StepReport:
         save_json(path, content)
 
     def as_text(self) -> str:
-        """The same as lines."""
+        """Return the report as text."""
         about = self.about
         threads = f"{about['threads']} threads, " if about["device"] == "cpu" else ""
         lines = [f"{about['config']} on {about['device']}: {about['device_name']}, {threads}torch {about['torch']}"]
@@ -61,13 +62,13 @@ class StepReport:
         lines += [costs_as_text(measured, self.rate), "", _LEGEND] if measured else []
         lines += [f"left out, too large for the memory: {setting.describe()}" for setting in self._left_out]
         if self.changed:
-            lines += ["", f"With {self.changed}:", *self._beside()]
+            lines += ["", f"With {self.changed}:", *self._comparison()]
         if self.table is not None:
             lines += ["", self.table.as_text(self.table.factors(self.costs, self.settings))]
         return "\n".join(lines)
 
-    def _beside(self) -> list[str]:
-        """The others' costs, and how much of a step they save."""
+    def _comparison(self) -> list[str]:
+        """Return lines with the other costs, and the fraction of a step that they save."""
         pairs = [(own, other) for own, other in zip(self.costs, self.others, strict=True) if own and other]
         if not pairs:
             return []

@@ -1,4 +1,4 @@
-"""What a configuration costs: steps of its own training, and of its own sampling, on images of noise."""
+"""Measure the cost of a configuration: steps of its training and of its sampling, on images of noise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.benchmark.flops import flop_of
 from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, time_steps
 from infdiff.config import Config, DataSettings, InfinityDiffConfig, InfinityDiffModel, UNetSettings
 from infdiff.config_files import changed
 from infdiff.coordinates import Size, format_size
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
 from infdiff.memory import PeakMemory
 from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
 from infdiff.methods.method import build_modules, method_of
@@ -25,14 +25,14 @@ from infdiff.methods.sizes import batch_sizes, training_size
 from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
-# Images to draw batches from: reading them is part of a step, what they show is not.
+# Images to draw batches from.
 _IMAGES = 64
-# Batches whose memory says how it grows.
+# Batch sizes from which the growth of memory is estimated.
 _TRIED = (2, 6)
-# How often a better batch is looked for, and how much larger it has to be.
+# Attempts to find a larger batch, and the least factor by which it has to grow.
 _TRIES = 5
 _CLOSE = 1.1
-# Of a thousand weights: its steps load what the first step of any model loads, 100 MB of libraries on a CPU.
+# A model of a thousand weights. Its steps load the libraries of any first step, 100 MB on a CPU.
 _TINY = InfinityDiffConfig(
     data=DataSettings(size=8),
     model=InfinityDiffModel(
@@ -45,22 +45,22 @@ _TINY = InfinityDiffConfig(
         grid=UNetSettings(channels=4, multipliers=(1,), blocks=1, attention_sizes=(4,)),
     ),
 )
-# Of Table 4 in bytes: the paper's, and one that a small model on a CPU fills in seconds.
+# Memory budgets of Table 4 in bytes: that of the paper, and one that a small model on a CPU fills in seconds.
 BUDGETS = {"cuda": 10_000_000_000, "cpu": 1_000_000_000}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured, and how: measure(setting) gives its cost, None where it does not fit into memory."""
+class StepPlan:
+    """Settings to measure; measure(setting) returns its cost, or None if it does not fit into memory."""
 
     settings: list[Setting]
-    measure: Callable[[Setting], Cost | None]
+    measure: Callable[[Setting], StepCost | None]
     device: torch.device
     dtype: torch.dtype  # of the matrix products that a step's FLOP are compared with
 
-    def run(self, on_setting: Callable[[], object] = lambda: None) -> list[Cost | None]:
-        """One cost for each setting."""
-        costs: list[Cost | None] = []
+    def run(self, on_setting: Callable[[], object] = lambda: None) -> list[StepCost | None]:
+        """Return the cost of each setting."""
+        costs: list[StepCost | None] = []
         small = Setting((8, 8), (4, 4), 4.0, 2)
         training_cost(_TINY, small, self.device, 1)
         sampling_cost(_TINY, small, self.device, 1)
@@ -81,8 +81,8 @@ def plan_training(
     sizes: Sequence[Size] = (),
     subsamples: Sequence[float] = (),
     batch: int | None = None,
-) -> Plan:
-    """Every size with every part of the pixels, by default those that the configuration trains on.
+) -> StepPlan:
+    """Plan every size with every subsampling, by default those that the configuration trains on.
 
     Raises UserError when the configuration cannot work there.
     """
@@ -96,27 +96,27 @@ def plan_training(
 
 
 def _grid_of(config: Config, size: Size) -> Size:
-    """What the grid network works on: the same part of every size."""
-    whole, cells = training_size(config), method_of(config).grid()
-    return round(size[0] * cells[0] / whole[0]), round(size[1] * cells[1] / whole[1])
+    """Return the size of the grid, in the same proportion to every size."""
+    full, cells = training_size(config), method_of(config).grid()
+    return round(size[0] * cells[0] / full[0]), round(size[1] * cells[1] / full[1])
 
 
 def plan_table(
     table: PaperTable, config: Config, device: torch.device, repeat: int, *, batch: int | None, budget: float | None
-) -> Plan:
-    """A table of the paper for the configuration's training size. budget: in GB, where the table has one.
+) -> StepPlan:
+    """Plan a table of the paper for the training size of the configuration. budget: in GB, if the table has one.
 
     Raises UserError when the configuration cannot work at one of the settings.
     """
     if budget is not None and not (table.fitted and budget > 0):
-        raise UserError(f"--budget {budget:g}: want more than 0, with --table 4")
+        raise OptionError("budget", f"{budget:g}", "want more than 0, with --table 4")
     most = int(1e9 * budget) if budget is not None else BUDGETS[device.type]
     grid = method_of(config).grid()
-    # Where the batch is fitted, what is left out could not even hold the smallest.
+    # If the batch is fitted, a setting that is left out does not even fit with the smallest batch.
     count = _TRIED[0] if table.fitted else batch or table.batch or config.train.batch_size
     settings = table.settings(training_size(config), grid, count)
 
-    def measure(setting: Setting) -> Cost | None:
+    def measure(setting: Setting) -> StepCost | None:
         if table.fitted:
             return fitted_cost(config, setting, device, repeat, most)
         return training_cost(config, setting, device, repeat)
@@ -126,27 +126,27 @@ def plan_table(
 
 def plan_sampling(
     config: Config, device: torch.device, repeat: int, *, sizes: Sequence[Size] = (), batch: int | None = None
-) -> Plan:
-    """The configuration's sampler at every size, by default the training size; batch: by default as `sample.py`'s."""
+) -> StepPlan:
+    """Plan the sampler of the configuration at every size, by default the training size and the batch of `sample`."""
     check_config(config)
     settings = [
         Setting(size, method_of(config).grid(), 1.0, batch or default_batch(config, size))
         for size in sizes or [training_size(config)]
     ]
-    return Plan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
+    return StepPlan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
 
 
 def _checked(
-    config: Config, settings: list[Setting], measure: Callable[[Setting], Cost | None], device: torch.device
-) -> Plan:
+    config: Config, settings: list[Setting], measure: Callable[[Setting], StepCost | None], device: torch.device
+) -> StepPlan:
     for setting in settings:
         at_setting(config, setting)
     autocast = config.train.bfloat16 and device.type == "cuda"
-    return Plan(settings, measure, device, torch.bfloat16 if autocast else torch.float32)
+    return StepPlan(settings, measure, device, torch.bfloat16 if autocast else torch.float32)
 
 
 def at_setting(config: Config, setting: Setting) -> Config:
-    """The configuration with a setting's size as its only one. Raises UserError when it cannot work there."""
+    """Return the configuration with the sizes of a setting. Raises UserError when it cannot work with them."""
     settings = {
         "data.size": format_size(setting.size),
         "data.resolutions": {},
@@ -167,8 +167,8 @@ def at_setting(config: Config, setting: Setting) -> Config:
     return at
 
 
-def training_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
-    """Of whole training steps: loading a batch, forward, backward, clipping, optimiser, average."""
+def training_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> StepCost:
+    """Measure training steps: loading a batch, forward, backward, clipping, optimiser, EMA."""
     config = at_setting(config, setting)
     memory = PeakMemory(device)
     images = _Noise(training_size(config), config.seed)
@@ -181,11 +181,11 @@ def training_cost(config: Config, setting: Setting, device: torch.device, repeat
     timing = time_steps(step, device, repeat)
     peak = memory.bytes()
     parameters = sum(p.numel() for p in trainer.parameters)
-    return Cost(setting, timing, flop_of(step), peak, parameters, setting.batch * config.train.accumulate)
+    return StepCost(setting, timing, flop_of(step), peak, parameters, setting.batch * config.train.accumulate)
 
 
-def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> Cost:
-    """Of evaluations of the network by the configuration's sampler, with fresh weights and codes of noise."""
+def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> StepCost:
+    """Measure evaluations of the network by the sampler, with untrained weights and random latents."""
     check_config(config)
     memory = PeakMemory(device)
     modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
@@ -208,19 +208,19 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     peak = memory.bytes()
     parameters = sum(p.numel() for p in modules["denoiser"].parameters())
     flop = flop_of(lambda: sample(1, lambda: None))
-    return Cost(setting, timer.timing(), flop, peak, parameters, setting.batch, evaluations)
+    return StepCost(setting, timer.timing(), flop, peak, parameters, setting.batch, evaluations)
 
 
-def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> Cost | None:
-    """With a batch whose training takes `budget` bytes, or at most a tenth of its images fewer than would fit.
+def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: int, budget: int) -> StepCost | None:
+    """Measure training with the largest batch that fits into `budget` bytes, to within a tenth.
 
-    None where not even two images fit.
+    Returns None if not even two images fit.
     """
 
-    def cost(batch: int, most: int) -> tuple[Cost, int]:
+    def cost(batch: int, most: int) -> tuple[StepCost, int]:
         found = training_cost(config, replace(setting, batch=batch), device, most)
         if found.peak_bytes is None:
-            raise UserError("--table 4 needs to know how much memory is taken, which this method does not tell")
+            raise OptionError("table", 4, "needs the peak memory, which this system does not report")
         return found, found.peak_bytes
 
     (few, more), images = _TRIED, {batch: cost(batch, 1)[1] for batch in _TRIED}

@@ -77,7 +77,7 @@ def time_steps(arguments: Namespace) -> None:
 
 def plan_of(
     arguments: Namespace, config: Config, paper: paper_tables.PaperTable | None, device: torch.device
-) -> steps.Plan:
+) -> steps.StepPlan:
     """Return the measurements that the options ask for."""
     sizes = [size_argument("--res", text) for text in arguments.res.split(",") if text]
     batch = None if arguments.batch is None else positive("--batch", arguments.batch)

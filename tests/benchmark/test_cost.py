@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.step_report import StepReport
 from infdiff.benchmark.timing import Timing
 
 SETTING = Setting((64, 64), (32, 32), 4.0, 8)
-COST = Cost(SETTING, Timing(500.0, 450.0, 20.0, 5), 4_000_000_000, 300_000_000, 1000, 16)
+COST = StepCost(SETTING, Timing(500.0, 450.0, 20.0, 5), 4_000_000_000, 300_000_000, 1000, 16)
 ABOUT = {"config": "demo", "device": "cpu", "device_name": "a processor", "threads": 2, "torch": "2.13"}
 
 
@@ -44,7 +44,7 @@ def costs_of(settings, value):
     for setting in settings:
         amount = value(setting)
         timing = Timing(amount, amount, 0.0, 3)
-        cost = Cost(setting, timing, 10**9, int(amount * 1e6), 1000, setting.batch)
+        cost = StepCost(setting, timing, 10**9, int(amount * 1e6), 1000, setting.batch)
         made.append(None if amount == 0 else cost)
     return made
 

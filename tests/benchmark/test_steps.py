@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infdiff.benchmark import steps
-from infdiff.benchmark.cost import Cost, Setting
+from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
 from infdiff.benchmark.timing import WARM_UP_STEPS, Timing
@@ -90,7 +90,7 @@ def test_the_memory_of_a_batch_decides_how_large_it_is(config, monkeypatch):
         tried.append(setting.batch)
         # Fixed, a part for each image, and more for each image of a large batch.
         peak = 100_000_000 + 7_000_000 * setting.batch + 10_000 * setting.batch**2
-        return Cost(setting, Timing(1.0, 1.0, 0.0, 2), 1, peak, 1, setting.batch)
+        return StepCost(setting, Timing(1.0, 1.0, 0.0, 2), 1, peak, 1, setting.batch)
 
     monkeypatch.setattr(steps, "training_cost", cost)
     setting = Setting((16, 16), (8, 8), 4.0, 0)
@@ -119,7 +119,7 @@ def test_settings_that_cannot_work_are_named_before_anything_is_measured(config)
     small = at_setting(config, Setting((8, 8), (4, 4), 1.0, 1))
     with pytest.raises(UserError, match=r"16 images of 4, grid 1, 1/1: model.grid_size: 1 is too small"):
         plan_table(TABLES[5], small, CPU, 1, batch=None, budget=None)
-    with pytest.raises(UserError, match=r"--budget 3: .*--table 4"):
+    with pytest.raises(UserError, match=r"^budget: 3: .*--table 4"):
         plan_table(TABLES[5], config, CPU, 1, batch=None, budget=3.0)
     with pytest.raises(UserError, match=r"1/999: train.subsample: 999 leaves no point"):
         plan_training(config, CPU, 1, subsamples=[999])
