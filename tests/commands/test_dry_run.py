@@ -35,7 +35,7 @@ def test_costs_grow_with_the_pixels():
     settings = config(*TINY_GRID)
     small, large = cost_of(settings, (16, 16)), cost_of(settings, (32, 32))
     assert large.flop == pytest.approx(4 * small.flop, rel=0.2)
-    assert large.kept_bytes == pytest.approx(4 * small.kept_bytes, rel=0.1)
+    assert large.saved_bytes == pytest.approx(4 * small.saved_bytes, rel=0.1)
 
 
 def test_kept_features_are_those_of_a_network_counted_by_hand():
@@ -43,7 +43,7 @@ def test_kept_features_are_those_of_a_network_counted_by_hand():
     c, n = 32, 24
     settings = ["model.grid.multipliers=[1]", "model.grid.modes=0", f"model.grid.channels={c}"]
     read = (3 + 3 * 2 * c + 3 * c + c) * n * n * 4
-    kept = cost_of(config(*TINY_GRID, *settings), (n, n)).kept_bytes
+    kept = cost_of(config(*TINY_GRID, *settings), (n, n)).saved_bytes
     assert read < kept < 5 * read
 
 
@@ -51,7 +51,7 @@ def test_kept_features_are_those_of_a_network_counted_by_hand():
 def test_networks_on_points_are_counted_too(settings):
     every, some = (cost_of(config(*settings, f"train.subsample={part}"), (16, 16)) for part in (1, 4))
     assert 0 < some.flop < every.flop
-    assert some.kept_bytes < every.kept_bytes
+    assert some.saved_bytes < every.saved_bytes
 
 
 def test_parts_of_the_model_and_every_resolution_are_described():

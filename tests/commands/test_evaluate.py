@@ -237,22 +237,17 @@ def test_corruptions_calibrate_the_numbers(command, trained, cache):
     assert {"every other image", "blurred by 1 pixel"} < set(rows)
     # Descriptions are cached until the content changes.
     kept = {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()}
-    evaluate(command, trained, "--task", "calibrate", "--data", "photos.lmdb", "--split", "train")
+    same = ("--images", "pictures", "--data", "photos.lmdb", "--split", "train", "--metrics", "frechet")
+    evaluate(command, trained, *same)
     assert {path: path.stat().st_mtime_ns for path in (cache / "features").iterdir()} == kept
     os.remove(trained / "pictures" / "00.png")
     shutil.copy(trained / "pictures" / "01.png", trained / "pictures" / "00.png")
     command("prepare-data", "pictures", "--out", "photos.lmdb", "--size", 32, "--workers", 1)
-    evaluate(command, trained, "--task", "calibrate", "--data", "photos.lmdb", "--split", "train")
+    evaluate(command, trained, *same)
     assert len(list((cache / "features").iterdir())) > len(kept)
 
 
-@pytest.fixture(scope="module")
-def main():
-    """The command in this process: each start of another takes seconds."""
-    return evaluate_main
-
-
-def test_bad_input_is_one_line(command, trained, main, monkeypatch):
+def test_bad_input_is_one_line(command, trained, monkeypatch):
     monkeypatch.chdir(trained)
     run = ("--run", "runs/x")
     data = ("--data", "photos.lmdb")
@@ -286,7 +281,7 @@ def test_bad_input_is_one_line(command, trained, main, monkeypatch):
     }
     for arguments, parts in cases.items():
         with pytest.raises(UserError) as caught:
-            main([*map(str, arguments)])
+            evaluate_main([*map(str, arguments)])
         message = explain(caught.value)
         assert "\n" not in message
         for part in parts:
