@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from infdiff.command_names import as_called
 from infdiff.coordinates import Size, parse_size
-from infdiff.errors import OptionError, UserError
+from infdiff.errors import OptionError, UserError, first_line
 from infdiff.memory import retain_freed_memory
 
 
@@ -110,11 +110,11 @@ def explain(error: Exception) -> str | None:
         case UserError():
             return str(error)
         case OSError() if error.filename is not None:
-            return f"{error.filename}: {error.strerror or _first_line(error)}"
+            return f"{error.filename}: {error.strerror or first_line(error)}"
         case OSError() | SafetensorError():
-            return f"cannot read or write a file: {_first_line(error)}"
+            return f"cannot read or write a file: {first_line(error)}"
         case UnicodeDecodeError():
-            return f"a file that should be text is not UTF-8: {_first_line(error)}"
+            return f"a file that should be text is not UTF-8: {first_line(error)}"
         case MemoryError() | torch.OutOfMemoryError():
             return _out_of_memory(error)
         case RuntimeError() if "DefaultCPUAllocator" in str(error):  # what PyTorch raises on a CPU
@@ -123,9 +123,4 @@ def explain(error: Exception) -> str | None:
 
 
 def _out_of_memory(error: Exception) -> str:
-    return f"out of memory: {_first_line(error)}; try a smaller --batch or --res"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    return f"out of memory: {first_line(error)}; try a smaller --batch or --res"

@@ -45,7 +45,7 @@ def check_request(task: str, sizes: Sequence[Size], count: int, *, images: bool,
     if images and task != "generate":
         raise OptionError("images", None, f"goes with --task generate only, {task} takes no images")
     if (images or task == CALIBRATE) and not data:
-        raise OptionError("data", None, "name the LMDB of the real images, made with scripts/prepare_data.py")
+        raise OptionError("data", None, "name the LMDB of the real images, made with infdiff prepare-data")
 
 
 def open_real_images(

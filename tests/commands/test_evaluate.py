@@ -274,7 +274,7 @@ def test_bad_input_is_one_line(command, trained, monkeypatch):
         ("--images", "single", *data): ["single", "one image"],
         ("--images", "mixed", *data): ["mixed sizes", "x.png"],
         ("--images", "pictures"): ["--data"],
-        ("--images", "pictures", "--data", "no.lmdb"): ["no.lmdb", "prepare_data.py"],
+        ("--images", "pictures", "--data", "no.lmdb"): ["no.lmdb", "prepare-data"],
         ("--images", "pictures", *data, "--res", "64"): ["--res", "32"],
         ("--images", "pictures", *data, "--task", "calibrate"): ["--images"],
         (*data, "--task", "scale"): ["'scale'", "calibrate"],
