@@ -169,7 +169,7 @@ class TrainSettings(OptimiserSettings):
 
     sample_every: Count = 5000
     validation_images: Count = 256
-    eval_every: CountOrNone = 0  # small evaluation of samples every so many steps, with a checkpoint; 0: none
+    eval_every: CountOrNone = 0  # steps between small evaluations of samples, each with a checkpoint; 0: none
     eval_images: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # sampled, and training images compared with
 
 
@@ -223,7 +223,7 @@ class EDMSampling(SampleSettings):
 
 
 class Config(Section):
-    """What the configurations of all methods have."""
+    """Settings that the configurations of all methods share."""
 
     method: str
     name: Name = "run"
@@ -273,7 +273,7 @@ class InfinityDiffConfig(Config):
 
 
 class EDMConfig(Config):
-    """EDM: the grid network alone, on whole images. DFU and its baselines."""
+    """EDM with a grid network alone, on all pixels: DFU and its baselines."""
 
     method: Literal["edm"] = "edm"
     model: ModelSettings = ModelSettings()

@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where in the configuration an error was found.
+    """Location of an error in the configuration.
 
     rest: what follows the setting's name, as the size in a mapping. kinds: those chosen on the way. field: None where
     the place is a section, or there is no such key. choices: the kinds of section that may be there.
@@ -97,7 +97,7 @@ def _find_kinds(annotation: Any, values: Any, prefix: str, kinds: Kinds) -> None
 
 
 def is_known(name: str, kinds: Mapping[str, str]) -> bool:
-    """Whether there is a setting of this name where these kinds are chosen."""
+    """Return True if a setting of this name exists where these kinds are chosen."""
     return any(key.kinds.items() <= kinds.items() for key in KEYS.get(name, ()))
 
 

@@ -13,7 +13,7 @@ _METHODS = {"points": "infinity_diff", "grid": "edm"}
 
 
 def is_of_earlier_layout(values: dict[str, Any]) -> bool:
-    """Whether these are the values that a run of the earlier layout keeps: all sections are there, and model.kind."""
+    """Return True for the values that a run of the earlier layout keeps: all sections are there, and model.kind."""
     model = values.get("model")
     return values.keys() == _SECTIONS and isinstance(model, dict) and model.get("kind") in _METHODS
 

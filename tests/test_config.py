@@ -1,12 +1,14 @@
 """Every setting has limits, and every shipped configuration keeps them."""
 
 import math
+import re
 from typing import get_origin
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from infdiff.commands import train
 from infdiff.config import DataSettings, DFUSettings, EDMConfig, InfinityDiffConfig, UNetSettings
 from infdiff.config_files import changed, flatten, load_config
 from infdiff.config_keys import KEYS, is_known, kinds_of
@@ -99,60 +101,81 @@ def test_a_key_of_another_kind_names_both(config):
     assert all(is_known(key, kinds(config)) for key in own)
 
 
+REFUSALS = [
+    (["edm.rho=-1"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
+    (["edm={rho: 7}"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
+    (["model.grid.modes=4"], "model.grid.modes: goes with model.grid.kind: dfu (here it is unet)"),
+    (
+        [*TINY_GRID, "diffusion.target=nonsense"],
+        "diffusion.target: goes with method: infinity_diff (here it is edm)",
+    ),
+    ([*TINY_GRID, "model.backend=magic"], "model.backend: goes with method: infinity_diff (here it is edm)"),
+    ([*TINY_GRID, "model.kernel_size=4"], "model.kernel_size: goes with method: infinity_diff (here it is edm)"),
+    ([*TINY_GRID, "train.subsample=4"], "train.subsample: goes with method: infinity_diff (here it is edm)"),
+    (["method=grid"], "method: 'grid': choose one of infinity_diff, edm"),
+    (["model.grid.kind=fno"], "model.grid.kind: 'fno': choose one of unet, dfu"),
+    (["train.learning_rate=-1"], "train.learning_rate: -1: want more than 0"),
+    (["train.warmup=-5"], "train.warmup: -5: want at least 0"),
+    (["train.ema_decay=7"], "train.ema_decay: 7: want 0 up to, not including, 1"),
+    (["train.beta2=1"], "train.beta2: 1: want 0 up to, not including, 1"),
+    (["train.decay_from=1.5"], "train.decay_from: 1.5: want 0 to 1"),
+    (["train.clip=-1"], "train.clip: -1: want more than 0"),
+    (["train.clip=0"], "train.clip: 0: want more than 0"),
+    (["train.clip=.nan"], "train.clip: nan: want a finite number"),
+    (["train.clip=nan"], "command line: wrong type for key 'train.clip': 'nan' should be a number"),
+    (["train.weight_decay=-0.1"], "train.weight_decay: -0.1: want at least 0"),
+    (["train.max_bad_steps=0"], "train.max_bad_steps: 0: want at least 1"),
+    (["train.subsample=0"], "train.subsample: 0: want at least 1"),
+    (["train.points=all"], "train.points: 'all': choose one of uniform, stratified, halton"),
+    (["latent.train.max_bad_steps=0"], "latent.train.max_bad_steps: 0: want at least 1"),
+    (["latent.train.ema_decay=7"], "latent.train.ema_decay: 7: want 0 up to, not including, 1"),
+    (["latent.layers=1"], "latent.layers: 1: want 2 to 1000"),
+    (["latent.sample_steps=2000"], "latent.sample_steps: 2000: want 1 to latent.diffusion_steps"),
+    (["sample.eta=9"], "sample.eta: 9: want 0 to 1"),
+    (["sample.sampler=heun"], "sample.sampler: 'heun': choose one of ddim, ddpm, dpm++"),
+    (["sample.upscale=cubic"], "sample.upscale: 'cubic': choose one of none, bilinear"),
+    (["seed=99999999999999999999999"], "seed: 99999999999999999999999: want 0 to 9223372036854775807"),
+    (["data.validation_fraction=1"], "data.validation_fraction: 1: want more than 0, less than 1"),
+    (["data.resolutions={48: -0.5}"], "data.resolutions.48: -0.5: want at least 0"),
+    (["data.batch_sizes={32: 0}"], "data.batch_sizes.32: 0: want at least 1"),
+    (["data.size=abc"], "data.size: 'abc' is not a size: write 256 or 512x1024 (height x width)"),
+    (["model.kernel_size=4"], "model.kernel_size: 4: want an odd number from 1 to 63"),
+    (["model.grid.multipliers=[]"], "model.grid.multipliers: []: want at least one"),
+    ([*TINY_GRID, "model.grid.kernel_size=2"], "model.grid.kernel_size: 2: want an odd number"),
+    ([*TINY_GRID, "model.grid.attention_levels=[2]"], "model.grid.attention_levels: [2]: want levels 0 to 1"),
+    ([*TINY_GRID, "edm.sigma_max=0.001"], "edm.sigma_max: 0.001: want more than edm.sigma_min, 0.002"),
+    ([*TINY_GRID, "edm.mollifier_sigma=2"], "edm.mollifier_sigma: 2: goes with edm.noise: mollified, not white"),
+    ([*TINY_GRID, "finetune.weight=0"], "finetune.weight: 0: want more than 0, at most 1"),
+]
+
+
 @pytest.mark.parametrize(
-    ("overrides", "line"),
-    [
-        (["edm.rho=-1"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
-        (["edm={rho: 7}"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
-        (["model.grid.modes=4"], "model.grid.modes: goes with model.grid.kind: dfu (here it is unet)"),
-        (
-            [*TINY_GRID, "diffusion.target=nonsense"],
-            "diffusion.target: goes with method: infinity_diff (here it is edm)",
-        ),
-        ([*TINY_GRID, "model.backend=magic"], "model.backend: goes with method: infinity_diff (here it is edm)"),
-        ([*TINY_GRID, "model.kernel_size=4"], "model.kernel_size: goes with method: infinity_diff (here it is edm)"),
-        ([*TINY_GRID, "train.subsample=4"], "train.subsample: goes with method: infinity_diff (here it is edm)"),
-        (["method=grid"], "method: 'grid': choose one of infinity_diff, edm"),
-        (["model.grid.kind=fno"], "model.grid.kind: 'fno': choose one of unet, dfu"),
-        (["train.learning_rate=-1"], "train.learning_rate: -1: want more than 0"),
-        (["train.warmup=-5"], "train.warmup: -5: want at least 0"),
-        (["train.ema_decay=7"], "train.ema_decay: 7: want 0 up to, not including, 1"),
-        (["train.beta2=1"], "train.beta2: 1: want 0 up to, not including, 1"),
-        (["train.decay_from=1.5"], "train.decay_from: 1.5: want 0 to 1"),
-        (["train.clip=-1"], "train.clip: -1: want more than 0"),
-        (["train.clip=0"], "train.clip: 0: want more than 0"),
-        (["train.clip=.nan"], "train.clip: nan: want a finite number"),
-        (["train.clip=nan"], "command line: wrong type for key 'train.clip': 'nan' should be a number"),
-        (["train.weight_decay=-0.1"], "train.weight_decay: -0.1: want at least 0"),
-        (["train.max_bad_steps=0"], "train.max_bad_steps: 0: want at least 1"),
-        (["train.subsample=0"], "train.subsample: 0: want at least 1"),
-        (["train.points=all"], "train.points: 'all': choose one of uniform, stratified, halton"),
-        (["latent.train.max_bad_steps=0"], "latent.train.max_bad_steps: 0: want at least 1"),
-        (["latent.train.ema_decay=7"], "latent.train.ema_decay: 7: want 0 up to, not including, 1"),
-        (["latent.layers=1"], "latent.layers: 1: want 2 to 1000"),
-        (["latent.sample_steps=2000"], "latent.sample_steps: 2000: want 1 to latent.diffusion_steps"),
-        (["sample.eta=9"], "sample.eta: 9: want 0 to 1"),
-        (["sample.sampler=heun"], "sample.sampler: 'heun': choose one of ddim, ddpm, dpm++"),
-        (["sample.upscale=cubic"], "sample.upscale: 'cubic': choose one of none, bilinear"),
-        (["seed=99999999999999999999999"], "seed: 99999999999999999999999: want 0 to 9223372036854775807"),
-        (["data.validation_fraction=1"], "data.validation_fraction: 1: want more than 0, less than 1"),
-        (["data.resolutions={48: -0.5}"], "data.resolutions.48: -0.5: want at least 0"),
-        (["data.batch_sizes={32: 0}"], "data.batch_sizes.32: 0: want at least 1"),
-        (["data.size=abc"], "data.size: 'abc' is not a size: write 256 or 512x1024 (height x width)"),
-        (["model.kernel_size=4"], "model.kernel_size: 4: want an odd number from 1 to 63"),
-        (["model.grid.multipliers=[]"], "model.grid.multipliers: []: want at least one"),
-        ([*TINY_GRID, "model.grid.kernel_size=2"], "model.grid.kernel_size: 2: want an odd number"),
-        ([*TINY_GRID, "model.grid.attention_levels=[2]"], "model.grid.attention_levels: [2]: want levels 0 to 1"),
-        ([*TINY_GRID, "edm.sigma_max=0.001"], "edm.sigma_max: 0.001: want more than edm.sigma_min, 0.002"),
-        ([*TINY_GRID, "edm.mollifier_sigma=2"], "edm.mollifier_sigma: 2: goes with edm.noise: mollified, not white"),
-        ([*TINY_GRID, "finetune.weight=0"], "finetune.weight: 0: want more than 0, at most 1"),
-    ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
+    ("overrides", "line"), REFUSALS, ids=lambda value: value[-1] if isinstance(value, list) else ""
 )
 def test_values_that_cannot_work_are_named_in_one_line(overrides, line):
     with pytest.raises(UserError) as error:
         load_config(DEMO, overrides)
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"), REFUSALS, ids=lambda value: value[-1] if isinstance(value, list) else ""
+)
+def test_a_refused_training_leaves_nothing_behind(overrides, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(line)):
+        train.main(["--out", "run", "--device", "cpu", *overrides])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides", [["sample.eta=0.5"], ["sample.steps=2000"], [*TINY_GRID, "data.resolutions={8: 0}"]]
+)
+def test_settings_that_do_not_go_together_leave_nothing_behind_either(overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        train.main(["--out", "run", "--device", "cpu", *overrides])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "a\\b", "..", "", "a\nb", "a" * 300])

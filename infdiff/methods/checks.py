@@ -100,13 +100,16 @@ def check_enlarging(config: Config, small: Size, res: str, steps: int, weight: f
 
 
 def default_batch(config: Config, size: Size, *, guided: bool = False) -> int:
-    """How many images of a size to sample at once: about 2 GiB of features. guided: the network is differentiated."""
+    """Return how many images of a size to sample at once: about 2 GiB of features.
+
+    guided: the network is differentiated.
+    """
     kept = _KEPT_FOR_GRADIENT if guided else 1
     return max(1, min(64, 2 * _GIB // (kept * method_of(config).feature_bytes(size))))
 
 
 def tile_rows(config: Config, size: Size, tile: str | None = None) -> int | None:
-    """What `--tile` means: rows of pixels that go through the network at a time; None for all at once.
+    """Return the rows of pixels that `tile` sends through the network at a time; None for all at once.
 
     tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
     take more than 3 GiB and the network can. Raises UserError for anything else.

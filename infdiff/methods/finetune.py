@@ -17,7 +17,7 @@ from infdiff.models import DFU
 from infdiff.training import checkpoint
 
 # Besides `model`, what decides which weights there are and what the network's input and output mean.
-_ARCHITECTURE = ("edm.data_std", "edm.noise", "edm.mollifier_sigma", "data.size")
+_ARCHITECTURE = ("method", "edm.data_std", "edm.noise", "edm.mollifier_sigma", "data.size")
 _MAY_DIFFER = ("model.backend", "model.grid.dropout", "model.grid.dropout_size")
 
 
@@ -66,7 +66,7 @@ def require_start(config: Config) -> None:
 
 
 def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
-    """Give fresh modules the weights of `start_of`, where there are any."""
+    """Load the weights of `start_of`, where there are any, into fresh modules."""
     if (start := start_of(config)) is not None:
         for name, module in modules.items():
             module.load_state_dict(checkpoint.load_tensors(*start, f"ema_{name}"))

@@ -18,7 +18,7 @@ _Settings = TypeVar("_Settings", bound=GridSettings)
 
 @dataclass(frozen=True)
 class GridNetwork(Generic[_Settings]):
-    """How settings of one kind become a network.
+    """Recipe that turns settings of one kind into a network.
 
     down: its down half, the trunk of an encoder. options(settings, size): the arguments of both for top grids of a
     size. warnings(settings, size): lines about settings that are adjusted to it.

@@ -6,7 +6,7 @@ from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, 
 
 
 class OptimiserSettings(Section):
-    """How weights are trained, whatever they are the weights of."""
+    """Settings of any training, whatever the weights are for."""
 
     steps: Count = 100_000  # optimiser steps
     batch_size: Count = 32

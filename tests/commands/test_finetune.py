@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,7 @@ def test_from_the_command_line_and_resumed_exactly(command, start, tmp_path):
         (["--finetune", "START", *RUN], ["finetune.size"]),
         (["--finetune", "START", *RUN, "finetune.size=16"], ["finetune.size: 16", "want more", "16"]),
         (["--finetune", "START", *TUNE, "model.grid.modes=4"], ["another architecture", "model.grid.modes: 3 -> 4"]),
+        (["--finetune", "POINTS", *TUNE], ["method: infinity_diff -> edm"]),
         (["--finetune", "START", *TUNE, "edm.data_std=0.7"], ["edm.data_std: 0.5 -> 0.7"]),
         (["--finetune", "START", *TUNE, "finetune.weight=0"], ["finetune.weight: 0"]),
         (["--finetune", "START", *TINY_EDM, "finetune.size=24"], ["finetune.size", "dfu"]),
@@ -122,7 +124,8 @@ def test_from_the_command_line_and_resumed_exactly(command, start, tmp_path):
     ],
 )
 def test_mistakes_are_named_and_nothing_is_left(command, start, tmp_path, arguments, parts):
-    arguments = [start if argument == "START" else argument for argument in arguments]
+    points = Path(__file__).parent.parent / "earlier_runs" / "points"
+    arguments = [{"START": start, "POINTS": points}.get(argument, argument) for argument in arguments]
     assert_one_line_error(command("train", "--out", "o", "--steps", 1, *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 

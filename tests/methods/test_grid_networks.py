@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from infdiff.config import GridSettings, ModelSettings
 from infdiff.config_files import load_config
+from infdiff.config_keys import sections_of
 from infdiff.methods.checks import config_warnings
+from infdiff.methods.grid_networks import NETWORKS
 from infdiff.methods.method import build_modules
 from infdiff.shipped import CONFIG_FOLDER
 
@@ -52,3 +55,8 @@ def test_modes_that_no_grid_holds_are_warned_of_once_and_clamped():
     assert config_warnings(load_config(path, ["model.grid.kind=unet"])) == []
     inside = load_config(CONFIG_FOLDER / "demo.yaml", ["model.grid.kind=dfu"])
     assert "16 hold 8" in config_warnings(inside)[0], "the inner grid counts, not the image"
+
+
+def test_every_kind_of_settings_has_a_network():
+    kinds = sections_of(ModelSettings.model_fields["grid"].annotation)
+    assert set(NETWORKS) == set(kinds) == set(GridSettings.__subclasses__())

@@ -1,0 +1,173 @@
+"""What can be seen of a configuration: networks, losses, trainings, images. Each is called with a folder of its own."""
+
+import json
+import shutil
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+import infdiff
+from infdiff.commands import train
+from infdiff.config_files import changed, flatten, load_config, save_config
+from infdiff.data.latents import Latents
+from infdiff.errors import UserError
+from infdiff.methods.checks import check_config
+from infdiff.methods.method import build_modules, method_of
+from infdiff.methods.sizes import largest, training_weights
+from infdiff.runs.data import TrainingData, build_data
+from infdiff.runs.latent_training import build_latent_trainer
+from infdiff.runs.latents import build_latent
+from infdiff.runs.training import build_trainer
+from infdiff.shipped import CONFIG_FOLDER
+
+CPU = torch.device("cpu")
+EARLIER_RUNS = Path(__file__).parent / "earlier_runs"
+
+
+@lru_cache(maxsize=1)
+def demo():
+    config = load_config(CONFIG_FOLDER / "demo.yaml", ["data.size=32"])
+    return build_data(config, CPU).train.take(torch.arange(4))
+
+
+def digest(modules):
+    return {name: tensor.sum().item() for key, m in modules.items() for name, tensor in named(key, m)}
+
+
+def named(key, module):
+    return ((f"{key}.{name} {tuple(t.shape)}", t.double().abs()) for name, t in module.state_dict().items())
+
+
+def weights(config, tmp_path):
+    """The initial weights, their shapes and sizes; and what the modules say of themselves."""
+    return digest(build_modules(config))
+
+
+def backends(config, tmp_path):
+    """How the sparse convolutions are computed."""
+    modules = build_modules(config).values()
+    return {getattr(layer, "backend", None) for module in modules for layer in module.modules()}
+
+
+def loss(config, tmp_path):
+    """A training loss of random weights."""
+    torch.manual_seed(0)
+    size = largest(training_weights(config))
+    images = demo()[..., : size[0], : size[1]]
+    modules, random = build_modules(config), torch.Generator().manual_seed(0)
+    for module in modules.values():
+        for parameter in module.parameters():  # no layer is left at zero, where nothing before it shows
+            torch.nn.init.normal_(parameter, std=0.1, generator=random)
+    return method_of(config).objective()(modules, images, random).item()
+
+
+def training(config, tmp_path):
+    """All that a training leaves behind: weights, averages, the log, which files; or why it stops."""
+    tmp_path.mkdir(exist_ok=True)
+    trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+    return left_behind(trainer, tmp_path)
+
+
+def latent_training(config, tmp_path):
+    """The same of the latent model."""
+    z = torch.randn(40, config.latent_dim, generator=torch.Generator().manual_seed(0))
+    folder = type("Folder", (), {"path": tmp_path})()
+    tmp_path.mkdir(exist_ok=True)
+    return left_behind(build_latent_trainer(config, Latents.of(z[:32], z[32:]), folder, CPU), tmp_path)
+
+
+def left_behind(trainer, folder):
+    (folder / "samples").mkdir(exist_ok=True)
+    stopped = ""
+    try:
+        trainer.run()
+    except UserError as error:
+        stopped = str(error)
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for record in records:
+        for key in [key for key in record if key.endswith("per_second") or "memory" in key]:
+            del record[key]
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return stopped, records, files, digest(trainer.modules), digest(trainer.ema.modules)
+
+
+def on_a_gpu(config, tmp_path):
+    """Whether steps run in bfloat16 on a GPU, and what is compiled."""
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda module, *_, **__: compiled.append(type(module).__name__))
+        tmp_path.mkdir(exist_ok=True)
+        if "latent" in tmp_path.name:
+            z = torch.randn(40, config.latent_dim)
+            folder = type("Folder", (), {"path": tmp_path})()
+            trainer = build_latent_trainer(config, Latents.of(z, z), folder, CPU)
+        else:
+            trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+    trainer.device = torch.device("cuda")
+    return trainer._autocast, compiled
+
+
+def batches(config, tmp_path):
+    """The images of the first training steps and all of the validation, where they lie, and who decodes them."""
+    workers = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys.modules["infdiff.data.batches"],
+            "DataLoader",
+            lambda *_, num_workers, **__: workers.append(num_workers) or [],
+        )
+        data = build_data(config, CPU)
+        given = TrainingData(config, data, CPU)
+        first = [batch.float().mean().item() for batch, _ in zip(given.batches(0), range(6), strict=False)]
+        sizes = [tuple(batch.shape) for batch, _ in zip(given.batches(0), range(6), strict=False)]
+    validation = [(tuple(batch.shape), batch.float().mean().item()) for batch in given.validation()]
+    return first, sizes, validation, workers, data.train.cache, len(data.train)
+
+
+def samples(config, tmp_path, **options):
+    """An image of a trained run whose configuration has these settings."""
+    source = "points" if config.method == "infinity_diff" else "grid"
+    kept = load_config(EARLIER_RUNS / source / "config.yaml")
+    settings = {key: value for key, value in flatten(config).items() if key.startswith(SAMPLED)}
+    run = shutil.copytree(EARLIER_RUNS / source, tmp_path / "run")
+    for path in run.rglob("config.yaml"):
+        save_config(changed(kept, settings), path)
+    return infdiff.load(run, device="cpu").sample(1, 12, output="tensor", **options).tolist()
+
+
+SAMPLED = ("sample.", "edm.", "latent.sample_steps")
+
+
+def deblurred(config, tmp_path):
+    return samples(config, tmp_path, deblur=True)
+
+
+def latent_model(config, tmp_path):
+    """The untrained latent model and its process."""
+    network, process = build_latent(config)
+    return digest({"latent": network}), process.alpha_bar.tolist()
+
+
+def mixture(config, tmp_path):
+    """The weights of the sizes that steps are trained on; or why they cannot be."""
+    try:
+        check_config(config)
+    except UserError as error:
+        return str(error)
+    return training_weights(config)
+
+
+def opened(config, tmp_path):
+    """The folder that a training makes, or why it cannot."""
+    tmp_path.mkdir(exist_ok=True)
+    save_config(config, tmp_path / "c.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        try:
+            train.main(["--config", "c.yaml", "train.steps=1", "--device", "cpu"])
+        except UserError as error:
+            return str(error)
+    return sorted(str(path) for path in (tmp_path / "runs").iterdir())
