@@ -1,5 +1,6 @@
 """The evaluation of a run that is being trained."""
 
+import math
 import sys
 
 import pytest
@@ -7,19 +8,13 @@ import torch
 
 from infdiff.config_files import load_config
 from infdiff.errors import UserError
-from infdiff.images.pixels import to_uint8
-from infdiff.methods.checks import check_config, default_batch
-from infdiff.methods.method import build_modules, method_of
-from infdiff.methods.sizes import point_count
-from infdiff.metrics.compare import Comparison, compare, describe
-from infdiff.metrics.features import load_network
-from infdiff.pipelines.generate import encode, generate
+from infdiff.images.pixels import from_uint8
+from infdiff.methods.checks import check_config
+from infdiff.methods.method import build_modules
 from infdiff.runs import checkpoint_scores as module
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import build_data
-from infdiff.runs.latents import LatentGaussian
 from infdiff.runs.training import drawn_at_training_size
-from infdiff.seeding import generator_for
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
@@ -45,33 +40,32 @@ def test_a_grid_network_alone_is_evaluated_too():
     assert scores.keys() == {"broken", "spectrum", "kid"}
 
 
-def test_scores_are_those_of_an_evaluation_of_the_same_samples(monkeypatch):
+def test_scores_compare_the_samples_with_the_first_training_images(monkeypatch):
     config, data, modules = made()
     monkeypatch.setattr(module, "default_batch", lambda config, size: 4)
-    found = evaluation(config, data)(modules)
-    train = data.train.take(torch.arange(len(data.train)))
-    latents = encode(modules["encoder"], train, points=point_count(config))
-    z = LatentGaussian.fit(latents).sample([generator_for("cpu", 0, "latent", i) for i in range(6)], 0.7)
-    samples = generate(
-        modules["denoiser"],
-        method_of(config).process,
-        size=(16, 16),
-        seed=0,
-        indices=range(6),
-        z=z,
-        device=CPU,
-        sampler="ddpm",
-        steps=3,
-    )
-    network = load_network("efficientnet-lite0")
-    sets = Comparison(describe(network, [to_uint8(samples)]), describe(network, [train[:6]]))
-    expected = compare(sets, ["spectrum", "kid"])
-    assert default_batch(config, (16, 16)) > 6
-    assert found == {
-        "broken": 0,
-        "spectrum": pytest.approx(expected["spectrum"], rel=1e-3),
-        "kid": pytest.approx(expected["kid"], rel=1e-3),
-    }
+    real = from_uint8(data.train.take(torch.arange(6)))
+    drawn = []
+
+    def draw(contrast):
+        def images(denoiser, z, indices):
+            drawn.append((list(indices), z))
+            return contrast * real[list(indices)]
+
+        return images
+
+    same = SmallEvaluation(config, data, CPU, draw(1.0))(modules)
+    faded = SmallEvaluation(config, data, CPU, draw(0.5))(modules)
+    assert (same["broken"], faded["broken"]) == (0, 0)
+    # Half the contrast is a quarter of the power at every frequency, but for rounding.
+    assert same["spectrum"] == pytest.approx(0, abs=1e-6)
+    assert faded["spectrum"] == pytest.approx(20 * math.log10(2), abs=0.3)
+    assert same["kid"] < 0  # unbiased: below zero for equal sets
+    assert same["kid"] < faded["kid"]
+    # In batches, with latents of each image's own, the same every time.
+    assert [indices for indices, _ in drawn] == [[0, 1, 2, 3], [4, 5]] * 2
+    first, second = (torch.cat([z for _, z in calls]) for calls in (drawn[:2], drawn[2:]))
+    assert torch.equal(first, second)
+    assert len(first.unique(dim=0)) == 6
 
 
 def test_samples_that_are_not_finite_are_counted_and_in_no_number():
