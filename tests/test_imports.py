@@ -28,7 +28,7 @@ ALLOWED = {
     "diffusion": {"coordinates"},
     "data": {"errors", "coordinates", "seeding", "images", "files"},
     "training": {"schema", "errors", "files", "coordinates", "seeding", "images", "points", "diffusion"},
-    "pipelines": {"errors", "memory", "coordinates", "seeding", "images", "points", "diffusion", "data"},
+    "pipelines": {"coordinates", "seeding", "images", "points", "diffusion"},
     "metrics": {"errors", "coordinates"},
     "doctor": {"cli", "errors", "coordinates", "ops", "points"},
     "schema": {"coordinates"},

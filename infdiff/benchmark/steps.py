@@ -19,8 +19,9 @@ from infdiff.config_files import changed
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import PeakMemory
-from infdiff.methods.checks import check_config, default_batch, sampling_options, tile_rows
+from infdiff.methods.checks import check_config
 from infdiff.methods.method import build_modules, method_of
+from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import batch_sizes, training_size
 from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
@@ -129,8 +130,9 @@ def plan_sampling(
 ) -> StepPlan:
     """Plan the sampler of the configuration at every size, by default the training size and the batch of `sample`."""
     check_config(config)
+    method = method_of(config)
     settings = [
-        Setting(size, method_of(config).grid(), 1.0, batch or default_batch(config, size))
+        Setting(size, method.grid(), 1.0, batch or default_batch(method, size))
         for size in sizes or [training_size(config)]
     ]
     return StepPlan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
@@ -189,18 +191,24 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
     check_config(config)
     memory = PeakMemory(device)
     modules = {name: module.to(device).eval() for name, module in build_modules(config).items()}
-    method, options = method_of(config), sampling_options(config)
+    method = method_of(config)
+    options = SamplingOptions.of(method, setting.size, upscale="none")
     if method.most_steps is not None and method.most_steps <= WARM_UP_STEPS:
         raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP_STEPS}")
     z = torch.randn(setting.batch, config.latent_dim, device=device) if config.latent_dim else None
-    evaluations = method.evaluations(options["steps"])
-    for name in ("upscale", "truncation"):
-        options.pop(name, None)
+    evaluations = options.evaluations(method)
 
     def sample(steps: int, on_step: Callable[[], None]) -> None:
-        fixed = {"size": setting.size, "seed": config.seed, "indices": range(setting.batch), "device": device}
-        fixed |= {"steps": min(steps, method.most_steps or steps), "tile": tile_rows(config, setting.size)}
-        method.generate(modules["denoiser"], z=z, on_step=on_step, **(options | fixed))
+        method.generate(
+            modules["denoiser"],
+            size=setting.size,
+            seed=config.seed,
+            indices=range(setting.batch),
+            z=z,
+            device=device,
+            options=replace(options, steps=min(steps, method.most_steps or steps)),
+            on_step=on_step,
+        )
 
     warm, timer = StepTimer(device), StepTimer(device)
     sample(WARM_UP_STEPS + 1, warm.tick)

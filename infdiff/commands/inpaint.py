@@ -18,7 +18,7 @@ from infdiff import __version__
 from infdiff.cli import Parser, choose_device, positive
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
-from infdiff.methods.checks import check_guidance
+from infdiff.methods.sampling import check_guidance
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 
@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> None:
         arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
     )
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
-    check_guidance(trained.config, steps, arguments.weight, arguments.variety)
+    check_guidance(trained.method, steps, arguments.weight, arguments.variety)
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
     options = {"steps": steps, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}

@@ -22,8 +22,8 @@ from infdiff.config import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
-from infdiff.methods.checks import default_batch, sampling_options, tile_rows
 from infdiff.methods.method import SAMPLERS
+from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
@@ -65,24 +65,33 @@ def run(arguments: Namespace) -> None:
         arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
     )
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
-    given = {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "churn", "truncation", "upscale")}
-    options = sampling_options(trained.config, size=size, deblur=arguments.deblur, **given)
-    options |= {"tile": tile_rows(trained.config, size, arguments.tile)}
+    options = SamplingOptions.of(
+        trained.method,
+        size,
+        sampler=arguments.sampler,
+        steps=arguments.steps,
+        eta=arguments.eta,
+        churn=arguments.churn,
+        truncation=arguments.truncation,
+        upscale=arguments.upscale,
+        deblur=arguments.deblur,
+        tile=arguments.tile,
+    )
     if arguments.interpolate:
-        interpolate(trained, arguments, size, {name: options[name] for name in ("steps", "tile")})
+        interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
-    batch = positive("--batch", arguments.batch or default_batch(trained.config, size))
-    options |= {"size": size, "seed": arguments.seed, "deblur": arguments.deblur}
+    batch = positive("--batch", arguments.batch or default_batch(trained.method, size))
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
     latents = trained.describe_latents()
-    record = options | {"size": list(size), "count": count, "batch": batch, "latents": latents}
+    record = options.record(trained.method) | {"tile": options.tile, "size": list(size), "seed": arguments.seed}
+    record |= {"count": count, "batch": batch, "latents": latents}
     record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
-    evaluations = -(-count // batch) * trained.method.evaluations(options["steps"])
+    evaluations = -(-count // batch) * options.evaluations(trained.method)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.sample(indices, on_step=bar.update, **options),
+            lambda indices: trained.sample(indices, size, seed=arguments.seed, options=options, on_step=bar.update),
             folder,
             count=count,
             batch=batch,
@@ -91,14 +100,15 @@ def run(arguments: Namespace) -> None:
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
 
 
-def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options: dict[str, int]) -> None:
+def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> None:
     """Morph one image into another with deterministic DDIM; the other sampling options do not apply."""
     trained.require_encoder()
     frames = positive("--frames", arguments.frames)
-    pictures = read_images_at("interpolate", arguments.interpolate, size)
-    with tqdm(total=frames * options["steps"], unit="step", disable=None) as bar:
-        out = trained.interpolate(pictures, frames, on_step=bar.update, **options)
+    images = read_images_at("interpolate", arguments.interpolate, size)
+    with tqdm(total=frames * options.steps, unit="step", disable=None) as bar:
+        out = trained.interpolate(images, frames, steps=options.steps, tile=options.tile, on_step=bar.update)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
-    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames} | options
-    record |= {"size": list(size), "run": str(trained.folder), "step": trained.step, "infdiff": __version__}
+    record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": options.steps}
+    record |= {"tile": options.tile, "size": list(size), "run": str(trained.folder), "step": trained.step}
+    record |= {"infdiff": __version__}
     print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")

@@ -21,7 +21,7 @@ from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
-from infdiff.methods.checks import check_enlarging, tile_rows
+from infdiff.methods.sampling import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 from infdiff.runs.folder import RunFolder
@@ -56,11 +56,11 @@ def run(arguments: Namespace) -> None:
     )
     trained.require_encoder()
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
-    size = check_enlarging(trained.config, small_size(small), arguments.res, steps, arguments.weight)
+    size = check_enlarging(trained.method, small_size(small), arguments.res, steps, arguments.weight)
     options = {"method": arguments.method, "steps": steps, "weight": arguments.weight, "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
-        tile = tile_rows(trained.config, size)
+        tile = tile_rows(trained.method, size)
         large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
     agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}

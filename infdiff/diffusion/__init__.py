@@ -5,7 +5,7 @@ from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import Denoiser, ImageProcess, Network, Noise, PointNetwork, Process
+from infdiff.diffusion.process import Denoiser, ImageProcess, Network, Noise, PointNetwork, Process, Sample
 from infdiff.diffusion.samplers import (
     EDM_SAMPLERS,
     SAMPLERS,
@@ -35,6 +35,7 @@ __all__ = [
     "Noise",
     "PointNetwork",
     "Process",
+    "Sample",
     "Sampler",
     "Weighting",
     "alpha_bar",

@@ -24,6 +24,9 @@ Network = Callable[[Tensor, Tensor], Tensor]
 Denoiser = Callable[[Tensor, Time], Tensor]
 # () -> fresh noise, shaped like the states.
 Noise = Callable[[], Tensor]
+# (denoiser, first, noise) -> clean data. first() returns the noise to begin with; it is called where a sampler is, so
+# that nothing but the sampler holds it: it is as large as the data.
+Sample = Callable[[Denoiser[Time], Noise, Noise], Tensor]
 
 
 class PointNetwork(Protocol):

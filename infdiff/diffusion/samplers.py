@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -131,6 +131,11 @@ class Sampler:
 # Of processes with integer times, and of EDM. Whatever is registered here is what runs under its name.
 SAMPLERS = {"ddim": Sampler(ddim, options=("eta",)), "ddpm": Sampler(ddpm), "dpm++": Sampler(dpm_solver_2m)}
 EDM_SAMPLERS = {"heun": Sampler(heun, lambda steps: 2 * steps - 1, options=("churn",))}
+
+
+def sampler_options(samplers: Mapping[str, Sampler]) -> tuple[str, ...]:
+    """The options that some of the samplers have."""
+    return tuple(dict.fromkeys(option for sampler in samplers.values() for option in sampler.options))
 
 
 def _half_log_snr(bar: float) -> float:

@@ -20,7 +20,7 @@ from infdiff.evaluation.generated import ImageMaker, Shard
 from infdiff.evaluation.report import ReportSubject, save_report
 from infdiff.evaluation.results import Evaluation
 from infdiff.files import save_json
-from infdiff.methods.checks import sampling_options
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
 from infdiff.runs.folder import RunFolder
@@ -101,12 +101,12 @@ def evaluate(
     evaluation = Evaluation(network, real, request.metrics, on_images, request.keep_examples)
     if run is None:
         return _evaluate_images(request, images, evaluation)
-    options = sampling_options(config, steps=request.steps, truncation=request.truncation)
+    options = SamplingOptions.of(run.method, steps=request.steps, truncation=request.truncation, deblur=request.deblur)
     parent = request.out or run.folder.path / "evaluation"
-    maker = ImageMaker(run, parent, request.seed, options, request.deblur, request.batch, Shard.here(), on_images)
+    maker = ImageMaker(run, parent, request.seed, options, request.batch, Shard.here(), on_images)
     tasks.score_run(evaluation, maker, request.task, request.sizes, request.count, request.small)
     about = {"run": str(run.folder), "step": run.step, "latents": run.describe_latents()}
-    about |= {"options": options | {"deblur": request.deblur}, "parameters": run.parameter_counts}
+    about |= {"options": options.record(run.method), "parameters": run.parameter_counts}
     return Evaluated(str(run.folder), about | {"real": real.about()}, evaluation, run)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from infdiff.evaluation.generation_cost import GenerationCost, measured
 from infdiff.evaluation.real_images import StoredImages
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
-from infdiff.methods.checks import check_enlarging, default_batch, tile_rows
+from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.runs.trained import TrainedModel
 
 _FLOAT_BYTES = 4
@@ -79,46 +79,52 @@ class ImageMaker:
     run: TrainedModel
     parent: Path
     seed: int
-    options: dict[str, Any]  # as `sampling_options`
-    deblur: bool = False
+    options: SamplingOptions
     batch: int | None = None
     shard: Shard = Shard()
     on_images: Callable[[int], object] = lambda count: None
 
     def generated(self, size: Size, count: int) -> GeneratedImages | None:
         """Sample new images."""
-        options = self.options | {"deblur": self.deblur, "rounded": False, "tile": tile_rows(self.run.config, size)}
-        make = lambda numbers: self.run.sample(numbers, size, seed=self.seed, **options)  # noqa: E731
-        settings = self.options | {"deblur": self.deblur, "latents": self.run.describe_latents()}
+        options = self._tiled(size)
+
+        def make(numbers: Sequence[int]) -> Tensor:
+            return self.run.sample(numbers, size, seed=self.seed, options=options, rounded=False)
+
+        settings = options.record(self.run.method) | {"latents": self.run.describe_latents()}
         return self._made("generate", size, count, settings, make)
 
     def reconstructed(self, truth: StoredImages, size: Size) -> GeneratedImages | None:
         """Encode real images of a size, and decode their latents."""
-        options = {name: value for name, value in self.options.items() if name not in ("truncation", "upscale")}
-        options |= {"deblur": self.deblur}
-        tile = tile_rows(self.run.config, size)
+        options = self._tiled(size)
+        record = options.record(self.run.method)
+        settings = {name: value for name, value in record.items() if name not in ("truncation", "upscale")}
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = truth.take(numbers, size)
-            return self.run.reconstruct(images, seed=self.seed, indices=numbers, rounded=False, tile=tile, **options)
+            return self.run.reconstruct(images, options=options, seed=self.seed, indices=numbers, rounded=False)
 
-        return self._made("reconstruct", size, len(truth), options | {"truth": truth.fingerprint}, make)
+        return self._made("reconstruct", size, len(truth), settings | {"truth": truth.fingerprint}, make)
 
     def super_resolved(
         self, truth: StoredImages, small: Size, size: Size, method: str = "guided"
     ) -> GeneratedImages | None:
         """Reduce real images to `small`, and super-resolve them to `size`."""
-        steps = self.options["steps"]
-        check_enlarging(self.run.config, small, f"{size[0]}x{size[1]}", steps, 1.0)
-        options = {"method": method, "steps": steps}
+        steps = self.options.steps
+        check_enlarging(self.run.method, small, f"{size[0]}x{size[1]}", steps, 1.0)
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)
-            return self.run.super_resolve(images, size, seed=self.seed, indices=numbers, rounded=False, **options)
+            return self.run.super_resolve(
+                images, size, steps=steps, method=method, seed=self.seed, indices=numbers, rounded=False
+            )
 
-        settings = options | {"from": format_size(small), "truth": truth.fingerprint}
-        batch = default_batch(self.run.config, size, guided=method == "guided")
+        settings = {"method": method, "steps": steps, "from": format_size(small), "truth": truth.fingerprint}
+        batch = default_batch(self.run.method, size, guided=method == "guided")
         return self._made("superres", size, len(truth), settings, make, batch)
+
+    def _tiled(self, size: Size) -> SamplingOptions:
+        return replace(self.options, tile=tile_rows(self.run.method, size))
 
     def _made(
         self,
@@ -133,7 +139,7 @@ class ImageMaker:
         settings |= {"step": self.run.step, "weights": self.run.folder.fingerprint(self.run.step)}
         folder = open_folder(self.parent, settings)
         mine = range(self.shard.rank, count, self.shard.count)
-        batch = self.batch or batch or default_batch(self.run.config, size)
+        batch = self.batch or batch or default_batch(self.run.method, size)
         weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
         timed = measured(make, folder, rank=self.shard.rank, device=self.run.device, weights=weights)
         fill_folder(timed, folder, indices=mine, batch=batch, on_images=self.on_images)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +12,24 @@ from infdiff.config import EDMConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.errors import UserError
+from infdiff.diffusion.process import Denoiser, Noise, Sample
+from infdiff.diffusion.samplers import EDM_SAMPLERS, sampler_options
+from infdiff.diffusion.schedules import sigma_steps
+from infdiff.errors import OptionError, UserError
 from infdiff.methods.finetune import check_finetune
 from infdiff.methods.grid_networks import grid_network
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser
-from infdiff.pipelines.generate_edm import generate_edm
+from infdiff.pipelines.generate import generate
 from infdiff.training.objectives import EDMObjective
 
 
 class EDMMethod:
-    """See `build.method.Method`."""
+    """EDM with a grid network, as `Method` describes a method."""
 
-    samplers = ("heun",)
-    options = ("sampler", "steps", "churn")
+    samplers = EDM_SAMPLERS
+    options = ("sampler", "steps", *sampler_options(EDM_SAMPLERS))
 
     def __init__(self, config: EDMConfig) -> None:
         self.config = config
@@ -58,11 +61,11 @@ class EDMMethod:
     def most_steps(self) -> None:
         return None
 
-    def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
-        if not options["churn"] >= 0:
-            raise UserError(f"--churn {options['churn']:g}: want 0 (deterministic) or more")
-        if deblur and self.config.edm.noise != "mollified":
-            raise UserError("--deblur: the run was trained with edm.noise white, so there is no mollifier to undo")
+    def check_options(self, options: SamplingOptions) -> None:
+        if not options.churn >= 0:
+            raise OptionError("churn", f"{options.churn:g}", "want 0 (deterministic) or more")
+        if options.deblur and self.config.edm.noise != "mollified":
+            raise OptionError("deblur", None, "the run was trained with white noise, so there is no mollifier to undo")
 
     def networks(self) -> dict[str, nn.Module]:
         model = self.config.model
@@ -82,18 +85,46 @@ class EDMMethod:
     def objective(self) -> EDMObjective:
         return EDMObjective(self.process, flip=self.config.data.flip)
 
-    def generate(self, denoiser: nn.Module, *, z: None, sampler: str, tile: None = None, **options: Any) -> Tensor:
-        edm = self.config.edm
-        levels = {"sigma_min": edm.sigma_min, "sigma_max": edm.sigma_max, "rho": edm.rho}
-        return generate_edm(denoiser, self.process, **levels, **options)
+    def generate(
+        self,
+        denoiser: nn.Module,
+        *,
+        size: Size,
+        seed: int,
+        indices: Sequence[int],
+        z: Tensor | None,
+        device: torch.device,
+        options: SamplingOptions,
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        return generate(
+            denoiser,
+            self.process,
+            size=size,
+            seed=seed,
+            indices=indices,
+            device=device,
+            sample=self.sampler(options),
+            on_step=on_step,
+        )
 
-    def evaluations(self, steps: int) -> int:
-        return 2 * steps - 1
+    def sampler(self, options: SamplingOptions) -> Sample[float]:
+        """The sampler that options name, as `pipelines.generate` takes it."""
+        sampler, edm = self.samplers[options.sampler], self.config.edm
+        sigmas = sigma_steps(options.steps, edm.sigma_min, edm.sigma_max, edm.rho)
+
+        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end.
+        def sample(denoise: Denoiser[float], first: Noise, noise: Noise) -> Tensor:
+            if "churn" in sampler.options:
+                return sampler.run(denoise, first(), sigmas, noise=noise, s_churn=options.churn)
+            return sampler.run(denoise, first(), sigmas, noise=noise)
+
+        return sample
 
     def deblur(self, images: Tensor) -> Tensor:
         return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
-    def strip_rows(self, size: Size) -> None:
+    def tile_rows(self, size: Size) -> None:
         return None
 
     def feature_bytes(self, size: Size) -> int:

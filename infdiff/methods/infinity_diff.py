@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +13,28 @@ from infdiff.config import InfinityDiffConfig
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.samplers import SAMPLERS
-from infdiff.errors import UserError
+from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
+from infdiff.diffusion.samplers import SAMPLERS, sampler_options
+from infdiff.diffusion.schedules import sampling_times
+from infdiff.errors import OptionError, UserError
+from infdiff.memory import trim_heap
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import grid_size, largest, point_count, resolutions, training_size
-from infdiff.models import SparseEncoder, SparseUNet
+from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled
 from infdiff.ops import rows_around
 from infdiff.ops.torchsparse_backend import why_missing
-from infdiff.pipelines.generate import generate
+from infdiff.pipelines.generate import generate, on_all_pixels
 from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
 
 
 class InfinityDiff:
-    """See `build.method.Method`."""
+    """The paper's method, as `Method` describes one."""
 
-    samplers = tuple(SAMPLERS)
-    options = ("sampler", "steps", "eta", "truncation")
+    samplers = SAMPLERS
+    options = ("sampler", "steps", *sampler_options(SAMPLERS), "truncation")
 
     def __init__(self, config: InfinityDiffConfig) -> None:
         self.config = config
@@ -82,13 +86,13 @@ class InfinityDiff:
     def most_steps(self) -> int:
         return self.config.diffusion.steps
 
-    def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
-        if not options["truncation"] >= 0:
-            raise UserError(
-                f"--truncation {options['truncation']:g}: want 0 (the mean latent) or more; 1 is the whole spread"
+    def check_options(self, options: SamplingOptions) -> None:
+        if not options.truncation >= 0:
+            raise OptionError(
+                "truncation", f"{options.truncation:g}", "want 0 (the mean latent) or more; 1 is the full spread"
             )
-        if not 0 <= options["eta"] <= 1:
-            raise UserError(f"--eta {options['eta']:g}: want 0 (deterministic) to 1 (as noisy as ddpm)")
+        if not 0 <= options.eta <= 1:
+            raise OptionError("eta", f"{options.eta:g}", "want 0 (deterministic) to 1 (as noisy as ddpm)")
 
     def networks(self) -> dict[str, nn.Module]:
         config, model = self.config, self.config.model
@@ -103,8 +107,13 @@ class InfinityDiff:
             "backend": model.backend,
             "z_dim": model.z_dim,
         }
-        inner = {"in_channels": model.channels, "out_channels": model.channels, "condition_dim": model.condition_dim}
-        network = grid_network(model.grid, size=self.top_grid(), **inner)
+        network = grid_network(
+            model.grid,
+            in_channels=model.channels,
+            out_channels=model.channels,
+            size=self.top_grid(),
+            condition_dim=model.condition_dim,
+        )
         scaled = model.scale_grid
         denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
@@ -119,8 +128,9 @@ class InfinityDiff:
         ids = torch.empty(1, count, dtype=torch.int64, device="meta")
         x, z = torch.empty(1, count, 3, device="meta"), None
         if "encoder" in modules:
-            z = modules["encoder"](x, modules["encoder"].geometry(ids, size))
-        denoiser = modules["denoiser"]
+            encoder = cast(PointNetwork, modules["encoder"])
+            z = encoder(x, encoder.geometry(ids, size))
+        denoiser = cast(PointNetwork, modules["denoiser"])
         return denoiser(x, denoiser.geometry(ids, size), torch.empty(1, device="meta"), z)
 
     def objective(self) -> MollifiedObjective:
@@ -133,18 +143,75 @@ class InfinityDiff:
             latent_noise=config.train.latent_noise,
         )
 
-    def generate(self, denoiser: nn.Module, **options: Any) -> Tensor:
-        return generate(denoiser, self.process, **options)
+    def generate(
+        self,
+        denoiser: nn.Module,
+        *,
+        size: Size,
+        seed: int,
+        indices: Sequence[int],
+        z: Tensor | None,
+        device: torch.device,
+        options: SamplingOptions,
+        on_step: Callable[[], object] | None = None,
+    ) -> Tensor:
+        return generate(
+            self.network_at(denoiser, size, z, len(indices), device, options.tile),
+            self.process,
+            size=size,
+            seed=seed,
+            indices=indices,
+            device=device,
+            sample=self.sampler(options),
+            on_step=on_step,
+        )
 
-    def evaluations(self, steps: int) -> int:
-        return steps
+    def network_at(
+        self,
+        denoiser: nn.Module,
+        size: Size,
+        z: Tensor | None,
+        batch: int,
+        device: torch.device,
+        tile: int | None = None,
+    ) -> Network:
+        """The denoiser on images (B, 3, H, W) of a size, with latents z (B, z_dim) or None.
+
+        tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
+        """
+        if tile is None:
+            return on_all_pixels(cast(PointNetwork, denoiser), size, z, batch, device)
+
+        def tiled(x: Tensor, t: Tensor) -> Tensor:
+            trim_heap()
+            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile)
+            trim_heap()
+            return out
+
+        return tiled
+
+    def times(self, steps: int) -> list[int]:
+        """The times of `steps` sampling steps."""
+        return sampling_times(self.process.steps, steps)
+
+    def sampler(self, options: SamplingOptions) -> Sample[int]:
+        """The sampler that options name, as `pipelines.generate` takes it."""
+        sampler, times, bars = self.samplers[options.sampler], self.times(options.steps), self.process.alpha_bar
+
+        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end.
+        def sample(denoise: Denoiser[int], first: Noise, noise: Noise) -> Tensor:
+            if "eta" in sampler.options:
+                return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise, eta=options.eta)
+            return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise)
+
+        return sample
 
     def deblur(self, images: Tensor) -> Tensor:
         return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
-    def strip_rows(self, size: Size) -> int:
-        # Half as high as the rows around them that are read, which take memory in any case; higher ones would be a
-        # quarter faster. But so many pixels that a device is busy.
+    def tile_rows(self, size: Size) -> int:
+        # Half as high as the rows read around a tile, which take memory in any case; higher tiles would be a quarter
+        # faster. But with enough pixels to keep a device busy.
         reach = rows_around(self.config.model.kernel_size, scale_of(size, training_size(self.config)))
         return max(-(-reach // 2), _BUSY_PIXELS // size[1], 1)
 

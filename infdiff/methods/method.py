@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +14,12 @@ from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.methods.edm import EDMMethod
 from infdiff.methods.infinity_diff import InfinityDiff
+from infdiff.methods.sampling import SamplingMethod, SamplingOptions
 from infdiff.training.trainer import Objective
 
 
-class Method(Protocol):
-    """How a configuration of one kind is checked, built, trained and sampled.
-
-    samplers: what `--sampler` can be. options: the sampling options it has, by their names in the section `sample`.
-    """
-
-    samplers: tuple[str, ...]
-    options: tuple[str, ...]
-
-    @property
-    def most_steps(self) -> int | None:
-        """How many steps sampling can take; None for any number."""
+class Method(SamplingMethod, Protocol):
+    """A method: checks, builds, trains and samples what a configuration describes."""
 
     @property
     def process(self) -> MollifiedDiffusion | EDM: ...
@@ -37,19 +28,16 @@ class Method(Protocol):
         """Raise UserError naming the first settings that cannot work together."""
 
     def grid(self) -> Size:
-        """The grid that the grid network sees of images of the training size."""
+        """Size of the grid network's input for images of the training size."""
 
     def top_grid(self) -> Size:
-        """The largest grid that the grid network sees in training."""
-
-    def check_options(self, options: Mapping[str, Any], deblur: bool) -> None:
-        """Raise UserError naming the first sampling option that cannot work."""
+        """Size of the grid network's largest input in training."""
 
     def networks(self) -> dict[str, nn.Module]:
         """Fresh weights from the global generator: "denoiser", and "encoder" where there is one."""
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
-        """What the networks make of one training image of a size and any values, on the meta device."""
+        """Forward pass on one dummy training image, on the meta device (to count parameters, FLOP and memory)."""
 
     def objective(self) -> Objective: ...
 
@@ -62,21 +50,16 @@ class Method(Protocol):
         indices: Sequence[int],
         z: Tensor | None,
         device: torch.device,
-        **options: Any,
+        options: SamplingOptions,
+        on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i]."""
+        """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i].
 
-    def evaluations(self, steps: int) -> int:
-        """How often sampling with so many steps evaluates the network."""
+        on_step is called after each evaluation of the network. Truncation, upscaling and deblurring are the caller's.
+        """
 
     def deblur(self, images: Tensor) -> Tensor:
         """Undo the mollifier."""
-
-    def strip_rows(self, size: Size) -> int | None:
-        """How many rows of an image to take at a time where memory is short; None for a network that cannot."""
-
-    def feature_bytes(self, size: Size) -> int:
-        """About what the features of one image of a size take in sampling."""
 
 
 SAMPLERS = (*InfinityDiff.samplers, *EDMMethod.samplers)
@@ -96,4 +79,6 @@ def build_modules(config: Config) -> dict[str, nn.Module]:
     torch.manual_seed(config.seed)
     # Channels last: convolutions and channel norms of the grid network then need no transposes.
     networks = method_of(config).networks()
-    return {name: module.to(memory_format=torch.channels_last) for name, module in networks.items()}
+    for module in networks.values():
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+    return networks

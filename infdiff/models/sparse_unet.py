@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size, scale_of
-from infdiff.models.tiled import denoise_tiled
 from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
@@ -91,10 +90,3 @@ class SparseUNet(nn.Module):
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
         return by_rows(lambda h: self.project(self.norm(h)), h)  # (B, L, in_channels)
-
-    def in_strips(self, x: Tensor, t: Tensor, z: Tensor | None, rows: int) -> Tensor:
-        """All pixels of images x (B, in_channels, H, W) -> the same shape, equal to `forward` to rounding.
-
-        For images whose features are too large for memory: about `rows` rows at a time, without gradients.
-        """
-        return denoise_tiled(self, x, t, z, rows)

@@ -8,7 +8,6 @@ alongside the up half so that skip connections need not be stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,10 +15,8 @@ from torch import Tensor
 from infdiff import ops
 from infdiff.coordinates import Scale, Size, pixel_coordinates, scale_of
 from infdiff.memory import mapped_empty
+from infdiff.models.sparse_unet import SparseUNet
 from infdiff.nn.sparse_block import SparseBlock, by_rows
-
-if TYPE_CHECKING:
-    from infdiff.models.sparse_unet import SparseUNet
 
 
 @torch.no_grad()

@@ -1,40 +1,21 @@
-"""Images of any size from a trained denoiser: every pixel of the wanted size is a point."""
+"""Images of any size from a network and a process, by any sampler; latents of images from an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.diffusion.process import Denoiser, Network, PointNetwork
-from infdiff.diffusion.samplers import SAMPLERS
-from infdiff.diffusion.schedules import sampling_times
+from infdiff.diffusion.process import Denoiser, ImageProcess, Network, PointNetwork, Sample, Time
 from infdiff.images.pixels import from_uint8
-from infdiff.memory import trim_heap
 from infdiff.points import all_points, draw_points, gather
 from infdiff.seeding import generator_for
 
 
-def image_network(
-    denoiser: Any, size: Size, z: Tensor | None, batch: int, device: torch.device, tile: int | None = None
-) -> Network:
-    """The denoiser on all pixels of images (B, C, H, W) of one size, with latents z (B, z_dim) or None.
-
-    tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
-    """
-    if tile is not None:
-
-        def in_strips(x: Tensor, t: Tensor) -> Tensor:
-            trim_heap()
-            out = denoiser.in_strips(x, t, z, tile)
-            trim_heap()
-            return out
-
-        return in_strips
+def on_all_pixels(denoiser: PointNetwork, size: Size, z: Tensor | None, batch: int, device: torch.device) -> Network:
+    """A network on points as one on images (B, C, H, W) of a size, with latents z (B, z_dim) or None."""
     geometry = denoiser.geometry(all_points(batch, size, device), size)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -45,47 +26,39 @@ def image_network(
 
 @torch.no_grad()
 def generate(
-    denoiser: Any,
-    process: MollifiedDiffusion,
+    network: Network,
+    process: ImageProcess[Time],
     *,
     size: Size,
     seed: int,
     indices: Sequence[int],
-    z: Tensor | None,
     device: torch.device,
-    sampler: str = "ddim",
-    steps: int = 50,
-    eta: float = 0.0,
-    tile: int | None = None,
-    channels: int = 3,
+    sample: Sample[Time],
     start: Tensor | None = None,
-    guide: Callable[[Denoiser[int]], Denoiser[int]] | None = None,
-    on_step: Callable[[], None] | None = None,
+    guide: Callable[[Denoiser[Time]], Denoiser[Time]] | None = None,
+    on_step: Callable[[], object] | None = None,
+    channels: int = 3,
 ) -> Tensor:
-    """Mollified images T x_0 (B, C, H, W) in [-1, 1]; image `indices[i]` depends on (seed, indices[i]) and z[i] alone.
+    """The process's clean images (B, C, H, W), in [-1, 1] or a little beyond.
 
-    tile: as `image_network`. start: T xi to begin with, instead of drawn noise. guide: turns the denoiser into one that
-    heeds what is known.
-    on_step is called after each evaluation of the network.
+    Image `indices[i]` depends on (seed, indices[i]) and on what the network makes of row i alone.
+    start: noise to begin with instead of drawn noise. guide: wraps the denoiser, as `guided` does. on_step is called
+    after each evaluation of the network.
     """
     generators = [generator_for(device, seed, "image", i) for i in indices]
-    denoise = process.denoiser(image_network(denoiser, size, z, len(indices), device, tile))
+    denoise = process.denoiser(network)
     follow = denoise if guide is None else guide(denoise)
 
-    def counted(x: Tensor, t: int) -> Tensor:
+    def counted(x: Tensor, t: Time) -> Tensor:
         estimate = follow(x, t)
         if on_step is not None:
             on_step()
         return estimate
 
     def noise() -> Tensor:
-        return process.mollifier.noise(len(indices), channels, size, generators)
+        return process.noise(len(indices), channels, size, generators)
 
-    times, bars, entry = sampling_times(process.steps, steps), process.alpha_bar, SAMPLERS[sampler]
-    # Called directly: a forwarding frame would keep the first noise, as large as the image, alive until the end.
-    if "eta" in entry.options:
-        return entry.run(counted, noise() if start is None else start, times, alpha_bar=bars, noise=noise, eta=eta)
-    return entry.run(counted, noise() if start is None else start, times, alpha_bar=bars, noise=noise)
+    return sample(counted, noise if start is None else lambda: start, noise)
 
 
 @torch.no_grad()

@@ -11,13 +11,13 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.process import PointNetwork
+from infdiff.diffusion.process import Network, PointNetwork, Sample
 from infdiff.images.pixels import from_uint8
 from infdiff.pipelines.generate import generate
 from infdiff.points import gather
 from infdiff.seeding import generator_for
 
-# The width of a seam's blend, as a part of the image's smaller side.
+# Width of a seam's blend, as a fraction of the image's smaller side.
 _SEAM = 1 / 64
 
 
@@ -37,37 +37,34 @@ def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, poin
 
 @torch.no_grad()
 def inpaint(
-    denoiser: PointNetwork,
+    network: Network,
     process: MollifiedDiffusion,
     image: Tensor,
     hidden: Tensor,
     *,
-    z: Tensor | None,
     seed: int,
     indices: Sequence[int],
-    steps: int = 50,
-    sampler: str = "ddim",
+    sample: Sample[int],
     weight: float = 1.0,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W) whose `hidden` pixels (H, W) are made up.
+    """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W), with new content at its `hidden` pixels (H, W).
 
-    z (N, z_dim): a latent for each. The visible pixels are close to the image's, not equal: see `paste`.
+    network: of N images of its size, differentiable. The visible pixels are close to the image's, not equal: see
+    `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
     visible = (~hidden).to(image.dtype)
     # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
     known = process.mollifier(_filled(image, hidden)) * visible
     return generate(
-        denoiser,
+        network,
         process,
         size=size,
         seed=seed,
         indices=indices,
-        z=z,
         device=image.device,
-        sampler=sampler,
-        steps=steps,
+        sample=sample,
         guide=lambda denoise: guided(
             denoise, lambda estimate: estimate * visible, known, weight, process.mollifier.twice
         ),
@@ -83,7 +80,7 @@ def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
     blur = _blur((image.shape[2], image.shape[3]))
     visible = (~hidden).to(images.dtype).expand(1, 1, -1, -1)
     share = blur(visible)
-    # What the variants miss on the visible side, continued into the hidden one, and fading there.
+    # The variants' error on the visible side, continued into the hidden one, where it fades.
     step = blur(visible * (image - images)) / share.clamp(min=1e-3)
     blended = images + (2 * share).clamp(max=1.0) * step
     return torch.where(hidden, blended.clamp(-1, 1), image)

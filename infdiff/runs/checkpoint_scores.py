@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from infdiff.config import Config
 from infdiff.data.batches import first_batches
+from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
-from infdiff.methods.checks import default_batch
+from infdiff.methods.method import method_of
+from infdiff.methods.sampling import default_batch
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.metrics.distances import squared_mmd
 from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
@@ -45,7 +48,7 @@ class SmallEvaluation:
     def __call__(self, modules: Mapping[str, nn.Module]) -> dict[str, float]:
         whole, broken = [], 0
         latents = None if (encoder := modules.get("encoder")) is None else self._latents(encoder)
-        for numbers in torch.arange(self.count).split(default_batch(self.config, self.size)):
+        for numbers in torch.arange(self.count).split(default_batch(method_of(self.config), self.size)):
             images = self._sample(modules["denoiser"], latents, numbers.tolist())
             finite = images.isfinite().flatten(1).all(dim=1)
             whole.append(to_uint8(images[finite]).cpu())
@@ -87,5 +90,5 @@ class SmallEvaluation:
         return self.draw(denoiser, latents.sample(generators, self.config.truncation), numbers)
 
     def _latents(self, encoder: nn.Module) -> LatentGaussian:
-        encoded = partial(encode, encoder, points=point_count(self.config), seed=self.config.seed)
+        encoded = partial(encode, cast(PointNetwork, encoder), points=point_count(self.config), seed=self.config.seed)
         return fit_gaussian(encoded, self.data.train, _LATENTS, self.device)

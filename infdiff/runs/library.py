@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,11 +14,12 @@ from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
 from infdiff.files import is_empty, save_json, writing
 from infdiff.images.convert import from_images, to_images, to_mask
-from infdiff.methods.checks import (
+from infdiff.methods.sampling import (
+    Given,
+    SamplingOptions,
     check_enlarging,
     check_guidance,
     default_batch,
-    sampling_options,
     tile_rows,
 )
 from infdiff.methods.sizes import training_size
@@ -50,14 +51,20 @@ class Model:
         return training_size(self.trained.config)
 
     def sample(
-        self, n: int = 1, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
+        self,
+        n: int = 1,
+        size: int | str | Size | None = None,
+        *,
+        seed: int = 0,
+        output: str = "pil",
+        **given: Unpack[Given],
     ) -> Any:
-        """Return n new images. options: deblur, upscale, tile as `tile_rows`, and those of `Method.options`."""
+        """Return n new images. Sampling options take the place of the run's own: see `SamplingOptions`."""
         wanted = self._size(size)
-        settings = self._options(options, wanted)
-        batch = default_batch(self.trained.config, wanted)
+        options = SamplingOptions.of(self.trained.method, wanted, **given)
+        batch = default_batch(self.trained.method, wanted)
         images = [
-            self.trained.sample(indices.tolist(), wanted, seed=seed, **settings)
+            self.trained.sample(indices.tolist(), wanted, seed=seed, options=options)
             for indices in torch.arange(n).split(batch)
         ]
         return from_images(torch.cat(images), output)
@@ -67,19 +74,24 @@ class Model:
         return self.trained.encode(to_images(images)).cpu()
 
     def decode(
-        self, z: Tensor, size: int | str | Size | None = None, *, seed: int = 0, output: str = "pil", **options: Any
+        self,
+        z: Tensor,
+        size: int | str | Size | None = None,
+        *,
+        seed: int = 0,
+        output: str = "pil",
+        **given: Unpack[Given],
     ) -> Any:
-        """Return images of latents (N, z_dim), at any size. options: as `sample`, except truncation and upscale."""
+        """Return images of latents (N, z_dim), at any size. Options as `sample`; truncation has no effect."""
         self.trained.require_encoder()
         wanted = self._size(size)
-        settings = self._options(options, wanted)
-        del settings["truncation"], settings["upscale"]
-        return from_images(self.trained.decode(z, wanted, seed=seed, **settings), output)
+        options = SamplingOptions.of(self.trained.method, wanted, **(given | {"upscale": "none"}))
+        return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
-    def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **options: Any) -> Any:
-        """Return images encoded and decoded again at their own size. options: as `decode`."""
-        given = to_images(images)
-        return self.decode(self.encode(given), (given.shape[2], given.shape[3]), seed=seed, output=output, **options)
+    def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:
+        """Return images encoded and decoded again at their own size. Options as `decode`."""
+        pixels = to_images(images)
+        return self.decode(self.encode(pixels), (pixels.shape[2], pixels.shape[3]), seed=seed, output=output, **given)
 
     def super_resolve(
         self,
@@ -97,8 +109,8 @@ class Model:
         small = to_images(images)
         steps = self.trained.config.sample.steps if steps is None else steps
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
-        wanted = check_enlarging(self.trained.config, (small.shape[2], small.shape[3]), text, steps, weight)
-        tile = tile_rows(self.trained.config, wanted)
+        wanted = check_enlarging(self.trained.method, (small.shape[2], small.shape[3]), text, steps, weight)
+        tile = tile_rows(self.trained.method, wanted)
         out = self.trained.super_resolve(small, wanted, seed=seed, method=method, steps=steps, weight=weight, tile=tile)
         return from_images(out, output)
 
@@ -121,10 +133,20 @@ class Model:
             raise ValueError(f"{len(given)} images: inpaint takes one")
         hidden = to_mask(mask, (given.shape[2], given.shape[3]))
         steps = self.trained.config.sample.steps if steps is None else steps
-        check_guidance(self.trained.config, steps, weight, variety)
-        options = {"steps": steps, "weight": weight, "sampler": self.trained.config.sample.sampler}
+        check_guidance(self.trained.method, steps, weight, variety)
+        sampler = self.trained.config.sample.sampler
         variants = [
-            self.trained.inpaint(given, hidden, [i], seed=seed, variety=variety, pasted=paste, **options)
+            self.trained.inpaint(
+                given,
+                hidden,
+                [i],
+                steps=steps,
+                sampler=sampler,
+                weight=weight,
+                seed=seed,
+                variety=variety,
+                pasted=paste,
+            )
             for i in range(n)
         ]
         return from_images(torch.cat(variants), output)
@@ -150,15 +172,6 @@ class Model:
 
     def _size(self, size: int | str | Size | None) -> Size:
         return self.size if size is None else parse_size(size)
-
-    def _options(self, given: dict[str, Any], size: Size) -> dict[str, Any]:
-        """Return the run's sampling settings, replaced by those given."""
-        deblur, tile = given.pop("deblur", False), given.pop("tile", None)
-        settings = sampling_options(self.trained.config, size=size, deblur=deblur, **given)
-        if unknown := given.keys() - settings.keys():
-            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: want {', '.join([*settings, 'deblur', 'tile'])}")
-        rows = tile_rows(self.trained.config, size, None if tile is None else str(tile))
-        return settings | {"deblur": deblur, "tile": rows}
 
 
 def _copy(source: Path, target: Path, name: str) -> None:

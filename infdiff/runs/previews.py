@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from infdiff.data.batches import Examples, first_batches
+from infdiff.diffusion.process import PointNetwork
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
@@ -51,7 +53,7 @@ class Previews:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
         z = None
         if encoder is not None:
-            encoded = partial(encode, encoder, points=self.points, seed=self.seed)
+            encoded = partial(encode, cast(PointNetwork, encoder), points=self.points, seed=self.seed)
             generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
             z = fit_gaussian(encoded, self.train, _LATENTS, self.device).sample(generators, self.truncation)
             rows = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from infdiff.config import Config
 from infdiff.coordinates import Size
-from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.methods.method import Method, build_modules, method_of
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
+from infdiff.models import SparseEncoder
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
@@ -26,6 +28,9 @@ from infdiff.pipelines.super_resolve import super_resolve
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
+
+# Called after each evaluation of the network.
+OnStep = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class TrainedModel:
     step: int
     method: Method
     denoiser: nn.Module
-    encoder: nn.Module | None
+    encoder: SparseEncoder | None
     device: torch.device
 
     @classmethod
@@ -61,12 +66,13 @@ class TrainedModel:
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
-        return cls(run, config, step, method_of(config), modules["denoiser"], modules.get("encoder"), device)
+        encoder = cast(SparseEncoder | None, modules.get("encoder"))
+        return cls(run, config, step, method_of(config), modules["denoiser"], encoder, device)
 
     @property
     def parameter_counts(self) -> dict[str, int]:
         """The number of parameters of each network."""
-        modules = {"denoiser": self.denoiser, "encoder": self.encoder}
+        modules: dict[str, nn.Module | None] = {"denoiser": self.denoiser, "encoder": self.encoder}
         return {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items() if m is not None}
 
     @cached_property
@@ -81,15 +87,14 @@ class TrainedModel:
         return "none (the run has no encoder)" if self.latents is None else self.latents.describe()
 
     @property
-    def process(self) -> MollifiedDiffusion:
-        """The mollified diffusion. Raises UserError for a run of another method."""
-        process = self.method.process
-        if not isinstance(process, MollifiedDiffusion):
+    def infinity_diff(self) -> InfinityDiff:
+        """The method of a run of ∞-Diff. Raises UserError for a run of another method."""
+        if not isinstance(self.method, InfinityDiff):
             method = self.config.method
             raise UserError(f"{self.folder} is a run of method {method}: this wants one of method infinity_diff")
-        return process
+        return self.method
 
-    def require_encoder(self) -> nn.Module:
+    def require_encoder(self) -> SparseEncoder:
         """Return the encoder. Raises UserError for a run that was trained without one."""
         if self.encoder is None:
             raise UserError(f"{self.folder} was trained without an encoder (model.z_dim: 0)")
@@ -101,19 +106,16 @@ class TrainedModel:
         size: Size,
         *,
         seed: int,
-        truncation: float = 1.0,
-        upscale: str = "none",
-        **options: Any,
+        options: SamplingOptions,
+        rounded: bool = True,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return new images (B, 3, H, W).
-
-        upscale: "bilinear" samples at the training size and resizes. options: deblur, and those of `Method.generate`.
-        """
+        """Return new images (B, 3, H, W)."""
         z = None
         if self.latents is not None:
-            z = self.latents.sample([generator_for(self.device, seed, "latent", i) for i in indices], truncation)
-        sampled = training_size(self.config) if upscale == "bilinear" else size
-        return self._generate(z, size, indices, sampled=sampled, seed=seed, **options)
+            generators = [generator_for(self.device, seed, "latent", i) for i in indices]
+            z = self.latents.sample(generators, options.truncation)
+        return self._generate(z, size, indices, seed, options, rounded, on_step)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -125,37 +127,60 @@ class TrainedModel:
         return encode(self.require_encoder(), images.to(self.device), points=points, seed=self.config.seed)
 
     def decode(
-        self, z: Tensor, size: Size, *, seed: int = 0, indices: Sequence[int] | None = None, **options: Any
+        self,
+        z: Tensor,
+        size: Size,
+        *,
+        options: SamplingOptions,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        rounded: bool = True,
     ) -> Tensor:
-        """Return images (B, 3, H, W) of any size of latents (B, z_dim); image i depends on z[i], too.
+        """Return images (B, 3, H, W) of any size of latents (B, z_dim), sampled at that size; image i depends on z[i].
 
-        indices: from 0 by default. options: as `sample`'s. Raises UserError for a run without encoder.
+        indices: from 0 by default. Raises UserError for a run without encoder.
         """
         self.require_encoder()
         numbers = range(len(z)) if indices is None else indices
-        return self._generate(z.to(self.device), size, numbers, sampled=size, seed=seed, **options)
+        options = replace(options, upscale="none")
+        return self._generate(z.to(self.device), size, numbers, seed, options, rounded, None)
 
-    def reconstruct(self, images: Tensor, *, seed: int = 0, **options: Any) -> Tensor:
-        """Return images (B, 3, H, W) uint8 encoded and decoded again at their own size. options: as `decode`'s."""
-        return self.decode(self.encode(images), (images.shape[2], images.shape[3]), seed=seed, **options)
+    def reconstruct(
+        self,
+        images: Tensor,
+        *,
+        options: SamplingOptions,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        rounded: bool = True,
+    ) -> Tensor:
+        """Return images (B, 3, H, W) uint8 encoded and decoded again at their own size."""
+        z, size = self.encode(images), (images.shape[2], images.shape[3])
+        return self.decode(z, size, options=options, seed=seed, indices=indices, rounded=rounded)
 
     def _generate(
         self,
         z: Tensor | None,
         size: Size,
         indices: Sequence[int],
-        *,
-        sampled: Size,
         seed: int,
-        deblur: bool = False,
-        rounded: bool = True,
-        **options: Any,
+        options: SamplingOptions,
+        rounded: bool,
+        on_step: OnStep | None,
     ) -> Tensor:
-        """Sample at one size and resize to another."""
+        """Sample at one size and, where the options say so, resize to another."""
+        sampled = size if options.upscale == "none" else training_size(self.config)
         images = self.method.generate(
-            self.denoiser, size=sampled, seed=seed, indices=indices, z=z, device=self.device, **options
+            self.denoiser,
+            size=sampled,
+            seed=seed,
+            indices=indices,
+            z=z,
+            device=self.device,
+            options=options,
+            on_step=on_step,
         )
-        if deblur:
+        if options.deblur:
             images = self.method.deblur(images)
         if size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -163,26 +188,59 @@ class TrainedModel:
 
     @torch.no_grad()
     def super_resolve(
-        self, images: Tensor, size: Size, *, seed: int = 0, rounded: bool = True, **options: Any
+        self,
+        images: Tensor,
+        size: Size,
+        *,
+        steps: int,
+        method: str = "guided",
+        weight: float = 1.0,
+        tile: int | None = None,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        rounded: bool = True,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W).
+        """Return small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
-        options: as `pipelines.super_resolve`. Raises UserError for a run without encoder.
+        tile: rows of pixels at a time with "encode"; "guided" differentiates the network, which takes all of them at
+        once. Raises UserError for a run without encoder.
         """
-        z = self.encode(images)
-        small = from_uint8(images.to(self.device))
-        out = super_resolve(self.denoiser, self.process, small, size=size, z=z, seed=seed, **options)
+        z, trained, batch = self.encode(images), self.infinity_diff, len(images)
+        rows = tile if method == "encode" else None
+        out = super_resolve(
+            lambda at: trained.network_at(self.denoiser, at, z, batch, self.device, rows),
+            trained.process,
+            from_uint8(images.to(self.device)),
+            size=size,
+            seed=seed,
+            times=trained.times(steps),
+            indices=indices,
+            method=method,
+            weight=weight,
+            on_step=on_step,
+        )
         return _finished(out, rounded)
 
     @torch.no_grad()
-    def interpolate(self, images: Tensor, frames: int, **options: Any) -> Tensor:
+    def interpolate(
+        self, images: Tensor, frames: int, *, steps: int, tile: int | None = None, on_step: OnStep | None = None
+    ) -> Tensor:
         """Return (frames, 3, H, W) uint8 from the first to the second of two images (2, 3, H, W) uint8, both included.
 
-        options: as `pipelines.interpolate`. Raises UserError for a run without encoder.
+        tile: rows of pixels at a time. Raises UserError for a run without encoder.
         """
-        z = self.encode(images)
-        ends = from_uint8(images.to(self.device))
-        return _finished(interpolate(self.denoiser, self.process, ends, z=z, frames=frames, **options), rounded=True)
+        z, trained, size = self.encode(images), self.infinity_diff, (images.shape[2], images.shape[3])
+        out = interpolate(
+            lambda z: trained.network_at(self.denoiser, size, z, len(z), self.device, tile),
+            trained.process,
+            from_uint8(images.to(self.device)),
+            z=z,
+            frames=frames,
+            times=trained.times(steps),
+            on_step=on_step,
+        )
+        return _finished(out, rounded=True)
 
     @torch.no_grad()
     def inpaint(
@@ -191,22 +249,35 @@ class TrainedModel:
         hidden: Tensor,
         indices: Sequence[int],
         *,
+        steps: int,
+        sampler: str,
+        weight: float = 1.0,
         seed: int = 0,
         variety: float = 0.0,
         pasted: bool = True,
-        **options: Any,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Return variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 with new content in `hidden` (H, W) bool.
 
         variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs a latent model.
-        pasted: the visible pixels are the image's exactly. options: as `pipelines.inpaint`. Raises UserError when a
-        model that this needs is missing.
+        pasted: the visible pixels are the image's exactly. weight: of the guidance. Raises UserError when a model that
+        this needs is missing.
         """
-        process = self.process
+        trained, size = self.infinity_diff, (image.shape[2], image.shape[3])
         image, hidden = image.to(self.device), hidden.to(self.device)
         z = self._latents_around(image, hidden, indices, seed, variety)
         clean = from_uint8(image)
-        out = inpaint(self.denoiser, process, clean, hidden, z=z, seed=seed, indices=indices, **options)
+        out = inpaint(
+            trained.network_at(self.denoiser, size, z, len(indices), self.device),
+            trained.process,
+            clean,
+            hidden,
+            seed=seed,
+            indices=indices,
+            sample=trained.sampler(SamplingOptions(sampler, steps)),
+            weight=weight,
+            on_step=on_step,
+        )
         if not pasted:
             return _finished(out, rounded=True)
         return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()

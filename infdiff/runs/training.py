@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.config import Config
-from infdiff.methods.checks import sampling_options
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
@@ -55,12 +55,12 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
 
 def drawn_at_training_size(config: Config, device: torch.device) -> Draw:
     """Return a function that samples at the training size, with the configuration's sampler."""
-    method, options = method_of(config), sampling_options(config)
-    for name in ("truncation", "upscale"):
-        options.pop(name, None)
+    method, size = method_of(config), training_size(config)
+    options = SamplingOptions.of(method)
 
     def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int]) -> Tensor:
-        size = training_size(config)
-        return method.generate(denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, **options)
+        return method.generate(
+            denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, options=options
+        )
 
     return draw

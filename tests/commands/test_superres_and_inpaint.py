@@ -99,7 +99,7 @@ def test_variety_needs_a_latent_model_and_changes_the_filling(command, trained):
 
 def test_bad_input_to_super_resolution(command, trained):
     picture(trained / "small.png")
-    assert_one_line_error(superres(command, "--res", "10"), "--res 10", "smaller than the picture")
+    assert_one_line_error(superres(command, "--res", "10"), "--res 10", "smaller than the image")
     assert_one_line_error(superres(command, "--res", "big"), "--res")
     assert_one_line_error(superres(command, "--res", "40", "--steps", 1001), "--steps 1001")
     assert_one_line_error(superres(command, "--res", "40", "--weight", 3), "--weight 3")

@@ -5,10 +5,21 @@ import torch
 
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
+from infdiff.diffusion.samplers import heun
+from infdiff.diffusion.schedules import sigma_steps
 from infdiff.models import DFU, GridDenoiser
-from infdiff.pipelines.generate_edm import generate_edm
+from infdiff.pipelines.generate import generate
 
 CPU = torch.device("cpu")
+
+
+def generate_edm(network, process, *, steps, churn=0.0, **given):
+    sigmas = sigma_steps(steps)
+
+    def sample(denoise, first, noise):
+        return heun(denoise, first(), sigmas, noise=noise, s_churn=churn)
+
+    return generate(network, process, device=CPU, sample=sample, **given)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +37,7 @@ def network():
 @pytest.mark.parametrize("size", [(16, 16), (9, 20)])
 def test_an_image_depends_on_seed_and_index_alone(network, size, churn):
     def run(indices, seed=3):
-        return generate_edm(network, EDM(), size=size, seed=seed, indices=indices, device=CPU, steps=4, churn=churn)
+        return generate_edm(network, EDM(), size=size, seed=seed, indices=indices, steps=4, churn=churn)
 
     together = run(range(4))
     assert together.shape == (4, 3, *size)
@@ -36,14 +47,14 @@ def test_an_image_depends_on_seed_and_index_alone(network, size, churn):
 
 
 def test_churn_is_noise_on_the_way(network):
-    options = {"size": (8, 8), "seed": 0, "indices": [0], "device": CPU, "steps": 4}
+    options = {"size": (8, 8), "seed": 0, "indices": [0], "steps": 4}
     plain, churned = (generate_edm(network, EDM(), churn=churn, **options) for churn in (0.0, 3.0))
     assert (plain - churned).abs().max() > 0.01
 
 
 def test_every_evaluation_is_reported(network):
     calls = []
-    options = {"size": (8, 8), "seed": 0, "indices": [0], "device": CPU, "steps": 5}
+    options = {"size": (8, 8), "seed": 0, "indices": [0], "steps": 5}
     generate_edm(network, EDM(), on_step=lambda: calls.append(1), **options)
     assert len(calls) == 2 * 5 - 1
 
@@ -57,7 +68,7 @@ def test_a_perfect_denoiser_reaches_its_image(mollifier):
         skip, out, scale, _ = (c.view(-1, 1, 1, 1) for c in process.preconditioning((4 * c_noise).exp()))
         return (goal - skip * scaled / scale) / out
 
-    out = generate_edm(perfect, process, size=(6, 9), seed=0, indices=[0, 1], device=CPU, steps=10)
+    out = generate_edm(perfect, process, size=(6, 9), seed=0, indices=[0, 1], steps=10)
     torch.testing.assert_close(out, goal.expand(2, -1, -1, -1), rtol=0, atol=1e-3)
 
 
@@ -70,5 +81,5 @@ def test_sampling_starts_from_noise_of_the_largest_level(size):
         # The best estimate of y is c_skip x, so F is 0.
         return torch.zeros_like(scaled)
 
-    out = generate_edm(gaussian, process, size=size, seed=1, indices=range(8), device=CPU, steps=64)
+    out = generate_edm(gaussian, process, size=size, seed=1, indices=range(8), steps=64)
     assert out.std().item() == pytest.approx(0.5, rel=0.03)

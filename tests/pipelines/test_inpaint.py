@@ -1,11 +1,9 @@
-"""Super-resolution and inpainting: what holds whatever the model is."""
+"""Inpainting: what holds of visible pixels, whatever the model is."""
 
 import pytest
 import torch
 
-from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.inpaint import encode_visible, paste
-from infdiff.pipelines.super_resolve import back_project, reduce
 
 
 @pytest.fixture
@@ -13,14 +11,6 @@ def image(generator):
     return torch.nn.functional.interpolate(
         torch.rand(1, 3, 6, 6, generator=generator) * 1.6 - 0.8, (24, 30), mode="bilinear"
     )
-
-
-@pytest.mark.parametrize("size", [(48, 60), (50, 61), (24, 30)])
-def test_back_projection_agrees_with_the_small_image(size, image, generator):
-    wrong = torch.rand(1, 3, *size, generator=generator) - 0.5
-    out = back_project(wrong, image)
-    assert out.abs().max() <= 1
-    assert psnr(reduce(out, (24, 30)), image, peak=2) > 40 > psnr(reduce(wrong, (24, 30)), image, peak=2)
 
 
 def test_pasting_keeps_visible_pixels_exactly_and_blends_the_seam(image):
@@ -41,7 +31,7 @@ def test_pasting_fills_an_image_that_is_all_hidden(image):
     torch.testing.assert_close(out, image * 0.5)
 
 
-def test_the_code_comes_from_visible_pixels_alone(image):
+def test_the_latent_comes_from_visible_pixels_alone(image):
     class Mean(torch.nn.Module):
         def geometry(self, ids, size):
             return ids

@@ -1,0 +1,199 @@
+"""Sampling options: read, checked and filled in once, for every program that samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypedDict, Unpack
+
+from infdiff.config import UPSCALES, Config
+from infdiff.coordinates import Size, format_size, parse_size
+from infdiff.diffusion.samplers import Sampler
+from infdiff.errors import OptionError
+from infdiff.methods.sizes import training_size
+
+_GIB = 1024**3
+# Memory of a guided step over that of a plain one; measured at 256 pixels.
+_KEPT_FOR_GRADIENT = 5
+
+
+class SamplingMethod(Protocol):
+    """The part of a method that sampling options depend on.
+
+    options: the names of the sampling options that it has, as in the section `sample` of its configuration.
+    """
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def samplers(self) -> Mapping[str, Sampler]: ...
+
+    @property
+    def options(self) -> tuple[str, ...]: ...
+
+    @property
+    def most_steps(self) -> int | None:
+        """Largest number of sampling steps; None for no limit."""
+
+    def check_options(self, options: SamplingOptions) -> None:
+        """Raise OptionError for the first option out of range, and UserError for one that the run cannot follow."""
+
+    def tile_rows(self, size: Size) -> int | None:
+        """Rows of an image in the most efficient tile; None for a network that takes all rows at once."""
+
+    def feature_bytes(self, size: Size) -> int:
+        """Estimate the memory that the features of one image of a size take in sampling."""
+
+
+class Given(TypedDict, total=False):
+    """Options as callers pass them; without one, or with None, the run's own holds."""
+
+    sampler: str | None
+    steps: int | None
+    eta: float | None
+    churn: float | None
+    truncation: float | None
+    upscale: str | None
+    deblur: bool | None
+    tile: str | int | None
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How images are sampled. An option that a method does not have keeps its default, which has no effect.
+
+    sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
+    truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes. deblur: undo
+    the mollifier. tile: rows of pixels that go through the network at a time; None for all at once.
+    """
+
+    sampler: str
+    steps: int
+    eta: float = 0.0
+    churn: float = 0.0
+    truncation: float = 1.0
+    upscale: str = "none"
+    deblur: bool = False
+    tile: int | None = None
+
+    @classmethod
+    def of(cls, method: SamplingMethod, size: Size | None = None, **given: Unpack[Given]) -> SamplingOptions:
+        """The run's options with those that are given and not None in their place, for images of a size.
+
+        Raises OptionError naming the first one that is unknown, has no effect with this run, or cannot work.
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        _check_names(method, asked)
+        sample = method.config.sample
+        options = {name: getattr(sample, name) for name in (*method.options, "upscale")}
+        tile = asked.pop("tile", None)
+        chosen = cls(**(options | asked))
+        _check_sampler(method, chosen, asked)
+        check_steps(method, chosen.steps)
+        method.check_options(chosen)
+        _check_upscale(method.config, chosen.upscale, size)
+        sampled = training_size(method.config) if size is None or chosen.upscale != "none" else size
+        rows = tile_rows(method, sampled, None if tile is None else str(tile))
+        return cls(**(options | asked), tile=rows)
+
+    def evaluations(self, method: SamplingMethod) -> int:
+        """Number of times that sampling one batch evaluates the network."""
+        return method.samplers[self.sampler].evaluations(self.steps)
+
+    def record(self, method: SamplingMethod) -> dict[str, Any]:
+        """The options that decide how an image looks, without those that the method does not have."""
+        return {name: getattr(self, name) for name in (*method.options, "upscale", "deblur")}
+
+
+def check_steps(method: SamplingMethod, steps: int) -> None:
+    """Raise OptionError when a run cannot be sampled in so many steps."""
+    most = method.most_steps
+    if most is not None and not 1 <= steps <= most:
+        raise OptionError("steps", steps, f"want 1 to {most}, the run's diffusion.steps")
+    if steps < 1:
+        raise OptionError("steps", steps, "want at least 1")
+
+
+def check_guidance(method: SamplingMethod, steps: int, weight: float, variety: float = 0.0) -> None:
+    """Raise OptionError naming the first option of guided sampling that cannot work with this run."""
+    check_steps(method, steps)
+    if not 0 <= weight <= 2:
+        raise OptionError("weight", f"{weight:g}", "want 0 (no guidance) to 2; 1 follows what is known most closely")
+    if not 0 <= variety <= 1:
+        raise OptionError("variety", f"{variety:g}", "want 0 (the latent of the visible pixels) to 1 (any latent)")
+
+
+def check_enlarging(method: SamplingMethod, small: Size, res: str, steps: int, weight: float) -> Size:
+    """Return the size that `res` means for an image of size `small`: one number is its longer side.
+
+    Raises OptionError when it is smaller than the image, or another option cannot work.
+    """
+    check_guidance(method, steps, weight)
+    try:
+        size = parse_size(res)
+    except ValueError as error:
+        raise OptionError("res", res, str(error).partition(": ")[2]) from error
+    if "x" not in res.lower():
+        longer = max(small)
+        size = round(size[0] * small[0] / longer), round(size[0] * small[1] / longer)
+    if size[0] < small[0] or size[1] < small[1]:
+        raise OptionError("res", res, f"{format_size(size)} is smaller than the image, {format_size(small)}")
+    return size
+
+
+def default_batch(method: SamplingMethod, size: Size, *, guided: bool = False) -> int:
+    """Number of images of a size to sample at once: about 2 GiB of features. guided: the network is differentiated."""
+    kept = _KEPT_FOR_GRADIENT if guided else 1
+    return max(1, min(64, 2 * _GIB // (kept * method.feature_bytes(size))))
+
+
+def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None) -> int | None:
+    """Rows of pixels that go through the network at a time; None for all at once.
+
+    tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
+    take more than 3 GiB and the network can. Raises OptionError for anything else.
+    """
+    rows = method.tile_rows(size)
+    if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
+        return None
+    if rows is None:
+        raise OptionError("tile", tile, f"a run of method {method.config.method} takes all rows of an image at once")
+    if tile is None or tile == "auto":
+        return rows
+    if not tile.isdigit() or int(tile) < 1:
+        raise OptionError("tile", tile, "want a number of rows from 1 on, auto or off")
+    return int(tile)
+
+
+def _check_names(method: SamplingMethod, asked: Mapping[str, object]) -> None:
+    known = {field.name for field in fields(SamplingOptions)}
+    foreign = known - {*method.options, "upscale", "deblur", "tile"}
+    has = ", ".join([*method.options, "upscale", "deblur", "tile"])
+    for name, value in asked.items():
+        if name not in known:
+            raise OptionError(name, value, f"unknown option: want {has}")
+        if name in foreign:
+            raise OptionError(name, value, f"a run of method {method.config.method} has only {has}")
+
+
+def _check_sampler(method: SamplingMethod, options: SamplingOptions, asked: Mapping[str, object]) -> None:
+    if options.sampler not in method.samplers:
+        raise OptionError(
+            "sampler",
+            options.sampler,
+            f"a run of method {method.config.method} samples with {', '.join(method.samplers)}",
+        )
+    for name, sampler in method.samplers.items():
+        for option in sampler.options:
+            if option in asked and option not in method.samplers[options.sampler].options:
+                raise OptionError(option, asked[option], f"goes with {name}, not with {options.sampler}")
+
+
+def _check_upscale(config: Config, upscale: str, size: Size | None) -> None:
+    if upscale not in UPSCALES:
+        raise OptionError("upscale", upscale, f"choose one of {', '.join(UPSCALES)}")
+    base = training_size(config)
+    if upscale != "none" and size is not None and size[0] * base[1] != size[1] * base[0]:
+        shape = format_size(size)
+        raise OptionError("upscale", upscale, f"{shape} has not the shape of the training size, {format_size(base)}")
