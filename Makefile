@@ -6,10 +6,10 @@ INSTALLED := .venv/.installed
 .PHONY: demo test check lint types tests clean
 
 demo: $(INSTALLED)
-	$(PY) scripts/train.py --subsample 4
-	$(PY) scripts/train_latent.py --run runs/demo
-	$(PY) scripts/sample.py --run runs/demo --res 64 --n 16 --truncation 1 --out runs/demo/samples/64
-	$(PY) scripts/sample.py --run runs/demo --res 256 --n 4 --truncation 1 --out runs/demo/samples/256
+	.venv/bin/infdiff train --subsample 4
+	.venv/bin/infdiff train-latent --run runs/demo
+	.venv/bin/infdiff sample --run runs/demo --res 64 --n 16 --truncation 1 --out runs/demo/samples/64
+	.venv/bin/infdiff sample --run runs/demo --res 256 --n 4 --truncation 1 --out runs/demo/samples/256
 	@echo "Look at: runs/demo/samples/64/grid.png, runs/demo/samples/256/grid.png, runs/demo/loss.png"
 
 test: $(INSTALLED) tests
@@ -24,7 +24,7 @@ types: $(INSTALLED)
 	$(PY) -m mypy
 
 tests: $(INSTALLED)
-	$(PY) -m pytest --numprocesses auto
+	$(PY) -m pytest --numprocesses auto --dist worksteal
 
 # A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.
 $(INSTALLED): pyproject.toml constraints.txt

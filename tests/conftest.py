@@ -161,13 +161,14 @@ def command_in(folder: Path) -> Command:
 
 @contextlib.contextmanager
 def restored_process() -> Iterator[None]:
-    """Put back what a command changes of its process: signals, environment, threads, random state."""
+    """Put back what a command changes of its process: signals, environment, module path, threads, random state."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     threads, python_state, numpy_state = torch.get_num_threads(), random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count())
     # The allocator's settings are those of a whole process, and cannot be read to be put back.
     unset = mock.patch.object(cli, "retain_freed_memory")
-    with mock.patch.dict(os.environ), torch.random.fork_rng(devices=devices), unset:
+    path = mock.patch.object(sys, "path", [*sys.path])
+    with mock.patch.dict(os.environ), path, torch.random.fork_rng(devices=devices), unset:
         try:
             yield
         finally:

@@ -1,6 +1,5 @@
 """How commands fail: one line for what users, disks and memory cause, a traceback for our own faults."""
 
-import signal
 import zipfile
 
 import pytest
@@ -9,14 +8,13 @@ import torch
 
 from infdiff import cli
 from infdiff.errors import OptionError, UserError
+from tests.conftest import restored_process
 
 
 @pytest.fixture(autouse=True)
-def handler():
-    """A command changes what SIGTERM does; tests put it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def process():
+    with restored_process():
+        yield
 
 
 @pytest.mark.parametrize(

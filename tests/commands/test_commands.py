@@ -1,6 +1,7 @@
 """`infdiff COMMAND`: what it lists, what it refuses, and that the scripts are the same commands."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,7 +12,14 @@ import torch
 from infdiff import commands
 from infdiff.command_names import COMMANDS, as_called, module_of
 from infdiff.shipped import CONFIG_FOLDER, find_config
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, restored_process
+
+
+@pytest.fixture(autouse=True)
+def process():
+    with restored_process():
+        yield
+
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
@@ -79,11 +87,14 @@ def test_a_command_called_by_a_test_changes_nothing_in_its_process(command):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_has_help_with_examples(name, script):
-    shown = script(name, "--help")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert shown.stdout.startswith(f"usage: python scripts/{name}.py ")
-    assert f"\n  python scripts/{name}.py " in shown.stdout
+def test_every_script_has_help_with_examples(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: python scripts/{name}.py ")
+    assert f"\n  python scripts/{name}.py " in shown
 
 
 def test_a_script_runs_from_anywhere_in_a_checkout_that_is_not_installed(tmp_path):
