@@ -1,0 +1,43 @@
+"""Pages name files that exist, and the example runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Files are named from the root or from the package, in backquotes; links from the page's own folder.
+NAMED = re.compile(r"`([\w./]+\.(?:py|cu|cuh|yaml))`")
+LINKED = re.compile(r"\]\(([^)#:]+)\)")
+
+
+def missing(page):
+    """Names and links of a page that lead nowhere. A bare file name follows one with its folder, or is in the package."""
+    text = page.read_text()
+    lost = [name for name in NAMED.findall(text) if not exists(name)]
+    return lost + [link for link in LINKED.findall(text) if not (page.parent / link).exists()]
+
+
+def exists(name):
+    if "/" in name:
+        return any((folder / name).exists() for folder in (ROOT, ROOT / "infdiff"))
+    return any(ROOT.glob(f"infdiff/**/{name}")) or any((ROOT / folder / name).exists() for folder in ("cuda", "configs"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page):
+    assert missing(page) == []
+
+
+def test_a_name_that_leads_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("`infdiff/nowhere.py` and [a page](other.md), `points.py`")
+    assert missing(page) == ["infdiff/nowhere.py", "other.md"]
+
+
+def test_the_example_trains(monkeypatch, capsys):
+    monkeypatch.setenv("STEPS", "2")
+    runpy.run_path(str(ROOT / "examples" / "train_in_python.py"), run_name="__main__")
+    assert capsys.readouterr().out.count("loss") == 1
