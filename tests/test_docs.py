@@ -25,7 +25,9 @@ def missing(page):
 def exists(name):
     if "/" in name:
         return any((folder / name).exists() for folder in (ROOT, ROOT / "infdiff"))
-    return any(ROOT.glob(f"infdiff/**/{name}")) or any((ROOT / folder / name).exists() for folder in ("cuda", "configs"))
+    return any(ROOT.glob(f"infdiff/**/{name}")) or any(
+        (ROOT / folder / name).exists() for folder in ("cuda", "configs")
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

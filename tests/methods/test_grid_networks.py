@@ -8,7 +8,7 @@ from infdiff.config_files import load_config
 from infdiff.config_keys import sections_of
 from infdiff.methods.checks import config_warnings
 from infdiff.methods.grid_networks import NETWORKS
-from infdiff.methods.method import build_modules
+from infdiff.methods.method import build_modules, method_of
 from infdiff.shipped import CONFIG_FOLDER
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
@@ -60,3 +60,27 @@ def test_modes_that_no_grid_holds_are_warned_of_once_and_clamped():
 def test_every_kind_of_settings_has_a_network():
     kinds = sections_of(ModelSettings.model_fields["grid"].annotation)
     assert set(NETWORKS) == set(kinds) == set(GridSettings.__subclasses__())
+
+
+@pytest.mark.parametrize("method", ["infinity_diff", "edm"])
+@pytest.mark.parametrize("kind", [settings.model_fields["kind"].default for settings in NETWORKS])
+def test_every_registered_network_reaches_all_of_its_weights(kind, method, tmp_path):
+    """Inside ∞-Diff, where its down half is the encoder's trunk, and alone on images."""
+    small = [f"model.grid.{key}" for key in ("kind=" + kind, "channels=8", "multipliers=[1,2]", "blocks=1")]
+    small += ["data.size=16", "model.condition_dim=16"]
+    if method == "infinity_diff":
+        small += ["model.grid_size=8", "model.channels=8", "model.kernel_size=3", "model.blocks=1", "model.z_dim=4"]
+    path = tmp_path / "config.yaml"
+    path.write_text(f"method: {method}\n")
+    config = load_config(path, small)
+    modules = build_modules(config)
+    generator = torch.Generator().manual_seed(0)
+    for module in modules.values():
+        for parameter in module.parameters():  # zeros at the start would hide what is not reached
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    loss = method_of(config).objective()(modules, images, generator)
+    loss.backward()
+    assert loss.isfinite()
+    idle = [name for module in modules.values() for name, p in module.named_parameters() if p.grad is None]
+    assert idle == []
