@@ -17,7 +17,16 @@ torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
 faces = ImageSet(ImageStore(DEMO_PATH), list(range(126)), SIZE, cache="ram")
 
-inner = GridUNet(in_channels=32, out_channels=32, size=16, channels=32, multipliers=(1, 2), blocks=1, condition_dim=128)
+inner = GridUNet(
+    in_channels=32,
+    out_channels=32,
+    size=16,
+    channels=32,
+    multipliers=(1, 2),
+    blocks=1,
+    attention_sizes=(8,),
+    condition_dim=128,
+)
 denoiser = SparseUNet(inner, base=SIZE, grid=(16, 16), channels=32, kernel_size=5, blocks=2, condition_dim=128)
 process = MollifiedDiffusion(Mollifier(1.0, SIZE), target="v")
 objective = MollifiedObjective(process, points=lambda size: size[0] * size[1] // 4, kind="uniform", flip=True)
