@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from infdiff.config import AnyConfig, Config, EDMConfig, InfinityDiffConfig
 from infdiff.config_errors import explain
 from infdiff.config_keys import KEYS, Kinds, is_known, kinds_of
-from infdiff.earlier_configs import from_earlier_layout, is_of_earlier_layout
+from infdiff.earlier_configs import from_earlier_layout, has_earlier_keys, renamed
 from infdiff.errors import UserError
 from infdiff.schema import Section
 from infdiff.shipped import CONFIG_FOLDER, find_config
@@ -54,12 +54,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = find_config(path)
     values = _read(path)
-    if is_of_earlier_layout(values):
+    if has_earlier_keys(values):
         values = from_earlier_layout(values)
     config = _validate(values, f"config {path}")
     if not overrides:
         return config
-    given = [_parse(override) for override in overrides]
+    given = [_present(*_parse(override)) for override in overrides]
     trial = _with(values, given)
     kinds = kinds_of(trial)
     if kinds != kinds_of(values):
@@ -145,6 +145,12 @@ def _parse(override: str) -> tuple[list[str], Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {key}={text[:100]!r}: {reason}") from error
+
+
+def _present(path: list[str], value: Any) -> tuple[list[str], Any]:
+    """Return the path of a setting under its present name, and its value there."""
+    key, value = renamed(".".join(path), value)
+    return key.split("."), value
 
 
 def _with_text_keys(values: Any, depth: int = 0) -> Any:

@@ -16,7 +16,7 @@ LINKED = re.compile(r"\]\(([^)#:]+)\)")
 
 
 def missing(page):
-    """Names and links of a page that lead nowhere. A bare file name follows one with its folder, or is in the package."""
+    """Names and links of a page that lead nowhere. A bare file name may be anywhere in the package."""
     text = page.read_text()
     lost = [name for name in NAMED.findall(text) if name not in OF_A_RUN and not exists(name)]
     return lost + [link for link in LINKED.findall(text) if not (page.parent / link).exists()]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import infdiff
@@ -61,9 +60,24 @@ def test_an_earlier_run_samples_what_it_did(run):
     assert np.abs(images[0].astype(int) - expected).max() <= 1
 
 
-def test_a_file_of_the_earlier_layout_that_no_run_has_kept_is_not_translated(tmp_path):
-    values = yaml.safe_load((EARLIER_RUNS / "configs" / "dfu_landscapes_64.yaml").read_text())
-    del values["latent"]
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UserError, match=r"unknown key 'model\.kind'; it is now 'method'"):
+def test_files_that_people_wrote_are_read_too(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model: {kind: grid, z_dim: 0, grid: {kind: dfu, size: 16, modes: 4}}\ntrain: {subsample: 1}")
+    assert load_config(path).method == "edm"
+    assert load_config(path).model.grid.modes == 4
+    path.write_text("model: {grid: {size: 16}}\ntrain: {code_noise: 0.1}")
+    config = load_config(path)
+    assert (config.model.grid_size, config.train.latent_noise) == (16, 0.1)
+
+
+def test_earlier_keys_are_read_on_the_command_line_too():
+    config = load_config(CONFIG_FOLDER / "demo.yaml", ["model.grid.size=8", "train.code_noise=0.2"])
+    assert (config.model.grid_size, config.train.latent_noise) == (8, 0.2)
+    config = load_config(CONFIG_FOLDER / "landscapes_64.yaml", ["model.kind=grid", "sample.sampler=heun"])
+    assert config.method == "edm"
+
+
+def test_an_unknown_key_beside_an_earlier_one_is_named(tmp_path):
+    (tmp_path / "c.yaml").write_text("model: {kind: grid, chanels: 8}")
+    with pytest.raises(UserError, match=r"unknown key 'model\.chanels'"):
         load_config(tmp_path / "c.yaml")

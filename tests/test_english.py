@@ -16,8 +16,9 @@ OPENERS = re.compile(
 )
 # Native readers stop at these.
 AVOIDED = re.compile(
-    r"\b(anew|hand(?:ed|s)? over|pass(?:ed|es)? over|held against|brought to|for people|plain values|(?:is|are) told of"
-    r"|so many|at work|in all|takes? none|what (?:it|they) makes? of|look(?:s|ed)? at|gives?|beside|whole(?! numbers?))\b",
+    r"\b(anew|hand(?:ed|s)? over|pass(?:ed|es)? over|held against|brought to|for people|plain values"
+    r"|(?:is|are) told of|so many|at work|in all|takes? none|what (?:it|they) makes? of"
+    r"|look(?:s|ed)? at|gives?|beside|whole(?! numbers?))\b",
     re.IGNORECASE,
 )
 
