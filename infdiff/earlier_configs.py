@@ -8,6 +8,7 @@ from typing import Any
 from infdiff.config_errors import RENAMED
 from infdiff.config_keys import KEYS, is_known, kinds_of
 
+_CHOICES = ("method", "model.grid.kind")
 _METHODS = {"points": "infinity_diff", "grid": "edm"}
 
 
@@ -39,6 +40,8 @@ def from_earlier_layout(values: dict[str, Any]) -> dict[str, Any]:
 
 def _was_setting(key: str) -> bool:
     """Return True for a setting of either kind, and for one of `train` that latent.train held without reading it."""
+    if key in _CHOICES:
+        return False
     return key in KEYS or (key.startswith("latent.") and renamed(key.removeprefix("latent."), None)[0] in KEYS)
 
 
