@@ -11,7 +11,7 @@ import torch
 
 import infdiff
 from infdiff.commands import train
-from infdiff.config_files import changed, flatten, load_config, save_config
+from infdiff.config.files import changed, flatten, load_config, save_config
 from infdiff.data.latents import Latents
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config

@@ -5,9 +5,9 @@ The table says for each key another value and where the difference shows; a key 
 
 import pytest
 
-from infdiff.config import InfinityDiffConfig
-from infdiff.config_files import changed, flatten, load_config
-from infdiff.config_keys import KEYS, is_known, kinds_of
+from infdiff.config.files import changed, flatten, load_config
+from infdiff.config.keys import KEYS, is_known, kinds_of
+from infdiff.config.settings import InfinityDiffConfig
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.shipped import CONFIG_FOLDER
@@ -144,7 +144,7 @@ TABLE = {
     "sample.upscale": ("bilinear", samples, {}),
     "sample.deblur_epsilon": (0.5, deblurred, {}),
 }
-# Told apart by what other settings there are; tests/test_config.py holds that.
+# Told apart by what other settings there are; tests/config/test_settings.py holds that.
 CHOICES = {"method", "model.grid.kind"}
 # Other settings than those of the table, under which it shows.
 UNDER = {

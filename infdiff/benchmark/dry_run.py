@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.benchmark.flops import flop_counter
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import batch_sizes

@@ -14,8 +14,8 @@ from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.benchmark.flops import flop_of
 from infdiff.benchmark.paper_tables import PaperTable
 from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, time_steps
-from infdiff.config import Config, DataSettings, InfinityDiffConfig, InfinityDiffModel, UNetSettings
-from infdiff.config_files import changed
+from infdiff.config.files import changed
+from infdiff.config.settings import Config, DataSettings, InfinityDiffConfig, InfinityDiffModel, UNetSettings
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import PeakMemory

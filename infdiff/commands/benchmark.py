@@ -11,8 +11,8 @@ from infdiff.benchmark import operator_table, operators, paper_tables, steps, ti
 from infdiff.benchmark.step_report import StepReport
 from infdiff.cli import choose_device, numbers, output_file, positive, size_argument
 from infdiff.commands.benchmark_parser import make_parser
-from infdiff.config import Config
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
+from infdiff.config.settings import Config
 from infdiff.errors import UserError
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from infdiff import __version__
 from infdiff.cli import Parser, choose_device, positive, size_argument
-from infdiff.config import UPSCALES
+from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from infdiff.benchmark.dry_run import dry_run
 from infdiff.cli import Parser, choose_device
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.sizes import describe_points
 from infdiff.runs.data import build_data

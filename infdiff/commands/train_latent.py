@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from infdiff.cli import Parser, choose_device
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.methods.checks import check_latent
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder

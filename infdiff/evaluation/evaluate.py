@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.config import InfinityDiffConfig
+from infdiff.config.settings import InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import OptionError

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
 from infdiff.data.demo import DEMO_PATH

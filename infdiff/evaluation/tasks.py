@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import open_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.coordinates import format_size
 from infdiff.errors import UserError
 from infdiff.methods.grid_networks import grid_warnings

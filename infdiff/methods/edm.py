@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import EDMConfig
+from infdiff.config.settings import EDMConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from infdiff.config import Config, EDMConfig
-from infdiff.config_files import config_differences, load_config
+from infdiff.config.files import config_differences, load_config
+from infdiff.config.settings import Config, EDMConfig
 from infdiff.coordinates import format_size
 from infdiff.errors import UserError
 from infdiff.methods.grid_networks import any_size_kinds

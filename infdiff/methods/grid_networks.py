@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from infdiff.config import DFUSettings, GridSettings, UNetSettings
+from infdiff.config.settings import DFUSettings, GridSettings, UNetSettings
 from infdiff.coordinates import Size, format_size
 from infdiff.models import DFU, GridUNet
 from infdiff.models.dfu import DFUDown

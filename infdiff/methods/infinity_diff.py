@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import InfinityDiffConfig
+from infdiff.config.settings import InfinityDiffConfig
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier

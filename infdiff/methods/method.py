@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config, EDMConfig, InfinityDiffConfig
+from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion

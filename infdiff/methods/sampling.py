@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypedDict, Unpack
 
-from infdiff.config import UPSCALES, Config
+from infdiff.config.settings import UPSCALES, Config
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.diffusion.samplers import Sampler
 from infdiff.errors import OptionError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from infdiff.config import Config, EDMConfig, InfinityDiffConfig
+from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.data.batches import first_batches
 from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import UserError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infdiff.config import Config
-from infdiff.config_files import changed
+from infdiff.config.files import changed
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import Examples, ResizableExamples, first_batches, mixed_batches
 from infdiff.data.demo import DEMO_PATH

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from infdiff.config import Config
-from infdiff.config_files import config_differences, load_config, save_config
+from infdiff.config.files import config_differences, load_config, save_config
+from infdiff.config.settings import Config
 from infdiff.errors import OptionError, UserError
 from infdiff.files import is_empty, make_folder, whole_file
 from infdiff.methods.finetune import require_start

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.data.batches import Examples, batches
 from infdiff.data.latents import Latents, LatentSet, encode_data, image_count, latent_batches
 from infdiff.runs.data import build_data, uncached

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from infdiff.config import Config, InfinityDiffConfig, LatentSettings
-from infdiff.config_files import save_config
+from infdiff.config.files import save_config
+from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
 from infdiff.data.batches import Examples, first_batches
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion

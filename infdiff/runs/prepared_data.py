@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from infdiff.config import Config
-from infdiff.config_files import changed
+from infdiff.config.files import changed
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import SOURCES, FolderSource, Source, ZipSource, open_source

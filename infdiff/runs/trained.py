@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.coordinates import Size
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from infdiff.config import Config
+from infdiff.config.settings import Config
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions

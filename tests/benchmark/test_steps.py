@@ -10,7 +10,7 @@ from infdiff.benchmark.cost import Setting, StepCost
 from infdiff.benchmark.paper_tables import TABLES
 from infdiff.benchmark.steps import at_setting, fitted_cost, plan_sampling, plan_table, plan_training
 from infdiff.benchmark.timing import WARM_UP_STEPS, Timing
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
 from infdiff.training.trainer import Trainer

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from infdiff.benchmark.dry_run import cost_of, describe
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, TINY_GRID
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infdiff.config_files import config_differences, load_config
+from infdiff.config.files import config_differences, load_config
 from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config

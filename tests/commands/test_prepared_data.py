@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.data.store import ImageStore
 from infdiff.runs.prepared_data import enclosing, prepared
 from tests.conftest import TINY, assert_one_line_error

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.shipped import CONFIG_FOLDER

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from infdiff.config import GridSettings, ModelSettings
-from infdiff.config_files import load_config
-from infdiff.config_keys import sections_of
+from infdiff.config.files import load_config
+from infdiff.config.keys import sections_of
+from infdiff.config.settings import GridSettings, ModelSettings
 from infdiff.methods.checks import config_warnings
 from infdiff.methods.grid_networks import NETWORKS
 from infdiff.methods.method import build_modules, method_of

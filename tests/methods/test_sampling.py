@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, heun
 from infdiff.errors import OptionError
 from infdiff.methods.method import method_of

@@ -1,6 +1,6 @@
 """The sizes that a configuration names."""
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.methods.sizes import point_count, resolutions
 from infdiff.shipped import CONFIG_FOLDER
 

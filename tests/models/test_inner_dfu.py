@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.coordinates import cell_centres
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config

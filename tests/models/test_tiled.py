@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.memory import mapped_empty
 from infdiff.methods.method import build_modules
 from infdiff.models import denoise_tiled

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions

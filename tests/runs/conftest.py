@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.trained import TrainedModel
 from tests.conftest import TINY, copy_of, trained_run

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8
 from infdiff.methods.checks import check_config

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import open_source
 from infdiff.data.upsampled import Upsampled

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from infdiff.config import InfinityDiffConfig
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
+from infdiff.config.settings import InfinityDiffConfig
 from infdiff.data.latents import load_latents
 from infdiff.errors import UserError
 from infdiff.runs import folder as module

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.data.latents import Latents
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel, build_latent, fit_gaussian

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.images.pixels import from_uint8
 from infdiff.methods.method import build_modules
 from infdiff.methods.sizes import point_count

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.config_files import load_config
+from infdiff.config.files import load_config
 from infdiff.errors import UserError
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RunFolder

@@ -9,9 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from infdiff.commands import train
-from infdiff.config import DataSettings, DFUSettings, EDMConfig, InfinityDiffConfig, UNetSettings
-from infdiff.config_files import changed, flatten, load_config
-from infdiff.config_keys import KEYS, is_known, kinds_of
+from infdiff.config.files import changed, flatten, load_config
+from infdiff.config.keys import KEYS, is_known, kinds_of
+from infdiff.config.settings import DataSettings, DFUSettings, EDMConfig, InfinityDiffConfig, UNetSettings
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
 from infdiff.shipped import CONFIG_FOLDER

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from infdiff.config_keys import KEYS, Kinds, Place, discriminator_of, is_known, other_kind, place_of, tag
+from infdiff.config.keys import KEYS, Kinds, Place, discriminator_of, is_known, other_kind, place_of, tag
 from infdiff.schema import LARGEST
 
 # Keys of earlier layouts, and what they are called now.

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import infdiff
-from infdiff.config_files import config_differences, load_config
+from infdiff.config.files import config_differences, load_config
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from infdiff.config import AnyConfig
+from infdiff.config.settings import AnyConfig
 from infdiff.schema import Section
 
 # What tells the kinds of a section apart.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from infdiff.config_errors import RENAMED
-from infdiff.config_keys import KEYS, is_known, kinds_of
+from infdiff.config.keys import KEYS, is_known, kinds_of
+from infdiff.config.messages import RENAMED
 
 _CHOICES = ("method", "model.grid.kind")
 _METHODS = {"points": "infinity_diff", "grid": "edm"}

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from infdiff.config import AnyConfig, Config, EDMConfig, InfinityDiffConfig
-from infdiff.config_errors import explain
-from infdiff.config_keys import KEYS, Kinds, is_known, kinds_of
-from infdiff.earlier_configs import from_earlier_layout, has_earlier_keys, renamed
+from infdiff.config.earlier import from_earlier_layout, has_earlier_keys, renamed
+from infdiff.config.keys import KEYS, Kinds, is_known, kinds_of
+from infdiff.config.messages import explain
+from infdiff.config.settings import AnyConfig, Config, EDMConfig, InfinityDiffConfig
 from infdiff.errors import UserError
 from infdiff.schema import Section
 from infdiff.shipped import CONFIG_FOLDER, find_config

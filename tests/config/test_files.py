@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infdiff.config import InfinityDiffConfig
-from infdiff.config_files import changed, config_differences, load_config, save_config
+from infdiff.config.files import changed, config_differences, load_config, save_config
+from infdiff.config.settings import InfinityDiffConfig
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
 
