@@ -1,1 +1,1 @@
-"""What a configuration means: ∞-Diff, and grid networks with EDM. Settings in, networks and processes out."""
+"""Meaning of a configuration: ∞-Diff, or grid networks with EDM. Settings in, networks and processes out."""

@@ -1,4 +1,4 @@
-"""DFU and its baselines (method: edm): a grid network alone, on whole images, with EDM."""
+"""DFU and its baselines (method: edm): a grid network alone, on all pixels of images, with EDM."""
 
 from __future__ import annotations
 

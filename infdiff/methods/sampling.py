@@ -61,7 +61,7 @@ class Given(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How images are sampled. An option that a method does not have keeps its default, which has no effect.
+    """Choices for sampling images. An option that a method does not have keeps its default, which has no effect.
 
     sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
     truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes. deblur: undo
@@ -107,7 +107,7 @@ class SamplingOptions:
 
 
 def check_steps(method: SamplingMethod, steps: int) -> None:
-    """Raise OptionError when a run cannot be sampled in so many steps."""
+    """Raise OptionError when a run cannot be sampled in this number of steps."""
     most = method.most_steps
     if most is not None and not 1 <= steps <= most:
         raise OptionError("steps", steps, f"want 1 to {most}, the run's diffusion.steps")

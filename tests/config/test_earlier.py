@@ -11,7 +11,7 @@ from infdiff.config.files import config_differences, load_config
 from infdiff.errors import UserError
 from infdiff.shipped import CONFIG_FOLDER
 
-EARLIER_RUNS = Path(__file__).parent / "earlier_runs"
+EARLIER_RUNS = Path(__file__).parent.parent / "earlier_runs"
 # What each file was saved from.
 SAVED = {
     "demo": ("demo", []),
