@@ -100,6 +100,7 @@ TABLE = {
     "diffusion.shift": (2.0, loss, {}),
     "diffusion.sigma": (2.0, loss, {}),
     "diffusion.target": ("noise", loss, {}),
+    "diffusion.weighting": ("min_snr", loss, {}),
     "diffusion.data_std": (0.3, loss, {}),
     "edm.noise": ("mollified", loss, {}),
     "edm.mollifier_sigma": (2.0, loss, {"edm.noise": "mollified"}),

@@ -15,6 +15,7 @@ from infdiff.data.image_set import CACHES
 from infdiff.diffusion.mollified import TARGETS
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS
 from infdiff.diffusion.schedules import SCHEDULES
+from infdiff.diffusion.weighting import WEIGHTINGS
 from infdiff.ops import BACKENDS
 from infdiff.ops.gpu.kernels import MAX_WINDOW
 from infdiff.points import KINDS
@@ -130,6 +131,7 @@ class DiffusionSettings(Section):
     shift: Positive = 1.0  # of the schedule: factor of signal over noise at every time
     sigma: Annotated[float, Field(ge=0, le=1000)] = 1.0  # width of the mollifier in training pixels
     target: Annotated[str, one_of(TARGETS)] = "mollified_noise"  # mollified_noise, v, noise or image
+    weighting: Annotated[str, one_of(WEIGHTINGS)] = "uniform"  # of the loss over times: uniform or min_snr
     data_std: Positive = 0.5  # root mean square of the images' values in [-1, 1]
 
 

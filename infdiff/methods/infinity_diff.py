@@ -16,6 +16,7 @@ from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
 from infdiff.diffusion.samplers import SAMPLERS, sampler_options
 from infdiff.diffusion.schedules import sampling_times
+from infdiff.diffusion.weighting import WEIGHTINGS
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import trim_heap
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
@@ -141,6 +142,7 @@ class InfinityDiff:
             kind=config.train.points,
             flip=config.data.flip,
             latent_noise=config.train.latent_noise,
+            weighting=WEIGHTINGS[config.diffusion.weighting](config.diffusion.target),
         )
 
     def generate(

@@ -141,9 +141,8 @@ class TrainedModel:
         indices: from 0 by default. Raises UserError for a run without encoder.
         """
         self.require_encoder()
-        numbers = range(len(z)) if indices is None else indices
-        options = replace(options, upscale="none")
-        return self._generate(z.to(self.device), size, numbers, seed, options, rounded, None)
+        indices, options = range(len(z)) if indices is None else indices, replace(options, upscale="none")
+        return self._generate(z.to(self.device), size, indices, seed, options, rounded, None)
 
     def reconstruct(
         self,

@@ -79,24 +79,28 @@ def test_wiener_inverse_needs_a_positive_epsilon():
 BASE, SIGMA = 64, 1.0
 
 
-def covariance(factor, lag):
+@pytest.fixture(scope="module", params=[0.5, 1, 2, 4])
+def drawn(request):
+    """A factor of the base resolution, and T xi there."""
+    factor = request.param
+    generator, size = torch.Generator().manual_seed(3), (int(BASE * factor),) * 2
+    return factor, Mollifier(SIGMA, (BASE, BASE)).noise(int(256 / factor**1.3) + 8, 3, size, [generator])
+
+
+def covariance(factor, noise, lag):
     """Mean product of T xi at two places `lag` base pixels apart, away from the border."""
-    size = (int(BASE * factor),) * 2
-    generator = torch.Generator().manual_seed(3)
-    noise = Mollifier(SIGMA, (BASE, BASE)).noise(int(256 / factor**1.3) + 8, 3, size, [generator])
     border, shift = math.ceil(4 * factor), round(lag * factor)
     inner = noise[..., border:-border, border:-border]
     shifted = inner[..., shift:] * inner[..., : inner.shape[-1] - shift]
     return shifted.mean().item()
 
 
-@pytest.mark.parametrize("factor", [0.5, 1, 2, 4])
 @pytest.mark.parametrize("lag", [0, 2])
-def test_resolution_law_of_mollified_noise(factor, lag):
+def test_resolution_law_of_mollified_noise(drawn, lag):
     # T xi is the convolution of white noise with a Gaussian: covariance exp(-d^2 / (4 sigma^2)) / (4 pi sigma^2).
     variance = 1 / (4 * math.pi * SIGMA**2)
     expected = variance * math.exp(-(lag**2) / (4 * SIGMA**2))
-    assert covariance(factor, lag) == pytest.approx(expected, abs=0.02 * variance)
+    assert covariance(*drawn, lag) == pytest.approx(expected, abs=0.02 * variance)
 
 
 def test_resolution_law_on_each_axis_of_a_non_square_size():
