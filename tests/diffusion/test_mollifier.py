@@ -84,7 +84,7 @@ def drawn(request):
     """A factor of the base resolution, and T xi there."""
     factor = request.param
     generator, size = torch.Generator().manual_seed(3), (int(BASE * factor),) * 2
-    return factor, Mollifier(SIGMA, (BASE, BASE)).noise(int(256 / factor**1.3) + 8, 3, size, [generator])
+    return factor, Mollifier(SIGMA, (BASE, BASE)).noise(int(256 / max(1, factor) ** 1.3) + 8, 3, size, [generator])
 
 
 def covariance(factor, noise, lag):
