@@ -11,16 +11,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from infdiff import __version__
-from infdiff.cli import Parser, choose_device, positive
+from infdiff.cli import Parser, positive
+from infdiff.commands.trained_run import load_run, origin
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.methods.sampling import check_guidance
-from infdiff.runs.folder import RunFolder
-from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -47,11 +44,9 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Fill the masked part of one image."""
-    picture = read_image("input", arguments.input)
-    hidden = read_mask(arguments.mask, (picture.shape[2], picture.shape[3]))
-    trained = TrainedModel.load(
-        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
-    )
+    image = read_image("input", arguments.input)
+    hidden = read_mask(arguments.mask, (image.shape[2], image.shape[3]))
+    trained = load_run(arguments)
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     check_guidance(trained.method, steps, arguments.weight, arguments.variety)
     if hidden.all():
@@ -60,11 +55,10 @@ def run(arguments: Namespace) -> None:
     options |= {"pasted": not arguments.no_paste, "sampler": trained.config.sample.sampler}
     count = positive("--n", arguments.n)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")
-    record = options | {"input": str(arguments.input), "mask": str(arguments.mask), "run": str(trained.folder)}
-    record |= {"step": trained.step, "infdiff": __version__, "torch": torch.__version__}
+    record = options | {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
     with tqdm(total=count * steps, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.inpaint(picture, hidden, indices, on_step=bar.update, **options),
+            lambda indices: trained.inpaint(image, hidden, indices, on_step=bar.update, **options),
             folder,
             count=count,
             batch=1,

@@ -13,11 +13,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from infdiff import __version__
-from infdiff.cli import Parser, choose_device, positive, size_argument
+from infdiff.cli import Parser, positive, size_argument
+from infdiff.commands.trained_run import load_run, origin
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
@@ -25,7 +24,6 @@ from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
-from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 
 
@@ -61,9 +59,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
-    trained = TrainedModel.load(
-        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
-    )
+    trained = load_run(arguments)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     options = SamplingOptions.of(
         trained.method,
@@ -86,7 +82,7 @@ def run(arguments: Namespace) -> None:
     latents = trained.describe_latents()
     record = options.record(trained.method) | {"tile": options.tile, "size": list(size), "seed": arguments.seed}
     record |= {"count": count, "batch": batch, "latents": latents}
-    record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
+    record |= origin(trained)
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
     evaluations = -(-count // batch) * options.evaluations(trained.method)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
@@ -109,6 +105,5 @@ def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options
         out = trained.interpolate(images, frames, steps=options.steps, tile=options.tile, on_step=bar.update)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": options.steps}
-    record |= {"tile": options.tile, "size": list(size), "run": str(trained.folder), "step": trained.step}
-    record |= {"infdiff": __version__}
+    record |= {"tile": options.tile, "size": list(size)} | origin(trained)
     print(f"{frames} frames of {format_size(size)} pixels in {folder}; {frames_to_folder(out, folder, record)}")

@@ -12,11 +12,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from infdiff import __version__
-from infdiff.cli import Parser, choose_device
+from infdiff.cli import Parser
+from infdiff.commands.trained_run import load_run, origin
 from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_image
@@ -24,8 +23,6 @@ from infdiff.images.write import save_with_record
 from infdiff.methods.sampling import check_enlarging, tile_rows
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
-from infdiff.runs.folder import RunFolder
-from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -51,9 +48,7 @@ def make_parser(prog: str | None) -> Parser:
 def run(arguments: Namespace) -> None:
     """Enlarge one image and report how well the result, downsampled again, agrees with it."""
     small = read_image("input", arguments.input)
-    trained = TrainedModel.load(
-        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
-    )
+    trained = load_run(arguments)
     trained.require_encoder()
     steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
     size = check_enlarging(trained.method, small_size(small), arguments.res, steps, arguments.weight)
@@ -64,6 +59,6 @@ def run(arguments: Namespace) -> None:
         large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
     agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
-    record |= {"run": str(trained.folder), "step": trained.step, "infdiff": __version__, "torch": torch.__version__}
+    record |= origin(trained)
     save_with_record(large[0], out, record)
     print(f"{out}: {format_size(size)} pixels; downsampled again, {agreement:.1f} dB from {arguments.input}")

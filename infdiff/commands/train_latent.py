@@ -13,12 +13,11 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from infdiff.cli import Parser, choose_device
+from infdiff.cli import Parser
+from infdiff.commands.trained_run import load_run
 from infdiff.config.files import load_config
 from infdiff.methods.checks import check_latent
-from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
-from infdiff.runs.trained import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -38,9 +37,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Encode the data of a run and train a latent model on the latents."""
-    trained = TrainedModel.load(
-        arguments.run or RunFolder.newest().path, choose_device(arguments.device), arguments.checkpoint
-    )
+    trained = load_run(arguments)
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
     check_latent(arguments.overrides)
     trained.require_encoder()

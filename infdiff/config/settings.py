@@ -46,7 +46,7 @@ UPSCALES = ("none", "bilinear")
 
 
 class DataSettings(Section):
-    path: str = ""  # LMDB of prepare_data.py; empty: the embedded demo faces
+    path: str = ""  # LMDB of prepare-data; empty: the embedded demo faces
     validation_path: str = ""  # LMDB of held-out images; empty: a part of `path` is held out
     validation_fraction: Part = 0.05  # held out of `path` where there is no validation_path
     size: SizeText = 64  # base resolution, and that of training unless resolutions are given: 64, or 96x128 (H x W)
@@ -161,7 +161,7 @@ class EDMSettings(Section):
 class FinetuneSettings(Section):
     """DFU's fine-tuning: also on the largest resolution, bilinearly upsampled (appendix C)."""
 
-    run: str = ""  # whose averaged weights training starts from; `train.py --finetune` sets it
+    run: str = ""  # whose EMA weights training starts from; `train --finetune` sets it
     size: SizeTextOrNone = 0  # R, larger than all of data.resolutions; 0: no fine-tuning
     weight: Annotated[float, Field(gt=0, le=1)] = 0.2  # w_R; the resolutions share the rest evenly
 
@@ -190,7 +190,7 @@ class LatentTraining(OptimiserSettings):
 
 
 class LatentSettings(Section):
-    """The second model, of the latents: scripts/train_latent.py."""
+    """The second model, of the latents: `infdiff train-latent`."""
 
     width: Count = 2048
     layers: Annotated[int, Field(ge=2, le=1000)] = 10

@@ -58,7 +58,7 @@ def prepared(path: str | Path, size: Size | None, say: Say) -> Path:
             say(f"left out: {name}: {reason}")
         store, before = ImageStore(place), ""
     count = f"{len(store)} images from {len(source.names)} files"
-    say(f"{path}: {count}, {before}at {pixels} in {place} (for large sets: infdiff prepare-data)")
+    say(f"{path}: {count}, {before}at {pixels} in {place} (prepare large sets with prepare-data)")
     return place
 
 

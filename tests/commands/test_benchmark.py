@@ -1,4 +1,4 @@
-"""scripts/benchmark.py as users run it."""
+"""`infdiff benchmark` as users run it."""
 
 import json
 

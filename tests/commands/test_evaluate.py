@@ -1,4 +1,4 @@
-"""scripts/evaluate.py as users run it."""
+"""`infdiff evaluate` as users run it."""
 
 import json
 import os

@@ -13,6 +13,7 @@ from infdiff.config.files import config_differences, load_config
 from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_weights
 from infdiff.runs.data import TrainingData, build_data
 from infdiff.runs.trained import TrainedModel
@@ -106,7 +107,8 @@ def test_from_the_command_line_and_resumed_exactly(command, start, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert records[-1]["validation_losses"].keys() == {"8", "16", "24"}
     run = TrainedModel.load(tmp_path / "whole", CPU)
-    assert run.sample([0], (24, 24), seed=0, sampler="heun", steps=2).shape == (1, 3, 24, 24)
+    options = SamplingOptions.of(run.method, (24, 24), sampler="heun", steps=2)
+    assert run.sample([0], (24, 24), seed=0, options=options).shape == (1, 3, 24, 24)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_folder_or_zip_is_prepared_once_and_later_calls_find_it(command, photo
     files = 13 if kind == "folder" else 12
     (store,) = cache.iterdir()
     assert said(result) == (
-        f"{data}: 12 images from {files} files, at 16 pixels in {store} (for large sets: infdiff prepare-data)"
+        f"{data}: 12 images from {files} files, at 16 pixels in {store} (prepare large sets with prepare-data)"
     )
     assert ("left out: broken.png: " in result.stdout) == (kind == "folder")
     assert ImageStore(store).header.size == (16, 16)

@@ -1,4 +1,4 @@
-"""scripts/superres.py and scripts/inpaint.py as a user runs them."""
+"""`infdiff superres` and `infdiff inpaint` as users run them."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_a_white_mask_is_plain_generation(command, trained):
 def test_variety_needs_a_latent_model_and_changes_the_filling(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png")
-    assert_one_line_error(inpaint(command, "--variety", 0.5), "variety 0.5", "train_latent.py")
+    assert_one_line_error(inpaint(command, "--variety", 0.5), "--variety 0.5", "infdiff train-latent")
     small = ["latent.width=16", "latent.layers=3", "latent.train.batch_size=8"]
     command("train-latent", "--run", "runs/x", "--steps", 5, *small)
     plain, varied = (inpaint(command, "--variety", v, "--out", f"v{v}") for v in (0, 1))

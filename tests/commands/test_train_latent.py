@@ -1,4 +1,4 @@
-"""scripts/train_latent.py as a user runs it, and what sampling makes of it."""
+"""`infdiff train-latent` as users run it, and samples of the model that it trains."""
 
 import json
 
