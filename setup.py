@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: folders next to the package belong inside it in a wheel."""
+"""Packaging that pyproject.toml cannot express: folders next to the package belong inside it in a wheel."""
 
 from setuptools import find_packages, setup
 

@@ -1,7 +1,7 @@
 """Every setting of a run, with its limits: one frozen model a section.
 
 `method` says which settings there are, and so does `model.grid.kind` for the grid network: a key that belongs to
-another kind is an error, and so is an unknown key or a value of the wrong type. `config_files` reads and writes them;
+another kind is an error, and so is an unknown key or a value of the wrong type. `files` reads and writes them;
 what relates settings of several sections is in `methods/checks.py`.
 """
 
