@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
@@ -62,7 +63,7 @@ class EDMMethod:
         return None
 
     def check_options(self, options: SamplingOptions) -> None:
-        if not options.churn >= 0:
+        if not 0 <= options.churn < math.inf:
             raise OptionError("churn", f"{options.churn:g}", "want 0 (deterministic) or more")
         if options.deblur and self.config.edm.noise != "mollified":
             raise OptionError("deblur", None, "the run was trained with white noise, so there is no mollifier to undo")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, cast
@@ -88,7 +89,7 @@ class InfinityDiff:
         return self.config.diffusion.steps
 
     def check_options(self, options: SamplingOptions) -> None:
-        if not options.truncation >= 0:
+        if not 0 <= options.truncation < math.inf:
             raise OptionError(
                 "truncation", f"{options.truncation:g}", "want 0 (the mean latent) or more; 1 is the full spread"
             )

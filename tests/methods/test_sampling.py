@@ -1,6 +1,7 @@
 """Sampling options: filled in from the run, checked once; and a registered sampler is the one that runs."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -60,6 +61,8 @@ def test_the_record_has_the_options_of_the_method():
         (points, {"eta": 0.5, "sampler": "dpm++"}, "eta", "goes with ddim, not with dpm++"),
         (points, {"churn": 1.0}, "churn", "a run of method infinity_diff has only sampler, steps, eta, truncation"),
         (points, {"truncation": -0.1}, "truncation", "0 (the mean latent) or more"),
+        (points, {"truncation": math.inf}, "truncation", "0 (the mean latent) or more"),
+        (points, {"truncation": math.nan}, "truncation", "0 (the mean latent) or more"),
         (points, {"upscale": "bicubic"}, "upscale", "none, bilinear"),
         (points, {"upscale": "bilinear", "size": (16, 24)}, "upscale", "16x24"),
         (points, {"tile": "big"}, "tile", "auto or off"),
