@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, ddpm
+from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, ddpm, heun
 from infdiff.diffusion.schedules import alpha_bar, sampling_times, sigma_steps
 
 BAR = alpha_bar("cosine", 1000)
@@ -37,10 +37,21 @@ def run(name, steps, count=40_000, **options):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "options"),
-    [("ddim", 200, {}), ("ddim", 200, {"eta": 0.5}), ("ddim", 300, {"eta": 1.0}), ("ddpm", 500, {}), ("dpm++", 50, {})],
-)
+GAUSSIAN_RUNS = [
+    ("ddim", 200, {}),
+    ("ddim", 200, {"eta": 0.5}),
+    ("ddim", 300, {"eta": 1.0}),
+    ("ddpm", 500, {}),
+    ("dpm++", 50, {}),
+]
+
+
+def test_every_sampler_is_held_to_the_gaussian():
+    assert {name for name, _, _ in GAUSSIAN_RUNS} == set(SAMPLERS)
+    assert {entry.run for entry in EDM_SAMPLERS.values()} == {heun}, "and those of EDM in test_heun.py"
+
+
+@pytest.mark.parametrize(("name", "steps", "options"), GAUSSIAN_RUNS)
 def test_mean_and_covariance_are_right(name, steps, options):
     x = run(name, steps, **options)
     torch.testing.assert_close(x.mean(dim=0), MEAN, rtol=0, atol=0.01)
