@@ -5,6 +5,7 @@ import torch
 
 from infdiff.config.files import load_config
 from infdiff.errors import UserError
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel
@@ -15,6 +16,10 @@ from tests.conftest import TINY
 from tests.runs.conftest import CPU, train_latent
 
 
+def options(trained, steps):
+    return SamplingOptions.of(trained.method, steps=steps)
+
+
 @pytest.fixture
 def images(generator):
     return torch.randint(0, 256, (3, 3, 16, 16), generator=generator, dtype=torch.uint8)
@@ -22,14 +27,16 @@ def images(generator):
 
 def test_a_run_reconstructs_images(run, images):
     trained = TrainedModel.load(run, CPU, "best")
-    out = trained.reconstruct(images, steps=3)
+    three = options(trained, 3)
+    out = trained.reconstruct(images, options=three)
     assert (out.shape, out.dtype) == (images.shape, torch.uint8)
-    torch.testing.assert_close(trained.reconstruct(images[:2], steps=3).int(), out[:2].int(), rtol=0, atol=1)
+    torch.testing.assert_close(trained.reconstruct(images[:2], options=three).int(), out[:2].int(), rtol=0, atol=1)
 
 
 def test_unrounded_images_are_the_rounded_ones_before_rounding(run):
     trained = TrainedModel.load(run, CPU)
-    rounded, exact = (trained.sample([0, 1], (16, 24), seed=0, steps=2, rounded=flag) for flag in (True, False))
+    two = options(trained, 2)
+    rounded, exact = (trained.sample([0, 1], (16, 24), seed=0, options=two, rounded=flag) for flag in (True, False))
     assert exact.dtype == torch.float32
     assert (rounded - (exact.clamp(-1, 1) + 1) * 127.5).abs().max() <= 0.5001
 
@@ -60,7 +67,7 @@ def test_variants_of_an_image_need_a_latent_model(run, images):
     hidden[4:12] = True
 
     def variants(variety):
-        return TrainedModel.load(run, CPU).inpaint(images[:1], hidden, [0, 1], variety=variety, steps=2)
+        return TrainedModel.load(run, CPU).inpaint(images[:1], hidden, [0, 1], variety=variety, steps=2, sampler="ddim")
 
     assert torch.equal(variants(0.0)[:, :, :4], images[:1, :, :4].expand(2, -1, -1, -1))
     with pytest.raises(UserError, match=r"variety: 0\.5: needs a latent diffusion model"):
@@ -77,14 +84,14 @@ def test_a_run_without_encoder_samples_and_says_what_it_cannot(tmp_path, images)
     trained = TrainedModel.load(folder.path, CPU)
     assert trained.latents is None
     assert trained.describe_latents() == "none (the run has no encoder)"
-    assert trained.sample([0], (16, 16), seed=0, steps=2).shape == (1, 3, 16, 16)
+    assert trained.sample([0], (16, 16), seed=0, options=options(trained, 2)).shape == (1, 3, 16, 16)
     hidden = torch.ones(16, 16, dtype=torch.bool)
-    assert trained.inpaint(images[:1], hidden, [0], steps=2).shape == (1, 3, 16, 16)
+    assert trained.inpaint(images[:1], hidden, [0], steps=2, sampler="ddim").shape == (1, 3, 16, 16)
     for call in (
         lambda: trained.encode(images),
-        lambda: trained.decode(torch.zeros(1, 8), (16, 16)),
-        lambda: trained.super_resolve(images, (32, 32)),
-        lambda: trained.interpolate(images[:2], 3),
+        lambda: trained.decode(torch.zeros(1, 8), (16, 16), options=options(trained, 2)),
+        lambda: trained.super_resolve(images, (32, 32), steps=2),
+        lambda: trained.interpolate(images[:2], 3, steps=2),
     ):
         with pytest.raises(UserError, match="without an encoder"):
             call()
