@@ -11,6 +11,7 @@
 The run directory holds everything. The same command again continues where it stopped.
 """
 
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -57,7 +58,8 @@ def run(arguments: Namespace) -> None:
         "seed": arguments.seed,
         "finetune.run": arguments.finetune,
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    # Written as JSON, which is YAML: a path may look like a number or hold a #.
+    given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
     config = with_prepared_data(config, lambda line: print(line, flush=True))

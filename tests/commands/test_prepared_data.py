@@ -97,3 +97,9 @@ def test_what_cannot_be_prepared_is_one_line_and_leaves_nothing(command, tmp_pat
     assert_one_line_error(command("train", "--data", "bad", "--out", "r"), "none of the 1 images in bad is usable")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "cache", "empty"]
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["2024", "photos #1", "a: b"])
+def test_a_path_is_text_whatever_yaml_would_make_of_it(command, photos, tmp_path, name):
+    photos.rename(tmp_path / name)
+    assert said(command("train", "--data", name, "--out", "x", "--steps", 1, *TINY)).startswith(f"{name}: 12 images")
