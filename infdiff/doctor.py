@@ -25,6 +25,7 @@ try:
 
     from infdiff import ops
     from infdiff.cli import Parser, choose_device, run
+    from infdiff.files import cache_folder
     from infdiff.ops import routing, torchsparse_backend
     from infdiff.ops.gpu import launch, nvrtc
     from infdiff.points import draw_points
@@ -92,7 +93,7 @@ def _devices() -> str:
 
 
 def _cache() -> str:
-    folder = nvrtc.cache_folder()
+    folder = cache_folder()
     # The folder is made when the first kernel is compiled; until then its nearest parent decides.
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:

@@ -59,6 +59,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def cache_folder() -> Path:
+    """The folder of what is costly to make again: machine code, features of data sets, prepared images."""
+    if own := os.environ.get("INFDIFF_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "infdiff"
+
+
 def is_empty(folder: Path) -> bool:
     """Return True if a folder holds nothing but partial files, which a killed process may have left."""
     return all(is_partial(entry) for entry in folder.iterdir())

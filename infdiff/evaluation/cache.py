@@ -11,10 +11,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from infdiff.errors import UserError
-from infdiff.files import make_folder, save_tensors
+from infdiff.files import cache_folder, make_folder, save_tensors
 from infdiff.metrics.compare import Description
 from infdiff.metrics.distances import Gaussian
-from infdiff.ops.gpu.nvrtc import cache_folder
 
 
 def cached_description(

@@ -17,8 +17,8 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import SOURCES, FolderSource, Source, ZipSource, open_source
 from infdiff.data.store import ImageStore
+from infdiff.files import cache_folder
 from infdiff.methods.sizes import resolutions
-from infdiff.ops.gpu.nvrtc import cache_folder
 
 # Below this, starting a process takes longer than the images it would prepare.
 _IMAGES_A_WORKER = 64

@@ -8,7 +8,6 @@ complete.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from infdiff.errors import UserError, first_line
-from infdiff.files import make_folder, whole_file
+from infdiff.files import cache_folder, make_folder, whole_file
 
 # In a wheel the sources lie inside the package, in a checkout next to it.
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -79,14 +78,6 @@ def compiler_versions() -> str:
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CompileError(f"NVRTC does not answer: {error.name}")
     return f"cuda-core {core}, NVRTC {major}.{minor}"
-
-
-def cache_folder() -> Path:
-    """The folder of cached machine code."""
-    if own := os.environ.get("INFDIFF_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "infdiff"
 
 
 def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infdiff.files import cache_folder
 from infdiff.ops.gpu import nvrtc
 
 SOURCE, ARCHITECTURE = "lattice_index.cu", "sm_90"
@@ -84,9 +85,9 @@ def test_processes_may_compile_the_same_at_once(folder):
 def test_where_the_cache_lies(monkeypatch):
     monkeypatch.delenv("INFDIFF_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert nvrtc.cache_folder() == Path("/somewhere/infdiff")
+    assert cache_folder() == Path("/somewhere/infdiff")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert nvrtc.cache_folder() == Path.home() / ".cache" / "infdiff"
+    assert cache_folder() == Path.home() / ".cache" / "infdiff"
 
 
 def test_parameters_are_read_from_the_source():
