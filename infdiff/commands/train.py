@@ -77,4 +77,5 @@ def run(arguments: Namespace) -> None:
     images = f"{len(data.train)} images, {describe_points(config)}"
     print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
     trainer.run()
-    print(f"{folder}: {trainer.step} steps done, images in {folder / 'samples'}")
+    images = f", images in {folder / 'samples'}" if any((folder / "samples").iterdir()) else ""
+    print(f"{folder}: {trainer.step} steps done{images}")

@@ -140,9 +140,9 @@ class LatentSet:
         return self.images[places.to(self.images.device)]
 
 
-def latent_batches(latents: Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
-    """Return batches of the latents, in order, for validation."""
-    return (batch.to(device) for batch in latents.split(batch_size))
+def latent_batches(latents: Tensor, batch_size: int, limit: int, device: torch.device) -> list[Tensor]:
+    """Return the first batches of the latents, at most `limit` of them, for validation."""
+    return [batch.to(device) for batch in latents.split(batch_size)[:limit]]
 
 
 def _parts(sets: Mapping[str, Examples], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:

@@ -30,6 +30,7 @@ class EDMMethod:
     """EDM with a grid network, as `Method` describes a method."""
 
     samplers = EDM_SAMPLERS
+    quick_sampler = "heun"
     options = ("sampler", "steps", *sampler_options(EDM_SAMPLERS))
 
     def __init__(self, config: EDMConfig) -> None:

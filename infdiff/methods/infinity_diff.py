@@ -36,6 +36,7 @@ class InfinityDiff:
     """The paper's method, as `Method` describes one."""
 
     samplers = SAMPLERS
+    quick_sampler = "dpm++"
     options = ("sampler", "steps", *sampler_options(SAMPLERS), "truncation")
 
     def __init__(self, config: InfinityDiffConfig) -> None:

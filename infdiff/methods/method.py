@@ -24,6 +24,10 @@ class Method(SamplingMethod, Protocol):
     @property
     def process(self) -> MollifiedDiffusion | EDM: ...
 
+    @property
+    def quick_sampler(self) -> str:
+        """The sampler that needs the fewest evaluations of the network."""
+
     def check(self) -> None:
         """Raise UserError naming the first settings that cannot work together."""
 

@@ -15,17 +15,16 @@ from infdiff.data.batches import first_batches
 from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import UserError
 from infdiff.images.pixels import to_uint8
-from infdiff.methods.method import method_of
-from infdiff.methods.sampling import default_batch
-from infdiff.methods.sizes import point_count, training_size
+from infdiff.methods.sizes import point_count
 from infdiff.metrics.distances import squared_mmd
 from infdiff.metrics.features import DEFAULT, FeatureNetwork, load_network
 from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 from infdiff.pipelines.generate import encode
 from infdiff.runs.data import Data
-from infdiff.runs.latents import LatentGaussian, fit_gaussian
-from infdiff.runs.previews import Draw
+from infdiff.runs.latents import fit_gaussian
+from infdiff.runs.previews import Sampling
 from infdiff.seeding import generator_for
+from infdiff.training.pauses import OnProgress
 
 _BATCH = 64
 # Training images for the Gaussian that draws the latents of samples.
@@ -39,17 +38,15 @@ class SmallEvaluation:
     counts samples with non-finite pixels: the metrics leave them out, and need at least two other samples.
     """
 
-    def __init__(self, config: Config, data: Data, device: torch.device, draw: Draw) -> None:
-        self.config, self.data, self.device, self.draw = config, data, device, draw
+    def __init__(self, config: Config, data: Data, device: torch.device, sampling: Sampling) -> None:
+        self.config, self.data, self.device, self.sampling = config, data, device, sampling
         self.count = config.train.eval_images
-        self.size = training_size(config)
 
     @torch.no_grad()
-    def __call__(self, modules: Mapping[str, nn.Module]) -> dict[str, float]:
+    def __call__(self, modules: Mapping[str, nn.Module], on_progress: OnProgress) -> dict[str, float]:
         whole, broken = [], 0
-        latents = None if (encoder := modules.get("encoder")) is None else self._latents(encoder)
-        for numbers in torch.arange(self.count).split(default_batch(method_of(self.config), self.size)):
-            images = self._sample(modules["denoiser"], latents, numbers.tolist())
+        z = None if (encoder := modules.get("encoder")) is None else self._latents(encoder)
+        for images in self.sampling(modules["denoiser"], z, range(self.count), on_progress):
             finite = images.isfinite().flatten(1).all(dim=1)
             whole.append(to_uint8(images[finite]).cpu())
             broken += int((~finite).sum())
@@ -83,12 +80,9 @@ class SmallEvaluation:
                 features.append(self._network(batch).cpu())
         return torch.cat(spectra).mean(dim=0), torch.cat(features) if features else None
 
-    def _sample(self, denoiser: nn.Module, latents: LatentGaussian | None, numbers: list[int]) -> Tensor:
-        if latents is None:
-            return self.draw(denoiser, None, numbers)
-        generators = [generator_for(self.device, self.config.seed, "latent", i) for i in numbers]
-        return self.draw(denoiser, latents.sample(generators, self.config.truncation), numbers)
-
-    def _latents(self, encoder: nn.Module) -> LatentGaussian:
+    def _latents(self, encoder: nn.Module) -> Tensor:
+        """Latents (N, z_dim) of the samples."""
         encoded = partial(encode, cast(PointNetwork, encoder), points=point_count(self.config), seed=self.config.seed)
-        return fit_gaussian(encoded, self.data.train, _LATENTS, self.device)
+        gaussian = fit_gaussian(encoded, self.data.train, _LATENTS, self.device)
+        generators = [generator_for(self.device, self.config.seed, "latent", i) for i in range(self.count)]
+        return gaussian.sample(generators, self.config.truncation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,21 @@ class Part:
     validation: Examples
 
 
+class ValidationBatches:
+    """The first batches (B, 3, H, W) uint8 of every part, at most `each` of them, of the first `limit` images."""
+
+    def __init__(self, parts: Sequence[Part], each: int, limit: int, device: torch.device) -> None:
+        self.parts, self.device = parts, device
+        self.limits = [min(limit, len(part.validation), each * part.batch_size) for part in parts]
+
+    def __len__(self) -> int:
+        return sum(-(-limit // part.batch_size) for part, limit in zip(self.parts, self.limits, strict=True))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for part, limit in zip(self.parts, self.limits, strict=True):
+            yield from first_batches(part.validation, part.batch_size, limit, self.device)
+
+
 class TrainingData:
     """Training batches of a run from any step on, each at one resolution, and its validation batches."""
 
@@ -92,10 +107,11 @@ class TrainingData:
             device=self.device,
         )
 
-    def validation(self) -> Iterator[Tensor]:
-        """Batches of the validation images at every resolution."""
-        for part in self.parts:
-            yield from first_batches(part.validation, part.batch_size, self.config.train.validation_images, self.device)
+    def validation(self) -> ValidationBatches:
+        """Batches of the validation images at every resolution, as many of each as settings allow."""
+        train = self.config.train
+        each = max(1, train.validation_batches(train.eval_every) // len(self.parts))
+        return ValidationBatches(self.parts, each, train.validation_images, self.device)
 
     def label(self, batch: Tensor) -> str:
         """The batch's resolution if the run has several, else nothing."""

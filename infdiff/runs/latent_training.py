@@ -73,7 +73,7 @@ def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, de
             workers=0,
             device=device,
         ),
-        validation=lambda: latent_batches(validation, settings.batch_size, device),
+        validation=lambda: latent_batches(validation, settings.batch_size, settings.validation_batches(), device),
         settings=settings,
         folder=folder.path,
         device=device,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +19,57 @@ from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
 from infdiff.runs.latents import fit_gaussian
 from infdiff.seeding import generator_for
+from infdiff.training.pauses import OnProgress
 
 _COLUMNS = 8
-_LATENTS = 256
+# Training images for the Gaussian that draws the latents of samples.
+_LATENTS = 64
 
 
-# (denoiser, latents or None, indices) -> images (B, C, H, W) in [-1, 1].
-Draw = Callable[[nn.Module, Tensor | None, Sequence[int]], Tensor]
+class Draw(Protocol):
+    """Draws images (B, C, H, W) in [-1, 1] with latents z (B, z_dim); on_step as in `Method.generate`."""
+
+    def __call__(
+        self, denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_step: Callable[[], object]
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A way to draw images at the training size.
+
+    evaluations: of the network, for one batch. batch: images at once.
+    """
+
+    draw: Draw
+    evaluations: int
+    batch: int
+
+    def __call__(
+        self, denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_progress: OnProgress
+    ) -> Iterator[Tensor]:
+        """Yield the images in batches; on_progress counts evaluations of the network."""
+        parts = torch.arange(len(indices)).split(self.batch)
+        total, done = len(parts) * self.evaluations, itertools.count(1)
+        on_progress(0, total)
+        for places in parts:
+            own = [indices[place] for place in places.tolist()]
+            yield self.draw(denoiser, None if z is None else z[places], own, lambda: on_progress(next(done), total))
 
 
 class Previews:
-    """Called with a step and the EMA modules, writes PNGs of eight columns into a folder.
+    """Called with a step and the EMA modules, writes PNGs of up to eight columns into a folder.
 
     samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
-    validation images, their reconstructions.
+    validation images, their reconstructions. encodes: whether there is an autoencoder. images_a_step: images at the
+    training size that cost as much as those of one training step.
     """
+
+    most = _COLUMNS
 
     def __init__(
         self,
-        draw: Draw,
+        sampling: Sampling,
         *,
         train: Examples,
         validation: Examples,
@@ -44,32 +78,44 @@ class Previews:
         device: torch.device,
         seed: int,
         truncation: float,
+        encodes: bool,
+        images_a_step: float,
     ) -> None:
-        self.draw, self.train, self.validation = draw, train, validation
+        self.sampling, self.train, self.validation = sampling, train, validation
         self.points, self.folder, self.device = points, folder, device
         self.seed, self.truncation = seed, truncation
+        self.encodes, self.images_a_step = encodes, images_a_step
 
-    def __call__(self, step: int, modules: Mapping[str, nn.Module]) -> None:
+    def worth(self, count: int) -> float:
+        """Estimate the number of training steps that last as long as a preview of `count` columns."""
+        # Without gradients an image takes a third of the time, and in the encoder about half of that.
+        images = (
+            3 * count * self.sampling.evaluations + _LATENTS / 2 if self.encodes else count * self.sampling.evaluations
+        )
+        return images / (3 * self.images_a_step)
+
+    def __call__(self, step: int, modules: Mapping[str, nn.Module], count: int, on_progress: OnProgress) -> None:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
-        z = None
+        z, indices, originals = None, [*range(count)], []
         if encoder is not None:
             encoded = partial(encode, cast(PointNetwork, encoder), points=self.points, seed=self.seed)
-            generators = [generator_for(self.device, self.seed, "latent", i) for i in range(_COLUMNS)]
-            z = fit_gaussian(encoded, self.train, _LATENTS, self.device).sample(generators, self.truncation)
-            rows = []
-            for images in (self.train, self.validation):
-                originals = next(first_batches(images, _COLUMNS, _COLUMNS, self.device))
-                rows += [originals.cpu(), self._generate(denoiser, encoded(originals), len(originals))]
-            sheet = contact_sheet(torch.cat([_full_row(row) for row in rows]), _COLUMNS)
-            save_png(sheet, self.folder / f"reconstructions-{step:08d}.png")
-        samples = self._generate(denoiser, z, _COLUMNS)
-        save_png(contact_sheet(samples, _COLUMNS), self.folder / f"samples-{step:08d}.png")
+            generators = [generator_for(self.device, self.seed, "latent", i) for i in indices]
+            originals = [next(first_batches(d, count, count, self.device)) for d in (self.train, self.validation)]
+            gaussian = fit_gaussian(encoded, self.train, _LATENTS, self.device)
+            z = torch.cat([gaussian.sample(generators, self.truncation), *(encoded(images) for images in originals)])
+            # Row by row the same noise.
+            indices += [i for images in originals for i in range(len(images))]
+        # In one go: batches are faster than images one by one.
+        drawn = torch.cat([to_uint8(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
+        samples, *reconstructions = drawn.split([count, *(len(images) for images in originals)])
+        if originals:
+            pairs = zip(originals, reconstructions, strict=True)
+            rows = [_full_row(row.cpu(), count) for pair in pairs for row in pair]
+            save_png(contact_sheet(torch.cat(rows), count), self.folder / f"reconstructions-{step:08d}.png")
+        save_png(contact_sheet(samples, count), self.folder / f"samples-{step:08d}.png")
 
-    def _generate(self, denoiser: nn.Module, z: Tensor | None, count: int) -> Tensor:
-        return to_uint8(self.draw(denoiser, z, range(count))).cpu()
 
-
-def _full_row(images: Tensor) -> Tensor:
+def _full_row(images: Tensor, count: int) -> Tensor:
     """Fill a row with white images."""
-    blank = images.new_full((_COLUMNS - len(images), *images.shape[1:]), 255)
+    blank = images.new_full((count - len(images), *images.shape[1:]), 255)
     return torch.cat([images, blank])

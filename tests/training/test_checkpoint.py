@@ -25,6 +25,17 @@ def test_without_a_feature_distance_the_validation_loss_decides(tmp_path):
     assert checkpoint.best_step(tmp_path) == 2
 
 
+def test_losses_are_compared_on_the_same_images(tmp_path):
+    """The first checkpoint was validated on fewer, an earlier version stored no number, and a stopped run no loss."""
+    states = [(0.1, 4), (0.3, None), (0.4, 8), (0.5, 8), (None, 0)]
+    for step, (loss, images) in enumerate(states, start=1):
+        state = {"validation_loss": loss} | ({} if images is None else {"validation_images": images})
+        checkpoint.save_checkpoint(tmp_path, step, {"a": {"x": torch.ones(1)}}, state)
+    assert checkpoint.best_step(tmp_path) == 2
+    shutil.rmtree(tmp_path / "00000002")
+    assert checkpoint.best_step(tmp_path) == 3
+
+
 def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.ones(1)}}, {})
 

@@ -31,10 +31,7 @@ def make(
     settings=SETTINGS,
     objective=objective,
     seed=0,
-    on_sample=None,
-    sample_every=100,
-    evaluate=None,
-    eval_every=0,
+    **options,
 ):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.Linear(16, 6))
@@ -43,14 +40,11 @@ def make(
         objective=objective,
         batches=batches,
         validation=lambda: [DATA[:8], DATA[8:12]],
-        on_sample=on_sample,
-        sample_every=sample_every,
         settings=settings,
         folder=folder,
         device=torch.device("cpu"),
         seed=seed,
-        evaluate=evaluate,
-        eval_every=eval_every,
+        **options,
     )
 
 
@@ -204,7 +198,7 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path):
 def test_an_evaluation_is_logged_and_decides_which_checkpoint_is_best(tmp_path):
     distances, seen = iter([0.5, 0.2, 0.3, 0.4]), []
 
-    def evaluate(modules):
+    def evaluate(modules, on_progress):
         torch.rand(7)  # draws from the global generator, which no step of training may notice
         seen.append(modules["net"])
         return {"broken": 0, "kid": next(distances)}
@@ -246,8 +240,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path, file):
 
 def test_images_are_sampled_with_the_ema_weights(tmp_path):
     seen = []
-    trainer = make(tmp_path, sample_every=5, on_sample=lambda s, m: seen.append((s, m)))
+
+    class Preview:
+        most = 8
+
+        def worth(self, count):
+            return count
+
+        def __call__(self, step, modules, count, on_progress):
+            seen.append((step, modules, count))
+
+    trainer = make(tmp_path, sample_every=5, preview=Preview(), clock=lambda: 0.0)
     trainer.run()
-    assert [s for s, _ in seen] == [5, 10, 12]
+    assert [(step, count) for step, _, count in seen] == [(5, 8), (10, 8), (12, 8)]
     assert seen[0][1]["net"] is trainer.ema.modules["net"]
     assert (tmp_path / "loss.png").stat().st_size > 1000
