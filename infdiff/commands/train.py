@@ -9,6 +9,7 @@
   infdiff train --config dfu_landscapes_64 --dry-run
 
 The run directory holds everything. The same command again continues where it stopped.
+Validation and previews take at most about a tenth of the time, and the progress bar says when they run.
 """
 
 import json

@@ -169,8 +169,8 @@ class FinetuneSettings(Section):
 class TrainSettings(OptimiserSettings):
     """Training of the images' model: what is shown and measured on the way."""
 
-    sample_every: Count = 5000
-    validation_images: Count = 256
+    sample_every: Count = 5000  # steps between previews, which wait until all of them take a tenth of the time
+    validation_images: Count = 256  # fewer where checkpoints are close together, so that validation takes little time
     eval_every: CountOrNone = 0  # steps between small evaluations of samples, each with a checkpoint; 0: none
     eval_images: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # sampled, and training images compared with
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from infdiff.config.settings import Config
@@ -9,7 +10,8 @@ from infdiff.coordinates import format_size
 from infdiff.errors import UserError
 from infdiff.methods.grid_networks import grid_warnings
 from infdiff.methods.method import method_of
-from infdiff.methods.sizes import batch_sizes, training_size
+from infdiff.methods.sampling import SamplingOptions
+from infdiff.methods.sizes import batch_sizes, images_a_step, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
 
@@ -23,8 +25,21 @@ def check_config(config: Config) -> None:
 
 
 def config_warnings(config: Config) -> list[str]:
-    """Return a line about each setting that is adjusted."""
-    return grid_warnings(config.model.grid, method_of(config).top_grid())
+    """Return a line about each setting that is adjusted, or that takes much time."""
+    return grid_warnings(config.model.grid, method_of(config).top_grid()) + _evaluation_warnings(config)
+
+
+def _evaluation_warnings(config: Config) -> list[str]:
+    train, method = config.train, method_of(config)
+    evaluated = train.eval_images * SamplingOptions.of(method).evaluations(method)
+    # Without gradients an image takes a third of the time.
+    steps = evaluated / (3 * images_a_step(config))
+    if not train.eval_every or 10 * steps <= train.eval_every:
+        return []
+    return [
+        f"train.eval_every: {train.eval_images} samples take about as long as {steps:.0f} steps, more than a tenth of "
+        f"{train.eval_every}: give it {math.ceil(10 * steps)} or more, or lower train.eval_images or sample.steps"
+    ]
 
 
 def check_latent(overrides: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import TypeVar
 
 from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
@@ -59,6 +60,13 @@ def batch_sizes(config: Config) -> dict[Size, int]:
         if size not in known:
             raise UserError(f"data.batch_sizes.{format_size(size)}: not one of data.resolutions")
     return {size: given.get(size, config.train.batch_size) for size in training_weights(config)}
+
+
+def images_a_step(config: Config) -> float:
+    """Return the mean number of images of a training step, each counted as its part of the training size's pixels."""
+    base, counts = prod(training_size(config)), batch_sizes(config)
+    parts = (weight * counts[size] * prod(size) / base for size, weight in training_weights(config).items())
+    return config.train.accumulate * sum(parts)
 
 
 def largest(sizes: Iterable[Size]) -> Size:

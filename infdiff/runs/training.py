@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from infdiff.config.settings import Config
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions, default_batch
-from infdiff.methods.sizes import batch_sizes, point_count, training_size, training_weights
+from infdiff.methods.sizes import images_a_step, point_count, training_size
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
 from infdiff.runs.previews import Previews, Sampling
@@ -71,13 +70,6 @@ def quick_sampling(config: Config, device: torch.device) -> Sampling:
     method = method_of(config)
     steps = min(_QUICK_STEPS, method.most_steps or _QUICK_STEPS)
     return _sampling(config, device, SamplingOptions.of(method, sampler=method.quick_sampler, steps=steps))
-
-
-def images_a_step(config: Config) -> float:
-    """Return the mean number of images of a training step, each counted as its part of the training size's pixels."""
-    base, counts = prod(training_size(config)), batch_sizes(config)
-    parts = (weight * counts[size] * prod(size) / base for size, weight in training_weights(config).items())
-    return config.train.accumulate * sum(parts)
 
 
 def _sampling(config: Config, device: torch.device, options: SamplingOptions) -> Sampling:

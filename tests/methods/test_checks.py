@@ -4,7 +4,7 @@ import pytest
 
 from infdiff.config.files import load_config
 from infdiff.errors import UserError
-from infdiff.methods.checks import check_config
+from infdiff.methods.checks import check_config, config_warnings
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_EDM, TINY_GRID
 
@@ -56,3 +56,17 @@ def test_a_grid_network_alone_has_its_largest_resolution_as_base():
 def test_settings_that_cannot_work_are_named(override, key):
     with pytest.raises(UserError, match=key):
         check_config(load_config(CONFIG_FOLDER / "demo.yaml", [override]))
+
+
+def test_evaluations_that_take_much_time_are_named():
+    """128 samples in 50 evaluations of the network are 6400 images; 12 images a step are 36 without gradients."""
+    settings = ["train.batch_size=6", "train.accumulate=2", "sample.steps=50", "train.eval_images=128"]
+
+    def warnings(*others):
+        return config_warnings(load_config(CONFIG_FOLDER / "demo.yaml", [*settings, *others]))
+
+    assert warnings("train.eval_every=1778") == warnings("train.eval_every=0") == []
+    (warning,) = warnings("train.eval_every=1777")
+    assert "128 samples take about as long as 178 steps" in warning
+    assert "give it 1778 or more" in warning
+    assert warnings("train.eval_every=1777", "train.eval_images=64") == []

@@ -7,10 +7,10 @@ from PIL import Image
 from infdiff.config.files import load_config
 from infdiff.images.pixels import from_uint8
 from infdiff.methods.method import build_modules
-from infdiff.methods.sizes import point_count
+from infdiff.methods.sizes import images_a_step, point_count
 from infdiff.runs.data import build_data
 from infdiff.runs.previews import Previews, Sampling
-from infdiff.runs.training import build_trainer, images_a_step, quick_sampling
+from infdiff.runs.training import build_trainer, quick_sampling
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, TINY_GRID
 from tests.runs.conftest import CPU
@@ -126,8 +126,8 @@ def test_images_of_a_step_count_as_their_part_of_the_training_sizes_pixels():
 
 
 def test_a_preview_is_worth_the_images_that_go_through_the_network(tmp_path):
-    """10 evaluations of 3 rows and the encoder's 64 images, in thirds of a step of 4 images; 19 of one row."""
-    for overrides, count, thirds in ((TINY, 8, 240 + 32), (TINY, 1, 30 + 32), (TINY_GRID, 8, 152)):
+    """10 evaluations of 3 rows and the encoder's 64 images, in halves of a step of 4 images; 19 of one row."""
+    for overrides, count, halves in ((TINY, 8, 240 + 32), (TINY, 1, 30 + 32), (TINY_GRID, 8, 152)):
         config = load_config(CONFIG_FOLDER / "demo.yaml", overrides)
         trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
-        assert trainer.preview.worth(count) == thirds / (3 * 4)
+        assert trainer.preview.worth(count) == halves / (2 * 4)
