@@ -1,13 +1,16 @@
 """Validation, evaluation and previews: what they show, the time that they take, and that no weight depends on it."""
 
+import io
 import itertools
 
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from infdiff.training import checkpoint
 from infdiff.training.log import read_log
+from infdiff.training.pauses import Pauses
 from infdiff.training.settings import OptimiserSettings
 from infdiff.training.trainer import Trainer
 
@@ -134,6 +137,15 @@ def test_the_progress_bar_says_what_is_done(tmp_path, monkeypatch):
     ]
 
 
+def test_with_a_progress_bar_no_line_is_printed(capsys):
+    screen = io.StringIO()
+    bar = tqdm(total=10, file=screen, mininterval=0)
+    with bar, Pauses(bar, 0, 10, Clock()).show(3, "validating") as on_progress:
+        on_progress(3, 8)
+    assert "validating 3/8:" in screen.getvalue()
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("every", [1, 5, 30])
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 9.0])
 def test_previews_take_at_most_a_tenth_of_the_time(tmp_path, every, seconds):
@@ -185,7 +197,9 @@ def test_the_last_preview_has_as_many_images_as_there_is_time_for(tmp_path, caps
     assert last.endswith(
         "preview: 0/5 network evaluations" if count else "no preview: 11 s are more than a tenth of the time so far"
     )
-    assert checkpoint.load_state(tmp_path / "checkpoints", steps)["validation_loss"] is not None
+    state = checkpoint.load_state(tmp_path / "checkpoints", steps)
+    assert state["validation_loss"] is not None
+    assert state["validation_images"] == 12
 
 
 def validation_losses(folder):
