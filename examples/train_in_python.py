@@ -29,7 +29,7 @@ inner = GridUNet(
 )
 denoiser = SparseUNet(inner, base=SIZE, grid=(16, 16), channels=32, kernel_size=5, blocks=2, condition_dim=128)
 process = MollifiedDiffusion(Mollifier(1.0, SIZE), target="v")
-objective = MollifiedObjective(process, points=lambda size: size[0] * size[1] // 4, kind="uniform", flip=True)
+objective = MollifiedObjective(process, points=lambda size, _: size[0] * size[1] // 4, kind="uniform", flip=True)
 
 optimizer = torch.optim.Adam(denoiser.parameters(), lr=2e-3)
 for step in range(1, STEPS + 1):

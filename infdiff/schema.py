@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from infdiff.coordinates import parse_size
@@ -58,6 +59,34 @@ def _size_or_none(value: _Value) -> _Value:
     return value if value == 0 else _size(value)
 
 
+def _subsample(value: object) -> float | dict[str, float]:
+    """Return a rate, or a mapping of rates to weights, as they are written in a configuration."""
+    if not isinstance(value, dict):
+        return _rate(value)
+    try:
+        weights = {f"{_rate(float(rate)):g}": _number(weight) for rate, weight in value.items()}
+    except ValueError:
+        weights = {}
+    if any(weights.values()) and min(weights.values()) >= 0:
+        return weights
+    raise PydanticCustomError("refused", "want rates from 1 on, with weights of which one is above 0: {1: 1, 4: 6}")
+
+
+def _rate(value: object) -> float:
+    rate = _number(value)
+    if not 1 <= rate <= LARGEST:
+        raise PydanticCustomError("refused", "want at least 1")
+    return rate
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PydanticCustomError("refused", "want a number, or rates with weights: {1: 1, 4: 6}")
+    if not math.isfinite(value):
+        raise PydanticCustomError("refused", "want a finite number")
+    return float(value)
+
+
 def _name(value: str) -> str:
     if value in ("", ".", "..") or len(value) > 200 or not value.isprintable() or set(value) & set("/\\"):
         raise PydanticCustomError("refused", "want a plain name of at most 200 letters, without a folder")
@@ -83,6 +112,8 @@ CountsOrNone = Annotated[tuple[CountOrNone, ...], BeforeValidator(_from_list)]
 SizeText = Annotated[int | str, AfterValidator(_size)]
 SizeTextOrNone = Annotated[int | str, AfterValidator(_size_or_none)]
 WeightBySize = dict[Annotated[str, AfterValidator(_size)], NotNegative]
+# One pixel in 4; or several rates, one drawn for each step with these weights: {1: 1, 4: 6}.
+Subsample = Annotated[float | dict[str, float], PlainValidator(_subsample)]
 CountBySize = dict[Annotated[str, AfterValidator(_size)], Count]
 
 

@@ -143,7 +143,7 @@ SAMPLED = ("sample.", "edm.", "latent.sample_steps")
 
 
 def deblurred(config, tmp_path):
-    return samples(config, tmp_path, deblur=True)
+    return samples(config, tmp_path, deblur="wiener")
 
 
 def latent_model(config, tmp_path):

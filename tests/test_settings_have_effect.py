@@ -93,6 +93,10 @@ TABLE = {
     "model.depthwise": (False, weights, {}),
     "model.backend": ("dense", backends, {}),
     "model.z_dim": (0, weights, {}),
+    "model.initial_taps": ("smooth", weights, {}),
+    "model.gated_input": (True, weights, {}),
+    "model.sharp": (True, weights, {}),
+    "model.sketch_side": (4, weights, {}),
     "model.grid_size": (4, loss, {}),
     "model.scale_grid": (True, loss, {}),
     "diffusion.schedule": ("linear", loss, {}),
@@ -112,6 +116,10 @@ TABLE = {
     "edm.rho": (3.0, samples, {}),
     "train.subsample": (2.0, loss, {}),
     "train.points": ("halton", loss, {}),
+    "train.times": ("lognormal", loss, {}),
+    "train.times_log_mean": (0.5, loss, {"train.times": "lognormal"}),
+    "train.times_log_std": (0.6, loss, {"train.times": "lognormal"}),
+    "train.sharp_weight": (1.0, loss, {"model.sharp": True}),
     "train.latent_noise": (0.5, loss, {}),
     **{
         f"train.{name}": (value, training, {f"train.{k}": v for k, v in under.items()})
@@ -143,6 +151,8 @@ TABLE = {
     "sample.truncation": (0.2, samples, {}),
     "sample.churn": (20.0, samples, {}),
     "sample.upscale": ("bilinear", samples, {}),
+    "sample.spacing": ("noise", samples, {}),
+    "sample.deblur": ("none", samples, {}),
     "sample.deblur_epsilon": (0.5, deblurred, {}),
 }
 # Told apart by what other settings there are; tests/config/test_settings.py holds that.

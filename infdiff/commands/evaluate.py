@@ -21,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from infdiff.cli import Parser, choose_device, output_file, positive, size_argument
+from infdiff.commands.trained_run import add_deblur
 from infdiff.evaluation.evaluate import Request, evaluate, finish
 from infdiff.evaluation.generated import Shard
 from infdiff.evaluation.real_images import SPLITS
@@ -54,7 +55,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
-    parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    add_deblur(parser)
     parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="folder for sampled images (default RUN/evaluation)")

@@ -14,10 +14,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive
-from infdiff.commands.trained_run import load_run, origin
+from infdiff.commands.trained_run import add_deblur, load_run, origin
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
-from infdiff.methods.sampling import check_guidance
+from infdiff.methods.sampling import SamplingOptions, check_guidance
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -35,6 +35,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--variety", type=float, default=0.0, help="how far the latent is diffused, 0 (default) to 1")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
+    add_deblur(parser)
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="folder (default INPUT-filled in the current folder)")
@@ -47,18 +48,19 @@ def run(arguments: Namespace) -> None:
     image = read_image("input", arguments.input)
     hidden = read_mask(arguments.mask, (image.shape[2], image.shape[3]))
     trained = load_run(arguments)
-    steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
-    check_guidance(trained.method, steps, arguments.weight, arguments.variety)
+    check_guidance(arguments.weight, arguments.variety)
+    options = SamplingOptions.of(trained.infinity_diff, steps=arguments.steps, deblur=arguments.deblur)
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
-    options = {"steps": steps, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
-    options |= {"pasted": not arguments.no_paste, "sampler": trained.config.sample.sampler}
+    guidance = {"weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
+    guidance["pasted"] = not arguments.no_paste
     count = positive("--n", arguments.n)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")
-    record = options | {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
-    with tqdm(total=count * steps, unit="step", disable=None) as bar:
+    record = guidance | {"steps": options.steps, "sampler": options.sampler, "deblur": options.deblur}
+    record |= {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
+    with tqdm(total=count * options.steps, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.inpaint(image, hidden, indices, on_step=bar.update, **options),
+            lambda indices: trained.inpaint(image, hidden, indices, options=options, on_step=bar.update, **guidance),
             folder,
             count=count,
             batch=1,

@@ -2,7 +2,7 @@
 
   infdiff sample --res 1024                                     # one image from the newest run
   infdiff sample --run runs/photos --res 512x1024 --n 4 --steps 50 --seed 7 --out pictures
-  infdiff sample --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur
+  infdiff sample --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur none
   infdiff sample --run runs/dfu_ffhq_96 --res 160 --n 16        # DFU: 18 steps of Heun's method
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive, size_argument
-from infdiff.commands.trained_run import load_run, origin
+from infdiff.commands.trained_run import add_deblur, load_run, origin
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
@@ -48,7 +48,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
     )
-    parser.add_argument("--deblur", action="store_true", help="undo the mollifier with the Wiener filter")
+    add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
     parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
@@ -102,7 +102,7 @@ def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options
     frames = positive("--frames", arguments.frames)
     images = read_images_at("interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options.steps, unit="step", disable=None) as bar:
-        out = trained.interpolate(images, frames, steps=options.steps, tile=options.tile, on_step=bar.update)
+        out = trained.interpolate(images, frames, options=options, on_step=bar.update)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": options.steps}
     record |= {"tile": options.tile, "size": list(size)} | origin(trained)

@@ -15,12 +15,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from infdiff.cli import Parser
-from infdiff.commands.trained_run import load_run, origin
+from infdiff.commands.trained_run import add_deblur, load_run, origin
 from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
-from infdiff.methods.sampling import check_enlarging, tile_rows
+from infdiff.methods.sampling import SamplingOptions, check_enlarging
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 
@@ -39,6 +39,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"default: {METHODS[0]}")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
+    add_deblur(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
     parser.add_device()
@@ -50,15 +51,15 @@ def run(arguments: Namespace) -> None:
     small = read_image("input", arguments.input)
     trained = load_run(arguments)
     trained.require_encoder()
-    steps = trained.config.sample.steps if arguments.steps is None else arguments.steps
-    size = check_enlarging(trained.method, small_size(small), arguments.res, steps, arguments.weight)
-    options = {"method": arguments.method, "steps": steps, "weight": arguments.weight, "seed": arguments.seed}
+    size = check_enlarging(small_size(small), arguments.res, arguments.weight)
+    options = SamplingOptions.of(trained.method, size, steps=arguments.steps, deblur=arguments.deblur)
+    guidance = {"method": arguments.method, "weight": arguments.weight, "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
-        tile = tile_rows(trained.method, size)
-        large = trained.super_resolve(small, size, tile=tile, on_step=bar.update, **options)
+        large = trained.super_resolve(small, size, options=options, on_step=bar.update, **guidance)
     agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
-    record = options | {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
+    record = guidance | {"steps": options.steps, "deblur": options.deblur}
+    record |= {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
     record |= origin(trained)
     save_with_record(large[0], out, record)
     print(f"{out}: {format_size(size)} pixels; downsampled again, {agreement:.1f} dB from {arguments.input}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from infdiff.benchmark.dry_run import dry_run
 from infdiff.cli import Parser, choose_device
 from infdiff.config.files import load_config
+from infdiff.errors import OptionError
 from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.sizes import describe_points
 from infdiff.runs.data import build_data
@@ -39,7 +40,9 @@ def make_parser(prog: str | None) -> Parser:
     parser = Parser(__doc__, prog or "infdiff train")
     parser.add_argument("--config", default="demo", help="YAML file, or the name of a shipped one (default demo)")
     parser.add_argument("--data", help="LMDB from prepare-data, a folder or a zip (default: the embedded demo faces)")
-    parser.add_argument("--subsample", type=float, help="train on one pixel in this many")
+    parser.add_argument(
+        "--subsample", metavar="RATE", help="train on one pixel in 4; or 1:1,4:6: on all in 1 of 7 steps, 1/4 in 6 of 7"
+    )
     parser.add_argument("--finetune", metavar="RUN", help="start from the EMA weights of a DFU run, for a larger size")
     parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
     parser.add_argument("--dry-run", action="store_true", help="describe the training and try two steps; write nothing")
@@ -50,11 +53,25 @@ def make_parser(prog: str | None) -> Parser:
     return parser
 
 
+def subsample(text: str) -> float | dict[str, float]:
+    """Return what --subsample means: a rate, or the weight of each of several.
+
+    Raises OptionError for anything else.
+    """
+    try:
+        if ":" not in text:
+            return float(text)
+        pairs = [part.split(":") for part in text.split(",")]
+        return {f"{float(rate):g}": float(weight) for rate, weight in pairs}
+    except ValueError as error:
+        raise OptionError("subsample", text, "want a rate, as 4, or rates with weights, as 1:1,4:6") from error
+
+
 def run(arguments: Namespace) -> None:
     """Train the run that the options name, from its last checkpoint if there is one."""
     options = {
         "data.path": arguments.data,
-        "train.subsample": arguments.subsample,
+        "train.subsample": None if arguments.subsample is None else subsample(arguments.subsample),
         "train.steps": arguments.steps,
         "seed": arguments.seed,
         "finetune.run": arguments.finetune,

@@ -6,9 +6,17 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.cli import choose_device
+from infdiff.cli import Parser, choose_device
+from infdiff.config.settings import DEBLURS
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
+
+
+def add_deblur(parser: Parser) -> None:
+    """Add the option that says what becomes of the mollifier's blur."""
+    parser.add_argument(
+        "--deblur", choices=DEBLURS, help="network: its own output; wiener: a filter; none: T x_0 (default: the best)"
+    )
 
 
 def load_run(arguments: Namespace) -> TrainedModel:

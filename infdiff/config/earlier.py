@@ -48,7 +48,7 @@ def _was_setting(key: str) -> bool:
 def _settings(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = prefix + key
-        if isinstance(value, dict) and name not in ("data.resolutions", "data.batch_sizes"):
+        if isinstance(value, dict) and name not in ("data.resolutions", "data.batch_sizes", "train.subsample"):
             yield from _settings(value, f"{name}.")
         else:
             yield name, value

@@ -14,8 +14,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from infdiff.data.image_set import CACHES
 from infdiff.diffusion.mollified import TARGETS
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS
-from infdiff.diffusion.schedules import SCHEDULES
+from infdiff.diffusion.schedules import SCHEDULES, SPACINGS
+from infdiff.diffusion.times import DRAWS
 from infdiff.diffusion.weighting import WEIGHTINGS
+from infdiff.nn.initial_taps import INITIAL_TAPS
 from infdiff.ops import BACKENDS
 from infdiff.ops.gpu.kernels import MAX_WINDOW
 from infdiff.points import KINDS
@@ -34,6 +36,7 @@ from infdiff.schema import (
     Seed,
     SizeText,
     SizeTextOrNone,
+    Subsample,
     UpToOne,
     WeightBySize,
     odd,
@@ -43,6 +46,7 @@ from infdiff.schema import (
 from infdiff.training.settings import OptimiserSettings
 
 UPSCALES = ("none", "bilinear")
+DEBLURS = ("auto", "network", "wiener", "none")
 
 
 class DataSettings(Section):
@@ -116,9 +120,15 @@ class InfinityDiffModel(ModelSettings):
     blocks: Count = 3  # sparse blocks down, and as many up
     mlp_ratio: Count = 2
     depthwise: bool = True  # false: regular convolutions, for the ablation
+    # smooth: taps start as Gaussians of many widths, some shifted, some differences; noise: each drawn by itself
+    initial_taps: Annotated[str, one_of(INITIAL_TAPS)] = "noise"
+    gated_input: bool = False  # the network's input, times a gate that t and z set, is added to its output
+    sharp: bool = False  # a second output restores what the mollifier takes away
     # auto, lattice, torchsparse or dense: how sparse convolutions are computed
     backend: Annotated[str, one_of(BACKENDS)] = "auto"
     z_dim: CountOrNone = 1024  # length of the latents; 0: no autoencoder
+    # Side of a coarse image by which latents are read and written directly, next to the networks; 0: none.
+    sketch_side: CountOrNone = 0
     grid_size: SizeText = 32  # of the grid inside the network: 32, or 32x48
     scale_grid: bool = False  # that grid is as much larger as the image is than data.size
 
@@ -176,7 +186,12 @@ class TrainSettings(OptimiserSettings):
 
 
 class InfinityDiffTraining(TrainSettings):
-    subsample: Annotated[float, Field(ge=1)] = 4.0  # train on one pixel in this many
+    # Train on one pixel in this many: 4; or at several rates, one a step with these weights: {1: 1, 4: 6, 16: 1}.
+    subsample: Subsample = 4.0
+    times: Annotated[str, one_of(DRAWS)] = "uniform"  # uniform, or lognormal in noise over signal
+    times_log_mean: float = -0.5  # times lognormal: mean and standard deviation of ln(noise std / signal std)
+    times_log_std: Positive = 1.2
+    sharp_weight: Positive = 0.3  # model.sharp: of its loss, next to that of the prediction
     points: Annotated[str, one_of(KINDS)] = "uniform"  # uniform, stratified or halton
     latent_noise: NotNegative = 0.0  # standard deviation of noise on the latents, which themselves have 1
 
@@ -210,11 +225,15 @@ class SampleSettings(Section):
     sampler: str
     steps: Count = 50
     upscale: Annotated[str, one_of(UPSCALES)] = "none"  # bilinear: sample at the training size and resize
+    # What becomes of the mollifier's blur. network: its second output (model.sharp) restores detail; wiener: the Wiener
+    # inverse; none: T x_0 as it is; auto: network where there is one, else wiener.
+    deblur: Annotated[str, one_of(DEBLURS)] = "auto"
     deblur_epsilon: Positive = 0.1  # noise-to-signal ratio of the Wiener inverse
 
 
 class InfinityDiffSampling(SampleSettings):
     sampler: Annotated[str, one_of(SAMPLERS)] = "ddim"  # ddim, ddpm or dpm++
+    spacing: Annotated[str, one_of(SPACINGS)] = "time"  # time: steps even in t; noise: even in (noise / signal)^(1/7)
     eta: UpToOne = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
     truncation: NotNegative = 1.0  # of the sampled latents' spread about their mean
 
@@ -241,9 +260,14 @@ class Config(Section):
         return 0
 
     @property
+    def subsample_rates(self) -> dict[float, float]:
+        """The weight of each rate at which training sees pixels: one in this many."""
+        return {1.0: 1.0}
+
+    @property
     def subsample(self) -> float:
-        """Training sees one pixel in this many."""
-        return 1.0
+        """The densest of these rates."""
+        return min(self.subsample_rates)
 
     @property
     def truncation(self) -> float:
@@ -266,8 +290,11 @@ class InfinityDiffConfig(Config):
         return self.model.z_dim
 
     @property
-    def subsample(self) -> float:
-        return self.train.subsample
+    def subsample_rates(self) -> dict[float, float]:
+        rates = self.train.subsample
+        if not isinstance(rates, dict):
+            return {rates: 1.0}
+        return {float(rate): weight for rate, weight in rates.items() if weight}
 
     @property
     def truncation(self) -> float:

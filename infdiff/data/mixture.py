@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, count
+from itertools import count
 
-from infdiff.seeding import derive_seed
-
-_SEEDS = 2**63
+from infdiff.seeding import draw_part
 
 
 class Mixture:
@@ -26,15 +23,13 @@ class Mixture:
                 f"weights {weights}: want one for each of {len(batch_sizes)} parts, not negative, not all 0"
             )
         self.batch_sizes, self.batches_a_step, self.seed = tuple(batch_sizes), batches_a_step, seed
-        self._bounds = list(accumulate(weights))
-        self._last = max(part for part, weight in enumerate(weights) if weight > 0)
+        self.weights = tuple(weights)
 
     def part(self, step: int) -> int:
         """Return the number of the part that a step is trained on."""
         if len(self.batch_sizes) == 1:
             return 0
-        place = derive_seed(self.seed, "resolution", step) / _SEEDS * self._bounds[-1]
-        return min(bisect_right(self._bounds, place), self._last)
+        return draw_part(self.weights, self.seed, "resolution", step)
 
     def images_before(self, step: int) -> int:
         """Return the number of images in the steps before this one, which is the position in the order of images."""

@@ -6,6 +6,8 @@ through time works on an estimate of T x_0; the targets below say how a network'
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,11 @@ class MollifiedDiffusion:
         bar = self.schedule.at(t, t)
         return bar / (1 - bar) * (self.data_std / self.noise_std) ** 2
 
+    def log_ratio(self) -> Tensor:
+        """(steps + 1,): ln(noise std / signal std) at every time, for images of standard deviation data_std."""
+        bar = self.alpha_bar.double()
+        return 0.5 * ((1 - bar) / bar).log() + math.log(self.noise_std / self.data_std)
+
     def network_input(self, x: Tensor, t: Tensor) -> Tensor:
         """x_t scaled to variance 1."""
         return x / self._scale(x, t)
@@ -93,15 +100,34 @@ class MollifiedDiffusion:
             return self.data_std * (cos * x / self._scale(x, t) - sin * output)
         return (x - noise * (self.mollifier(output) if self.target == "noise" else output)) / signal
 
-    def denoiser(self, network: Network, clip: bool = True) -> Denoiser[int]:
+    def sharp_target(self, image: Tensor, mollified_image: Tensor) -> Tensor:
+        """What a network's second output is trained to predict: what T takes away, in units of data_std."""
+        return (image - mollified_image) / self.data_std
+
+    def sharp_weight(self, t: Tensor) -> Tensor:
+        """(B,): cos^2 of the angle between state and signal; where there is only noise, no detail can be known."""
+        snr = self.snr(t)
+        return snr / (1 + snr)
+
+    def denoiser(self, network: Network, clip: bool = True, sharp_at: int | None = None) -> Denoiser[int]:
         """A network on (scaled x_t, t (B,)), all pixels, as the function (x_t, t) -> T x_0 that samplers take.
 
-        T averages values in [-1, 1], so estimates are clipped to that range unless `clip` is False.
+        Images have values in [-1, 1], and T averages them: estimates are clipped to that range unless `clip` is False.
+        sharp_at: the time of the last step, at which the estimate is x_0 instead, by the network's second output (or
+        its only one, where the target is the image itself).
         """
 
         def denoise(x: Tensor, t: int) -> Tensor:
             times = torch.full((x.shape[0],), t, device=x.device)
-            estimate = self.mollified_image(network(self.network_input(x, times), times).to(x.dtype), x, times)
+            output = network(self.network_input(x, times), times).to(x.dtype)
+            channels = x.shape[1]
+            prediction = output[:, :channels]
+            if t != sharp_at:
+                estimate = self.mollified_image(prediction, x, times)
+            elif self.target == "image":
+                estimate = prediction
+            else:
+                estimate = self.mollified_image(prediction, x, times) + self.data_std * output[:, channels:]
             return estimate.clamp(-1, 1) if clip else estimate
 
         return denoise

@@ -7,12 +7,15 @@ alpha-bar over discrete times is that of Ho et al. (2020) and Nichol and Dhariwa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 # The published cap on beta_t of the cosine schedule: keeps the last steps finite.
 _MAX_BETA = 0.999
+# The noise over the signal beyond which a state is all noise: sampling may start there (EDM's sigma_max).
+_MOST_NOISE = 80.0
 
 
 def cosine_alpha_bar(steps: int) -> Tensor:
@@ -84,6 +87,34 @@ def sampling_times(schedule_steps: int, steps: int) -> list[int]:
     if not 1 <= steps <= schedule_steps:
         raise ValueError(f"{steps} sampling steps: want 1 to {schedule_steps}, the length of the schedule")
     return [round(schedule_steps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def noise_times(alpha_bar: Tensor, steps: int, rho: float = 7.0) -> list[int]:
+    """`steps` + 1 times evenly spaced in sigma^(1 / rho), sigma = sqrt((1 - alpha-bar) / alpha-bar): EDM Eq. 5, then 0.
+
+    alpha_bar (schedule steps + 1,). They run from the time with the most noise up to sigma = 80 down to time 1, so
+    that the last step, which ends at the image, leaves from almost none. Where the schedule has no time between two
+    of them, the next lower time is taken. Raises ValueError when there are more sampling steps than times.
+    """
+    ratio = ((1 - alpha_bar[1:].double()) / alpha_bar[1:].double()).sqrt()
+    last = max(int((ratio <= _MOST_NOISE).sum()), min(steps, len(ratio)))
+    if not 1 <= steps <= last:
+        raise ValueError(f"{steps} sampling steps: want 1 to {len(ratio)}, the length of the schedule")
+    levels = torch.linspace(float(ratio[last - 1] ** (1 / rho)), float(ratio[0] ** (1 / rho)), steps).double() ** rho
+    times = [1 + int((ratio - level).abs().argmin()) for level in levels]
+    # Each at least one below the one before, and with enough times left for those after it.
+    for i in range(1, steps):
+        times[i] = min(times[i], times[i - 1] - 1)
+    for i in range(steps):
+        times[i] = max(times[i], steps - i)
+    return [*times, 0]
+
+
+# By name: (alpha-bar, steps) -> times.
+SPACINGS: dict[str, Callable[[Tensor, int], list[int]]] = {
+    "time": lambda alpha_bar, steps: sampling_times(len(alpha_bar) - 1, steps),
+    "noise": noise_times,
+}
 
 
 def sigma_steps(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> list[float]:

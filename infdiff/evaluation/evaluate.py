@@ -44,7 +44,7 @@ class Request:
     checkpoint: str
     steps: int | None
     truncation: float | None
-    deblur: bool
+    deblur: str | None
     batch: int | None
     seed: int
     out: Path | None

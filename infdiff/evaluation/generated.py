@@ -110,16 +110,22 @@ class ImageMaker:
         self, truth: StoredImages, small: Size, size: Size, method: str = "guided"
     ) -> GeneratedImages | None:
         """Reduce real images to `small`, and super-resolve them to `size`."""
-        steps = self.options.steps
-        check_enlarging(self.run.method, small, f"{size[0]}x{size[1]}", steps, 1.0)
+        check_enlarging(small, f"{size[0]}x{size[1]}", 1.0)
+        options = self._tiled(size)
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)
             return self.run.super_resolve(
-                images, size, steps=steps, method=method, seed=self.seed, indices=numbers, rounded=False
+                images, size, options=options, method=method, seed=self.seed, indices=numbers, rounded=False
             )
 
-        settings = {"method": method, "steps": steps, "from": format_size(small), "truth": truth.fingerprint}
+        settings = {
+            "method": method,
+            "steps": options.steps,
+            "deblur": options.deblur,
+            "from": format_size(small),
+            "truth": truth.fingerprint,
+        }
         batch = default_batch(self.run.method, size, guided=method == "guided")
         return self._made("superres", size, len(truth), settings, make, batch)
 

@@ -60,14 +60,16 @@ class EDMMethod:
         return self.grid()
 
     @property
+    def deblurs(self) -> tuple[str, ...]:
+        return ("wiener", "none") if self.config.edm.noise == "mollified" else ("none",)
+
+    @property
     def most_steps(self) -> None:
         return None
 
     def check_options(self, options: SamplingOptions) -> None:
         if not 0 <= options.churn < math.inf:
             raise OptionError("churn", f"{options.churn:g}", "want 0 (deterministic) or more")
-        if options.deblur and self.config.edm.noise != "mollified":
-            raise OptionError("deblur", None, "the run was trained with white noise, so there is no mollifier to undo")
 
     def networks(self) -> dict[str, nn.Module]:
         model = self.config.model
@@ -99,7 +101,7 @@ class EDMMethod:
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        return generate(
+        images = generate(
             denoiser,
             self.process,
             size=size,
@@ -109,6 +111,9 @@ class EDMMethod:
             sample=self.sampler(options),
             on_step=on_step,
         )
+        if options.deblur == "wiener":
+            return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
+        return images
 
     def sampler(self, options: SamplingOptions) -> Sample[float]:
         """The sampler that options name, as `pipelines.generate` takes it."""
@@ -122,9 +127,6 @@ class EDMMethod:
             return sampler.run(denoise, first(), sigmas, noise=noise)
 
         return sample
-
-    def deblur(self, images: Tensor) -> Tensor:
-        return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def tile_rows(self, size: Size) -> None:
         return None

@@ -16,13 +16,14 @@ from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
 from infdiff.diffusion.samplers import SAMPLERS, sampler_options
-from infdiff.diffusion.schedules import sampling_times
+from infdiff.diffusion.schedules import SPACINGS
+from infdiff.diffusion.times import DrawTimes, LognormalTimes, uniform_times
 from infdiff.diffusion.weighting import WEIGHTINGS
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import trim_heap
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
-from infdiff.methods.sampling import SamplingOptions
-from infdiff.methods.sizes import grid_size, largest, point_count, resolutions, training_size
+from infdiff.methods.sampling import SamplingOptions, deblur_of
+from infdiff.methods.sizes import drawn_point_count, grid_size, largest, point_count, resolutions, training_size
 from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled
 from infdiff.ops import rows_around
 from infdiff.ops.torchsparse_backend import why_missing
@@ -30,6 +31,8 @@ from infdiff.pipelines.generate import generate, on_all_pixels
 from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
+# A schedule that misses more of the noise levels to train on than the rest is not meant.
+_REACHED = 0.8
 
 
 class InfinityDiff:
@@ -54,13 +57,24 @@ class InfinityDiff:
         config, model = self.config, self.config.model
         size, grid = training_size(config), grid_size(config)
         for resolution in resolutions(config):
-            point_count(config, resolution)
+            for rate in config.subsample_rates:
+                point_count(config, resolution, rate)
         if model.backend == "torchsparse" and (missing := why_missing()):
             raise UserError(f"model.backend: {missing}")
         if config.sample.steps > config.diffusion.steps:
             raise UserError(
                 f"sample.steps: {config.sample.steps} is more than diffusion.steps {config.diffusion.steps}"
             )
+        if model.sharp and (config.diffusion.sigma == 0 or config.diffusion.target == "image"):
+            raise UserError(
+                "model.sharp: there is nothing to restore with diffusion.sigma: 0 or diffusion.target: image"
+            )
+        if (train := config.train).times == "lognormal" and self.reached_times() < _REACHED:
+            raise UserError(
+                f"train.times_log_mean: {train.times_log_mean:g} with times_log_std {train.times_log_std:g}: the "
+                f"schedule reaches only {self.reached_times():.0%} of these noise levels"
+            )
+        deblur_of(self, config.sample.deblur)
         sampler, eta = config.sample.sampler, config.sample.eta
         if eta and "eta" not in SAMPLERS[sampler].options:
             takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)
@@ -86,6 +100,13 @@ class InfinityDiff:
         return round(grid[0] * down), round(grid[1] * across)
 
     @property
+    def deblurs(self) -> tuple[str, ...]:
+        if self.config.diffusion.sigma == 0:
+            return ("none",)
+        restores = self.config.model.sharp or self.config.diffusion.target == "image"
+        return ("network", "wiener", "none") if restores else ("wiener", "none")
+
+    @property
     def most_steps(self) -> int:
         return self.config.diffusion.steps
 
@@ -107,8 +128,10 @@ class InfinityDiff:
             "blocks": model.blocks,
             "mlp_ratio": model.mlp_ratio,
             "depthwise": model.depthwise,
+            "taps": model.initial_taps,
             "backend": model.backend,
             "z_dim": model.z_dim,
+            "sketch_side": model.sketch_side,
         }
         network = grid_network(
             model.grid,
@@ -117,8 +140,14 @@ class InfinityDiff:
             size=self.top_grid(),
             condition_dim=model.condition_dim,
         )
-        scaled = model.scale_grid
-        denoiser = SparseUNet(network, condition_dim=model.condition_dim, scale_grid=scaled, **shared)
+        denoiser = SparseUNet(
+            network,
+            condition_dim=model.condition_dim,
+            scale_grid=model.scale_grid,
+            gated_input=model.gated_input,
+            sharp=model.sharp,
+            **shared,
+        )
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
             # Its grid stays as it is: a latent is of the function, whatever the size of the image.
@@ -140,12 +169,28 @@ class InfinityDiff:
         config = self.config
         return MollifiedObjective(
             self.process,
-            points=partial(point_count, config),
+            points=partial(drawn_point_count, config),
             kind=config.train.points,
             flip=config.data.flip,
             latent_noise=config.train.latent_noise,
             weighting=WEIGHTINGS[config.diffusion.weighting](config.diffusion.target),
+            times=self.training_times(),
+            sharp_weight=config.train.sharp_weight if config.model.sharp else 0.0,
         )
+
+    def training_times(self) -> DrawTimes:
+        """How training draws t."""
+        if self.config.train.times == "uniform":
+            return uniform_times(self.process.steps)
+        return self._lognormal()
+
+    def reached_times(self) -> float:
+        """Part of the lognormal noise levels that the schedule has a time for."""
+        return self._lognormal().reached()
+
+    def _lognormal(self) -> LognormalTimes:
+        train = self.config.train
+        return LognormalTimes(self.process.log_ratio(), train.times_log_mean, train.times_log_std)
 
     def generate(
         self,
@@ -159,7 +204,7 @@ class InfinityDiff:
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        return generate(
+        images = generate(
             self.network_at(denoiser, size, z, len(indices), device, options.tile),
             self.process,
             size=size,
@@ -167,8 +212,10 @@ class InfinityDiff:
             indices=indices,
             device=device,
             sample=self.sampler(options),
+            denoiser=partial(self.process.denoiser, sharp_at=self.sharp_at(options)),
             on_step=on_step,
         )
+        return self.deblurred(images, options)
 
     def network_at(
         self,
@@ -196,7 +243,7 @@ class InfinityDiff:
 
     def times(self, steps: int) -> list[int]:
         """The times of `steps` sampling steps."""
-        return sampling_times(self.process.steps, steps)
+        return SPACINGS[self.config.sample.spacing](self.process.alpha_bar, steps)
 
     def sampler(self, options: SamplingOptions) -> Sample[int]:
         """The sampler that options name, as `pipelines.generate` takes it."""
@@ -210,7 +257,14 @@ class InfinityDiff:
 
         return sample
 
-    def deblur(self, images: Tensor) -> Tensor:
+    def sharp_at(self, options: SamplingOptions) -> int | None:
+        """The time of the last step, where the network's second output makes the estimate sharp; None without."""
+        return self.times(options.steps)[-2] if options.deblur == "network" else None
+
+    def deblurred(self, images: Tensor, options: SamplingOptions) -> Tensor:
+        """The images (B, C, H, W) that a sampler made, by the Wiener inverse where the options say so."""
+        if options.deblur != "wiener":
+            return images
         return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def tile_rows(self, size: Size) -> int:

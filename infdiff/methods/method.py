@@ -59,11 +59,8 @@ class Method(SamplingMethod, Protocol):
     ) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i].
 
-        on_step is called after each evaluation of the network. Truncation, upscaling and deblurring are the caller's.
+        on_step is called after each evaluation of the network. Truncation and upscaling are the caller's.
         """
-
-    def deblur(self, images: Tensor) -> Tensor:
-        """Undo the mollifier."""
 
 
 SAMPLERS = (*InfinityDiff.samplers, *EDMMethod.samplers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypedDict, Unpack
 
 from infdiff.config.settings import UPSCALES, Config
@@ -33,6 +33,10 @@ class SamplingMethod(Protocol):
     def options(self) -> tuple[str, ...]: ...
 
     @property
+    def deblurs(self) -> tuple[str, ...]:
+        """How the run can undo the mollifier, the best way first; "none" is always among them."""
+
+    @property
     def most_steps(self) -> int | None:
         """Largest number of sampling steps; None for no limit."""
 
@@ -55,7 +59,7 @@ class Given(TypedDict, total=False):
     churn: float | None
     truncation: float | None
     upscale: str | None
-    deblur: bool | None
+    deblur: str | None
     tile: str | int | None
 
 
@@ -64,8 +68,8 @@ class SamplingOptions:
     """Choices for sampling images. An option that a method does not have keeps its default, which has no effect.
 
     sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
-    truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes. deblur: undo
-    the mollifier. tile: rows of pixels that go through the network at a time; None for all at once.
+    truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes. deblur:
+    "network", "wiener" or "none" (T x_0). tile: rows of pixels that go through the network at a time; None for all.
     """
 
     sampler: str
@@ -74,7 +78,7 @@ class SamplingOptions:
     churn: float = 0.0
     truncation: float = 1.0
     upscale: str = "none"
-    deblur: bool = False
+    deblur: str = "none"
     tile: int | None = None
 
     @classmethod
@@ -86,16 +90,18 @@ class SamplingOptions:
         asked = {name: value for name, value in given.items() if value is not None}
         _check_names(method, asked)
         sample = method.config.sample
-        options = {name: getattr(sample, name) for name in (*method.options, "upscale")}
+        options = {name: getattr(sample, name) for name in (*method.options, "upscale", "deblur")}
         tile = asked.pop("tile", None)
-        chosen = cls(**(options | asked))
+        options |= asked
+        options["deblur"] = deblur_of(method, options["deblur"])
+        chosen = cls(**options)
         _check_sampler(method, chosen, asked)
         check_steps(method, chosen.steps)
         method.check_options(chosen)
         _check_upscale(method.config, chosen.upscale, size)
         sampled = training_size(method.config) if size is None or chosen.upscale != "none" else size
         rows = tile_rows(method, sampled, None if tile is None else str(tile))
-        return cls(**(options | asked), tile=rows)
+        return replace(chosen, tile=rows)
 
     def evaluations(self, method: SamplingMethod) -> int:
         """Number of times that sampling one batch evaluates the network."""
@@ -104,6 +110,23 @@ class SamplingOptions:
     def record(self, method: SamplingMethod) -> dict[str, Any]:
         """The options that decide how an image looks, without those that the method does not have."""
         return {name: getattr(self, name) for name in (*method.options, "upscale", "deblur")}
+
+
+def deblur_of(method: SamplingMethod, asked: str) -> str:
+    """Return one of the method's ways to undo the blur: "auto" is the best of them.
+
+    Raises OptionError for one that it does not have.
+    """
+    ways = method.deblurs
+    if asked == "auto":
+        return ways[0]
+    if asked not in ways:
+        reason = {
+            "network": "the run's network has no second output (model.sharp), which training has to begin with",
+            "wiener": "the run was trained with white noise, so there is no mollifier to undo",
+        }.get(asked, "unknown")
+        raise OptionError("deblur", asked, f"{reason}; want auto, {' or '.join(ways)}")
+    return asked
 
 
 def check_steps(method: SamplingMethod, steps: int) -> None:
@@ -115,21 +138,20 @@ def check_steps(method: SamplingMethod, steps: int) -> None:
         raise OptionError("steps", steps, "want at least 1")
 
 
-def check_guidance(method: SamplingMethod, steps: int, weight: float, variety: float = 0.0) -> None:
-    """Raise OptionError naming the first option of guided sampling that cannot work with this run."""
-    check_steps(method, steps)
+def check_guidance(weight: float, variety: float = 0.0) -> None:
+    """Raise OptionError naming the first option of guided sampling that cannot work."""
     if not 0 <= weight <= 2:
         raise OptionError("weight", f"{weight:g}", "want 0 (no guidance) to 2; 1 follows what is known most closely")
     if not 0 <= variety <= 1:
         raise OptionError("variety", f"{variety:g}", "want 0 (the latent of the visible pixels) to 1 (any latent)")
 
 
-def check_enlarging(method: SamplingMethod, small: Size, res: str, steps: int, weight: float) -> Size:
+def check_enlarging(small: Size, res: str, weight: float) -> Size:
     """Return the size that `res` means for an image of size `small`: one number is its longer side.
 
     Raises OptionError when it is smaller than the image, or another option cannot work.
     """
-    check_guidance(method, steps, weight)
+    check_guidance(weight)
     try:
         size = parse_size(res)
     except ValueError as error:

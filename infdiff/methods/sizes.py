@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TypeVar
 
+import torch
+
 from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.errors import UserError
+from infdiff.seeding import draw_part
 
 _Value = TypeVar("_Value")
 
@@ -74,17 +77,29 @@ def largest(sizes: Iterable[Size]) -> Size:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def point_count(config: Config, size: Size | None = None) -> int:
-    """Points drawn from each image of a size, by default the training size.
+def point_count(config: Config, size: Size | None = None, rate: float | None = None) -> int:
+    """Points of each image of a size at a rate, by default of the training size at the densest one trained on.
 
     Raises UserError when `train.subsample` leaves none.
     """
-    size, subsample = size or training_size(config), config.subsample
+    size, subsample = size or training_size(config), rate or config.subsample
     count = round(size[0] * size[1] / subsample)
     if count < 1:
         most = size[0] * size[1]
         raise UserError(f"train.subsample: {subsample:g} leaves no point of {most} pixels: want at most {most}")
     return count
+
+
+def drawn_point_count(config: Config, size: Size, generator: torch.Generator) -> int:
+    """Points drawn from each image of a size in the step that a generator is for, at one of the rates.
+
+    A function of the generator's seed: nothing waits for its device, and a resumed run draws the same.
+    """
+    rates = config.subsample_rates
+    if len(rates) == 1:
+        return point_count(config, size)
+    rate = list(rates)[draw_part(list(rates.values()), generator.initial_seed(), "subsample")]
+    return point_count(config, size, rate)
 
 
 def describe_points(config: Config) -> str:

@@ -16,7 +16,11 @@ from infdiff.nn.standardize import Standardize
 
 
 class SparseEncoder(nn.Module):
-    """Values of a clean image at any points -> latent z (B, z_dim). trunk: the down half of a grid network."""
+    """Values of a clean image at any points -> latent z (B, z_dim). trunk: the down half of a grid network.
+
+    sketch_side: the latent also reads the values directly, averaged to a coarse image of this side; 0: through the
+    trunk alone.
+    """
 
     def __init__(
         self,
@@ -31,20 +35,30 @@ class SparseEncoder(nn.Module):
         blocks: int = 3,
         mlp_ratio: int = 2,
         depthwise: bool = True,
+        taps: str = "noise",
         backend: str = "auto",
+        sketch_side: int = 0,
     ) -> None:
         super().__init__()
         self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
         self.lift = PointLift(in_channels, channels)
         self.down = nn.ModuleList(
             SparseBlock(
-                channels, kernel_size, mlp_ratio=mlp_ratio, condition_dim=0, depthwise=depthwise, backend=backend
+                channels,
+                kernel_size,
+                mlp_ratio=mlp_ratio,
+                condition_dim=0,
+                depthwise=depthwise,
+                taps=taps,
+                backend=backend,
             )
             for _ in range(blocks)
         )
         self.trunk = trunk
         self.norm = GridLayerNorm(trunk.out_channels)
         self.project = nn.Linear(trunk.out_channels * LAYOUT_SIDE**2, z_dim)
+        self.sketch_side = sketch_side
+        self.sketch = nn.Linear(in_channels * sketch_side**2, z_dim) if sketch_side else None
         self.standardize = Standardize(z_dim)
 
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
@@ -61,4 +75,8 @@ class SparseEncoder(nn.Module):
         grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
         deepest, _ = self.trunk(grid, None)  # (B, trunk.out_channels, g, k)
         pooled = F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), LAYOUT_SIDE)  # (B, trunk.out_channels, 4, 4)
-        return self.standardize(self.project(pooled.flatten(1)))  # (B, z_dim)
+        z = self.project(pooled.flatten(1))  # (B, z_dim)
+        if self.sketch is not None:
+            coarse = F.adaptive_avg_pool2d(ops.points_to_grid(x, geometry.neighbours), self.sketch_side)
+            z = z + self.sketch(coarse.flatten(1))
+        return self.standardize(z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from infdiff import ops
@@ -10,6 +11,7 @@ from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.sketch import Sketch
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
 
@@ -18,7 +20,10 @@ class SparseUNet(nn.Module):
 
     grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
     base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: also
-    scale the grid with the image, for grid networks that accept any size.
+    scale the grid with the image, for grid networks that accept any size. taps: how those of the sparse convolutions
+    start, as `initial_taps`. gated_input: the input, times a gate that the condition sets, is added to the output,
+    which otherwise sees it through normalisations alone. sharp: a second output, of as many channels as the input.
+    sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none.
     """
 
     def __init__(
@@ -35,8 +40,12 @@ class SparseUNet(nn.Module):
         z_dim: int = 0,
         condition_dim: int = 512,
         depthwise: bool = True,
+        taps: str = "noise",
         backend: str = "auto",
         scale_grid: bool = False,
+        gated_input: bool = False,
+        sharp: bool = False,
+        sketch_side: int = 0,
     ) -> None:
         super().__init__()
         self.scale_grid = scale_grid
@@ -52,14 +61,21 @@ class SparseUNet(nn.Module):
                 condition_dim=condition_dim,
                 skip=skip,
                 depthwise=depthwise,
+                taps=taps,
                 backend=backend,
             )
 
         self.down = nn.ModuleList(block(skip=False) for _ in range(blocks))
         self.grid_network = grid_network
+        self.sketch = Sketch(z_dim, channels, sketch_side) if sketch_side and z_dim else None
         self.up = nn.ModuleList(block(skip=True) for _ in range(blocks))
         self.norm = ModulatedLayerNorm(channels)
-        self.project = nn.Linear(channels, in_channels)
+        self.out_channels = in_channels * (2 if sharp else 1)
+        self.project = nn.Linear(channels, self.out_channels)
+        self.gate = nn.Linear(condition_dim, self.out_channels) if gated_input else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
 
     def grid_for(self, size: Size) -> Size:
         """The grid for images of a size: at least one cell along either axis."""
@@ -75,7 +91,7 @@ class SparseUNet(nn.Module):
         )
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
-        """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, in_channels)."""
+        """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
         condition = self.conditioning(t, z)  # (B, condition_dim)
         points = geometry.points
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
@@ -84,9 +100,23 @@ class SparseUNet(nn.Module):
             h = block(h, geometry, condition)  # (B, L, C)
             skips.append(h)
         grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
-        grid = self.grid_network(grid, condition)  # (B, C, G, K)
+        grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
         inner = ops.grid_to_points(grid, points.ids, points.size, points.index)  # (B, L, C)
         h = by_rows(lambda a, b: a + b, h, inner)
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
-        return by_rows(lambda h: self.project(self.norm(h)), h)  # (B, L, in_channels)
+        return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
+
+    def on_grid(self, grid: Tensor, condition: Tensor, z: Tensor | None) -> Tensor:
+        """The grid network's output (B, C, G, K), from features on the grid and what the latent says lies where."""
+        if self.sketch is not None and z is not None:
+            grid = grid + self.sketch(z, (grid.shape[2], grid.shape[3])).to(grid.dtype)
+        return self.grid_network(grid, condition)
+
+    def read_out(self, h: Tensor, x: Tensor, condition: Tensor) -> Tensor:
+        """The output (B, L, out_channels) from the last features and the input at the same points."""
+        out = self.project(self.norm(h))
+        if self.gate is None:
+            return out
+        gate = self.gate(condition).unsqueeze(1).to(out.dtype)  # (B, 1, out_channels)
+        return torch.addcmul(out, x.repeat(1, 1, self.out_channels // x.shape[-1]).to(out.dtype), gate)

@@ -23,7 +23,7 @@ from infdiff.nn.sparse_block import SparseBlock, by_rows
 def denoise_tiled(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None, tile_rows: int) -> Tensor:
     """`model` on all pixels of images x (B, in_channels, H, W), `tile_rows` rows at a time.
 
-    The result, of the same shape, equals that on all pixels at once up to rounding.
+    The result (B, out_channels, H, W) equals that on all pixels at once up to rounding.
     """
     size: Size = (x.shape[2], x.shape[3])
     scale = scale_of(size, model.base)
@@ -36,15 +36,16 @@ def denoise_tiled(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None, til
     grid = ops.GridFromTiles(size, model.grid_for(size), x.device)
     for number, tile in enumerate(_flow(lift, down, memory)):
         grid.add(tile.flatten(1, 2), number * tile_rows)
-    up[0].added = model.grid_network(grid.read(), condition)
+    up[0].added = model.on_grid(grid.read(), condition, z)
 
     for block, twin in zip(up, reversed(down), strict=True):
         twin.restart()
         twin.kept = block.skip = []
-    out = torch.empty_like(x)
+    out = x.new_empty(x.shape[0], model.out_channels, *size)
     for number, tile in enumerate(_flow(lift, blocks, memory)):
-        values = by_rows(lambda h: model.project(model.norm(h)), tile.flatten(1, 2))
-        out[:, :, number * tile_rows : (number + 1) * tile_rows] = values.mT.unflatten(2, tile.shape[1:3])
+        rows = slice(number * tile_rows, (number + 1) * tile_rows)
+        values = by_rows(lambda h, x: model.read_out(h, x, condition), tile.flatten(1, 2), x[:, :, rows].flatten(2).mT)
+        out[:, :, rows] = values.mT.unflatten(2, tile.shape[1:3])
     return out
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.nn.geometry import Geometry
+from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
 
 # Rows of features that fit a processor's cache together with an MLP's hidden layer.
@@ -19,12 +20,11 @@ _CACHED_ROWS = 8192
 class SparseConv(nn.Module):
     """Sparse depthwise (or regular) convolution with bias on features (B, L, C)."""
 
-    def __init__(self, channels: int, kernel_size: int, *, depthwise: bool = True, backend: str = "auto") -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, *, depthwise: bool = True, taps: str = "noise", backend: str = "auto"
+    ) -> None:
         super().__init__()
-        inputs = 1 if depthwise else channels
-        # Divided by the number of points present: the mean of k^2 terms, scaled back by k^2.
-        bound = (inputs * kernel_size**2) ** -0.5
-        self.taps = nn.Parameter(torch.empty(channels, inputs, kernel_size, kernel_size).uniform_(-bound, bound))
+        self.taps = nn.Parameter(initial_taps(taps, channels, 1 if depthwise else channels, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.depthwise, self.backend = depthwise, backend
 
@@ -48,11 +48,12 @@ class SparseBlock(nn.Module):
         condition_dim: int,
         skip: bool = False,
         depthwise: bool = True,
+        taps: str = "noise",
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.merge = nn.Linear(2 * channels, channels) if skip else None
-        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, backend=backend)
+        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, taps=taps, backend=backend)
         self.norm = ModulatedLayerNorm(channels, condition_dim)
         self.widen = nn.Linear(channels, mlp_ratio * channels)
         self.narrow = nn.Linear(mlp_ratio * channels, channels)

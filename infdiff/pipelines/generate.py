@@ -35,6 +35,7 @@ def generate(
     device: torch.device,
     sample: Sample[Time],
     start: Tensor | None = None,
+    denoiser: Callable[[Network], Denoiser[Time]] | None = None,
     guide: Callable[[Denoiser[Time]], Denoiser[Time]] | None = None,
     on_step: Callable[[], object] | None = None,
     channels: int = 3,
@@ -42,11 +43,11 @@ def generate(
     """The process's clean images (B, C, H, W), in [-1, 1] or a little beyond.
 
     Image `indices[i]` depends on (seed, indices[i]) and on what the network makes of row i alone.
-    start: noise to begin with instead of drawn noise. guide: wraps the denoiser, as `guided` does. on_step is called
-    after each evaluation of the network.
+    start: noise to begin with instead of drawn noise. denoiser: instead of the process's own. guide: wraps the
+    denoiser, as `guided` does. on_step is called after each evaluation of the network.
     """
     generators = [generator_for(device, seed, "image", i) for i in indices]
-    denoise = process.denoiser(network)
+    denoise = (process.denoiser if denoiser is None else denoiser)(network)
     follow = denoise if guide is None else guide(denoise)
 
     def counted(x: Tensor, t: Time) -> Tensor:

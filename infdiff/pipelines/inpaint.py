@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,18 +47,22 @@ def inpaint(
     indices: Sequence[int],
     sample: Sample[int],
     weight: float = 1.0,
+    sharp_at: int | None = None,
+    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W), with new content at its `hidden` pixels (H, W).
 
-    network: of N images of its size, differentiable. The visible pixels are close to the image's, not equal: see
-    `paste`.
+    network: of N images of its size, differentiable. sharp_at: as `MollifiedDiffusion.denoiser`. deblur: called with
+    what the sampler made. The visible pixels are close to the image's, not equal: see `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
     visible = (~hidden).to(image.dtype)
     # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
-    known = process.mollifier(_filled(image, hidden)) * visible
-    return generate(
+    filled = _filled(image, hidden)
+    known = process.mollifier(filled) * visible
+    last = None if sharp_at is None else (sharp_at, filled * visible)
+    made = generate(
         network,
         process,
         size=size,
@@ -65,11 +70,13 @@ def inpaint(
         indices=indices,
         device=image.device,
         sample=sample,
+        denoiser=partial(process.denoiser, sharp_at=sharp_at),
         guide=lambda denoise: guided(
-            denoise, lambda estimate: estimate * visible, known, weight, process.mollifier.twice
+            denoise, lambda estimate: estimate * visible, known, weight, process.mollifier.twice, last
         ),
         on_step=on_step,
     )
+    return deblur(made)
 
 
 def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:

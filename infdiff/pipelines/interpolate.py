@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,11 +24,14 @@ def interpolate(
     z: Tensor,
     frames: int,
     times: Sequence[int],
+    sharp_at: int | None = None,
+    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Two images (2, C, H, W) in [-1, 1] and their latents (2, z_dim) -> (frames, C, H, W), both ends included.
 
-    network_at(z): the network of as many images as there are latents. times: of the steps.
+    network_at(z): the network of as many images as there are latents. times: of the steps. sharp_at: as
+    `MollifiedDiffusion.denoiser`. deblur: called with what the sampler made.
     Deterministic: each frame is what DDIM makes of its latent and noise, so the ends are reconstructions.
     """
     size, bars = (ends.shape[2], ends.shape[3]), process.alpha_bar
@@ -45,10 +49,11 @@ def interpolate(
                 device=ends.device,
                 sample=lambda denoise, first, noise: ddim(denoise, first(), times, alpha_bar=bars, noise=noise),
                 start=spherical(noise[:1], noise[1:], part),
+                denoiser=partial(process.denoiser, sharp_at=sharp_at),
                 on_step=on_step,
             )
         )
-    return torch.cat(images)
+    return deblur(torch.cat(images))
 
 
 def spherical(a: Tensor, b: Tensor, part: float) -> Tensor:

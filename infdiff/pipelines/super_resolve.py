@@ -8,6 +8,7 @@ the input.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +39,15 @@ def super_resolve(
     indices: Sequence[int] | None = None,
     method: str = "guided",
     weight: float = 1.0,
+    sharp_at: int | None = None,
+    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1].
 
     network_at: the network at a size, with the small images' latents; "guided" differentiates it. times: of the steps.
     indices: numbers of the images, by default from 0: what is drawn for image i depends on (seed, indices[i]) alone.
+    sharp_at: as `MollifiedDiffusion.denoiser`. deblur: called with what the sampler made.
     Raises ValueError for an unknown method.
     """
     if method not in METHODS:
@@ -56,12 +60,14 @@ def super_resolve(
         start = resample(noise, size)
 
         def guide(denoise: Denoiser[int]) -> Denoiser[int]:
-            return guided(denoise, lambda image: reduce(image, from_size), mollified, weight, process.mollifier.twice)
+            last = None if sharp_at is None else (sharp_at, small)
+            smooth = process.mollifier.twice
+            return guided(denoise, lambda image: reduce(image, from_size), mollified, weight, smooth, last)
 
     def sample(denoise: Denoiser[int], first: Noise, noise: Noise) -> Tensor:
         return ddim(denoise, first(), times, alpha_bar=bars, noise=noise)
 
-    out = generate(
+    made = generate(
         network_at(size),
         process,
         size=size,
@@ -70,9 +76,11 @@ def super_resolve(
         device=small.device,
         sample=sample,
         start=start,
+        denoiser=partial(process.denoiser, sharp_at=sharp_at),
         guide=guide,
         on_step=on_step,
     )
+    out = deblur(made)
     return back_project(out, small) if method == "guided" else out
 
 

@@ -20,7 +20,6 @@ from infdiff.methods.sampling import (
     check_enlarging,
     check_guidance,
     default_batch,
-    tile_rows,
 )
 from infdiff.methods.sizes import training_size
 from infdiff.runs.folder import RunFolder
@@ -101,17 +100,17 @@ class Model:
         method: str = "guided",
         steps: int | None = None,
         weight: float = 1.0,
+        deblur: str | None = None,
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
         """Return images at a larger size; one number is the longer side. method: "guided" or "encode"."""
         self.trained.require_encoder()
         small = to_images(images)
-        steps = self.trained.config.sample.steps if steps is None else steps
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
-        wanted = check_enlarging(self.trained.method, (small.shape[2], small.shape[3]), text, steps, weight)
-        tile = tile_rows(self.trained.method, wanted)
-        out = self.trained.super_resolve(small, wanted, seed=seed, method=method, steps=steps, weight=weight, tile=tile)
+        wanted = check_enlarging((small.shape[2], small.shape[3]), text, weight)
+        options = SamplingOptions.of(self.trained.method, wanted, steps=steps, deblur=deblur)
+        out = self.trained.super_resolve(small, wanted, seed=seed, method=method, options=options, weight=weight)
         return from_images(out, output)
 
     def inpaint(
@@ -123,6 +122,7 @@ class Model:
         variety: float = 0.0,
         steps: int | None = None,
         weight: float = 1.0,
+        deblur: str | None = None,
         paste: bool = True,
         seed: int = 0,
         output: str = "pil",
@@ -132,16 +132,14 @@ class Model:
         if len(given) != 1:
             raise ValueError(f"{len(given)} images: inpaint takes one")
         hidden = to_mask(mask, (given.shape[2], given.shape[3]))
-        steps = self.trained.config.sample.steps if steps is None else steps
-        check_guidance(self.trained.method, steps, weight, variety)
-        sampler = self.trained.config.sample.sampler
+        check_guidance(weight, variety)
+        options = SamplingOptions.of(self.trained.method, steps=steps, deblur=deblur)
         variants = [
             self.trained.inpaint(
                 given,
                 hidden,
                 [i],
-                steps=steps,
-                sampler=sampler,
+                options=options,
                 weight=weight,
                 seed=seed,
                 variety=variety,

@@ -179,8 +179,6 @@ class TrainedModel:
             options=options,
             on_step=on_step,
         )
-        if options.deblur:
-            images = self.method.deblur(images)
         if size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return _finished(images, rounded)
@@ -191,10 +189,9 @@ class TrainedModel:
         images: Tensor,
         size: Size,
         *,
-        steps: int,
+        options: SamplingOptions,
         method: str = "guided",
         weight: float = 1.0,
-        tile: int | None = None,
         seed: int = 0,
         indices: Sequence[int] | None = None,
         rounded: bool = True,
@@ -202,41 +199,45 @@ class TrainedModel:
     ) -> Tensor:
         """Return small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
-        tile: rows of pixels at a time with "encode"; "guided" differentiates the network, which takes all of them at
-        once. Raises UserError for a run without encoder.
+        options: steps, deblur, and tile with "encode" ("guided" differentiates the network, which takes all rows at
+        once); the sampler is ddim. Raises UserError for a run without encoder.
         """
         z, trained, batch = self.encode(images), self.infinity_diff, len(images)
-        rows = tile if method == "encode" else None
+        rows = options.tile if method == "encode" else None
         out = super_resolve(
             lambda at: trained.network_at(self.denoiser, at, z, batch, self.device, rows),
             trained.process,
             from_uint8(images.to(self.device)),
             size=size,
             seed=seed,
-            times=trained.times(steps),
+            times=trained.times(options.steps),
             indices=indices,
             method=method,
             weight=weight,
+            sharp_at=trained.sharp_at(options),
+            deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
         return _finished(out, rounded)
 
     @torch.no_grad()
     def interpolate(
-        self, images: Tensor, frames: int, *, steps: int, tile: int | None = None, on_step: OnStep | None = None
+        self, images: Tensor, frames: int, *, options: SamplingOptions, on_step: OnStep | None = None
     ) -> Tensor:
         """Return (frames, 3, H, W) uint8 from the first to the second of two images (2, 3, H, W) uint8, both included.
 
-        tile: rows of pixels at a time. Raises UserError for a run without encoder.
+        options: steps, deblur and tile; the sampler is ddim. Raises UserError for a run without encoder.
         """
         z, trained, size = self.encode(images), self.infinity_diff, (images.shape[2], images.shape[3])
         out = interpolate(
-            lambda z: trained.network_at(self.denoiser, size, z, len(z), self.device, tile),
+            lambda z: trained.network_at(self.denoiser, size, z, len(z), self.device, options.tile),
             trained.process,
             from_uint8(images.to(self.device)),
             z=z,
             frames=frames,
-            times=trained.times(steps),
+            times=trained.times(options.steps),
+            sharp_at=trained.sharp_at(options),
+            deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
         return _finished(out, rounded=True)
@@ -248,8 +249,7 @@ class TrainedModel:
         hidden: Tensor,
         indices: Sequence[int],
         *,
-        steps: int,
-        sampler: str,
+        options: SamplingOptions,
         weight: float = 1.0,
         seed: int = 0,
         variety: float = 0.0,
@@ -259,8 +259,8 @@ class TrainedModel:
         """Return variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 with new content in `hidden` (H, W) bool.
 
         variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs a latent model.
-        pasted: the visible pixels are the image's exactly. weight: of the guidance. Raises UserError when a model that
-        this needs is missing.
+        options: sampler, eta, steps and deblur. pasted: the visible pixels are the image's exactly. weight: of the
+        guidance. Raises UserError when a model that this needs is missing.
         """
         trained, size = self.infinity_diff, (image.shape[2], image.shape[3])
         image, hidden = image.to(self.device), hidden.to(self.device)
@@ -273,8 +273,10 @@ class TrainedModel:
             hidden,
             seed=seed,
             indices=indices,
-            sample=trained.sampler(SamplingOptions(sampler, steps)),
+            sample=trained.sampler(options),
             weight=weight,
+            sharp_at=trained.sharp_at(options),
+            deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
         if not pasted:

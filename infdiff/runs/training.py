@@ -13,6 +13,7 @@ from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import images_a_step, point_count, training_size
+from infdiff.runs.calibration import Calibration
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
 from infdiff.runs.previews import Previews, Sampling
@@ -57,6 +58,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         if config.train.eval_every
         else None,
         eval_every=config.train.eval_every,
+        calibrate=Calibration(config, data.train, device) if "encoder" in modules else None,
     )
 
 

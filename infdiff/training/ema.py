@@ -12,7 +12,8 @@ class Ema:
     """Copies of modules with EMA weights. The decay of update n is min(decay, (1 + n) / (10 + n)).
 
     The small decay of the first updates makes it forget the initial weights at once, instead of after many thousands
-    of updates.
+    of updates. Buffers, such as running statistics, belong to the weights that made them: they are not copied, and
+    whoever uses the copies measures theirs first.
     """
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
@@ -25,6 +26,3 @@ class Ema:
         weight = 1 - min(self.decay, (1 + n) / (10 + n))
         for name, ema in self.modules.items():
             torch._foreach_lerp_(list(ema.parameters()), list(modules[name].parameters()), weight)
-            # Buffers such as running statistics are averages already.
-            for ours, theirs in zip(ema.buffers(), modules[name].buffers(), strict=True):
-                ours.copy_(theirs)

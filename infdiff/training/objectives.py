@@ -17,6 +17,7 @@ from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import PointNetwork
+from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import from_uint8
 from infdiff.points import draw_points, gather
@@ -25,30 +26,34 @@ from infdiff.points import draw_points, gather
 class MollifiedObjective:
     """∞-Diff: denoise mollified images (B, 3, H, W) uint8 at a random subset of their pixels.
 
-    The mean squared error of the prediction there (Eq. 42 for the paper's target). points: how many for images of a
-    size; kind: how they are drawn, as `draw_points`.
+    The mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, generator): how many
+    for images of a size, in the step that the generator is for; kind: how they are drawn, as `draw_points`. times:
+    draws t. sharp_weight: of the second output's error, for a network that has one.
     """
 
     def __init__(
         self,
         process: MollifiedDiffusion,
         *,
-        points: Callable[[Size], int],
+        points: Callable[[Size, torch.Generator], int],
         kind: str,
         flip: bool,
         latent_noise: float = 0.0,
         weighting: Weighting = uniform,
+        times: DrawTimes | None = None,
+        sharp_weight: float = 0.0,
     ) -> None:
         self.process, self.points, self.kind, self.flip = process, points, kind, flip
-        self.latent_noise, self.weighting = latent_noise, weighting
+        self.latent_noise, self.weighting, self.sharp_weight = latent_noise, weighting, sharp_weight
+        self.times = times if times is not None else uniform_times(process.steps)
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, (batch, channels, height, width) = self.process, images.shape
-        device, size = images.device, (height, width)
+        size = (height, width)
         x0 = from_uint8(images)
         if self.flip:
             x0 = flip_at_random(x0, generator)
-        t = torch.randint(1, process.steps + 1, (batch,), device=device, generator=generator)
+        t = self.times(batch, generator)
         white, noise = process.mollifier.noise_pair(batch, channels, size, [generator])
         ids = self._draw(batch, size, generator)
         values = [gather(image, ids) for image in (x0, white, process.clean(x0), noise)]
@@ -57,8 +62,12 @@ class MollifiedObjective:
         z = self._encode(modules, x0, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
         prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, size), t, z)
-        error = (prediction.float() - target).square()
-        return _weighted_mean(error, self.weighting(process.snr(t)))
+        prediction = prediction.float()
+        loss = _weighted_mean((prediction[..., :channels] - target).square(), self.weighting(process.snr(t)))
+        if self.sharp_weight:
+            error = (prediction[..., channels:] - process.sharp_target(values[0], values[2])).square()
+            loss = loss + self.sharp_weight * _weighted_mean(error, process.sharp_weight(t))
+        return loss
 
     def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
         """The latent, from a subset of the clean image of its own.
@@ -76,7 +85,7 @@ class MollifiedObjective:
         return z
 
     def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
-        return draw_points(batch, self.points(size), size, generator, self.kind)
+        return draw_points(batch, self.points(size, generator), size, generator, self.kind)
 
 
 class EDMObjective:

@@ -65,11 +65,19 @@ class Pauses:
             self.spent += self.clock() - started
             self.bar.set_description_str("")
 
-    def preview(self, step: int, preview: Preview, modules: Mapping[str, nn.Module], *, waiting: bool) -> bool:
+    def preview(
+        self,
+        step: int,
+        preview: Preview,
+        modules: Mapping[str, nn.Module],
+        *,
+        waiting: bool,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Draw a preview, or return False if it has to wait for time. waiting: it was said already.
 
         After the last step it has as many images as there is time for, and at least one of each kind if that takes
-        seconds.
+        seconds. before: called first, if it is drawn.
         """
         count, last, left = preview.most, step == self.steps, self._left()
         needed = self._seconds(step, preview.worth(count))
@@ -81,6 +89,7 @@ class Pauses:
                 what = "no preview" if last else "preview put off"
                 self._say(step, f"{what}: {needed:.0f} s are more than a tenth of the time so far")
             return last
+        before()
         started = self.clock()
         with self.show(step, "preview:", "network evaluations") as on_progress:
             preview(step, modules, count, on_progress)

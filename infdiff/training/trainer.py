@@ -26,6 +26,7 @@ from infdiff.training.settings import OptimiserSettings
 
 Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
+Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
 
 
 class Batches(Protocol):
@@ -60,6 +61,8 @@ class Trainer:
     label(batch): a name by which losses are also logged; the same for all batches of a step.
     frozen(batch): parameters that the step does not change; the same for all batches of a step.
     evaluate(EMA modules, on_progress): returns metrics by name, stored with a checkpoint every `eval_every` steps.
+    calibrate(EMA modules, on_progress): measures statistics that belong to their weights, before they are used or
+    saved.
     clock: seconds, as `time.perf_counter`; it decides when previews are drawn, and nothing else.
     All randomness of step n is a function of (seed, n).
     """
@@ -81,9 +84,10 @@ class Trainer:
         sample_every: int = 0,
         evaluate: Evaluate | None = None,
         eval_every: int = 0,
+        calibrate: Calibrate | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.frozen = frozen
+        self.frozen, self.calibrate, self._calibrated_at = frozen, calibrate, -1
         self.sample_every, self.eval_every, self.evaluate = sample_every, eval_every, evaluate
         self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
@@ -144,6 +148,7 @@ class Trainer:
                 evaluated = self.evaluate is not None and self.eval_every > 0 and self.step % self.eval_every == 0
                 if last or evaluated or self.step % s.checkpoint_every == 0:
                     self._read(scalars.ready(wait=True), meter)
+                    self._calibrate(pauses)
                     with pauses.show(self.step, "validating") as on_progress:
                         loss, by_label, images = self._validate(on_progress)
                     log.write({"step": self.step, "validation_loss": loss} | labelled("validation_losses", by_label))
@@ -158,7 +163,13 @@ class Trainer:
                     meter.restart(self.step, self.seen)
                 due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
                 if self.preview is not None and (due or waiting):
-                    waiting = not pauses.preview(self.step, self.preview, self.ema.modules, waiting=waiting)
+                    waiting = not pauses.preview(
+                        self.step,
+                        self.preview,
+                        self.ema.modules,
+                        waiting=waiting,
+                        before=lambda: self._calibrate(pauses),
+                    )
                     if not waiting:
                         meter.restart(self.step, self.seen)
 
@@ -230,7 +241,19 @@ class Trainer:
             by_label[label] = sum(sums[n] for n in own) / sum(weights[n] for n in own)
         return sum(sums) / sum(weights), by_label, sum(weights)
 
+    def _calibrate(self, pauses: Pauses | None = None) -> None:
+        """Measure the statistics of the EMA weights of this step, once."""
+        if self.calibrate is None or self._calibrated_at == self.step:
+            return
+        if pauses is None:
+            self.calibrate(self.ema.modules, lambda done, total: None)
+        else:
+            with pauses.show(self.step, "measuring latents", "images") as on_progress:
+                self.calibrate(self.ema.modules, on_progress)
+        self._calibrated_at = self.step
+
     def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None, images: int = 0) -> None:
+        self._calibrate()
         moments: dict[str, Tensor] = {}
         for name, parameter in zip(self.names, self.parameters, strict=True):
             moments |= {f"{name}:{key}": value for key, value in self.optimizer.state[parameter].items()}

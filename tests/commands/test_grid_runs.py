@@ -53,7 +53,7 @@ def test_samples_of_other_sizes(command, run, tmp_path):
     [
         (["--eta", "0.5"], ["--eta 0.5", "edm", "churn"]),
         (["--truncation", "0.5"], ["--truncation"]),
-        (["--deblur"], ["--deblur", "white"]),
+        (["--deblur", "wiener"], ["--deblur", "white"]),
         (["--sampler", "ddim"], ["--sampler ddim", "heun"]),
         (["--churn", "-1"], ["--churn"]),
         (["--steps", "0"], ["--steps"]),
@@ -155,5 +155,5 @@ def test_a_mollified_run_can_be_deblurred(command, tmp_path):
     result = command("train", "--out", "r", "--steps", 1, *settings)
     assert result.returncode == 0, result.stderr
     model = infdiff.load(tmp_path / "r", device="cpu")
-    plain, sharp = (model.sample(1, 24, output="tensor", deblur=deblur) for deblur in (False, True))
+    plain, sharp = (model.sample(1, 24, output="tensor", deblur=deblur) for deblur in ("none", "wiener"))
     assert (plain.int() - sharp.int()).abs().max() > 0

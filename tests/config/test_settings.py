@@ -27,7 +27,7 @@ KINDS = {
     "edm, dfu": TINY_GRID,
 }
 # Numbers that may be negative.
-SIGNED = {"edm.log_mean"}
+SIGNED = {"edm.log_mean", "train.times_log_mean"}
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())

@@ -79,6 +79,39 @@ def test_estimates_are_clipped_to_the_range_of_images():
     assert process.denoiser(lambda x, t: torch.full_like(x, 9.0), clip=False)(torch.zeros(1, 1, *SIZE), 500).max() > 8
 
 
+def test_the_last_estimate_is_sharp_and_all_others_are_mollified(generator):
+    """An exact network with a second output: at `sharp_at` the denoiser returns x_0, elsewhere T x_0."""
+    process = make()
+    image = torch.rand(2, 3, *SIZE, generator=generator) * 2 - 1
+    mollified, noise = process.mollifier(image), process.mollifier.noise(2, 3, SIZE, [generator])
+
+    def network(x, t):
+        target = process.training_target(image, noise, mollified, noise, t)
+        return torch.cat([target, process.sharp_target(image, mollified)], dim=1)
+
+    denoise = process.denoiser(network, sharp_at=40)
+    for t, expected in ((40, image), (41, mollified), (39, mollified)):
+        state = process.state(mollified, noise, torch.full((2,), t))
+        torch.testing.assert_close(denoise(state, t), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_predicts_the_image_is_sharp_by_itself(generator):
+    process = make("image")
+    image = torch.rand(1, 3, *SIZE, generator=generator) * 2 - 1
+    denoise = process.denoiser(lambda x, t: image, sharp_at=7)
+    assert torch.equal(denoise(torch.zeros_like(image), 7), image)
+    torch.testing.assert_close(denoise(torch.zeros_like(image), 8), process.mollifier(image))
+
+
+def test_detail_weighs_as_much_as_there_is_signal():
+    process = make()
+    weight = process.sharp_weight(torch.tensor([1, 400, 1000]))
+    snr = process.snr(torch.tensor([1, 400, 1000]))
+    torch.testing.assert_close(weight, snr / (1 + snr))
+    assert weight[0] > 0.99
+    assert weight[2] < 1e-6
+
+
 def test_unknown_targets_are_named():
     with pytest.raises(ValueError, match="velocity"):
         make("velocity")

@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from infdiff.diffusion.schedules import SCHEDULES, AlphaBar, alpha_bar, sampling_times, sigma_steps
+from infdiff.diffusion.schedules import (
+    SCHEDULES,
+    SPACINGS,
+    AlphaBar,
+    alpha_bar,
+    noise_times,
+    sampling_times,
+    sigma_steps,
+)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -92,3 +100,31 @@ def test_noise_levels_are_even_in_their_seventh_root():
 def test_bad_noise_levels_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sigma_steps(*arguments)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("shift", [1.0, 0.2])
+@pytest.mark.parametrize("steps", [1, 2, 10, 50, 400, 1000])
+def test_every_spacing_descends_to_zero_in_as_many_steps_as_asked_for(spacing, shift, steps):
+    times = SPACINGS[spacing](alpha_bar("cosine", 1000, shift), steps)
+    assert len(times) == steps + 1
+    assert times[0] <= 1000
+    assert times[-1] == 0
+    assert all(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_steps_by_noise_are_even_in_its_seventh_root():
+    """sigma = noise over signal: from 80 or a little less, to that of time 1."""
+    bar = alpha_bar("cosine", 100_000)
+    times = noise_times(bar, 20)
+    sigma = ((1 - bar) / bar).sqrt()
+    roots = (sigma[times[:-1]] ** (1 / 7)).diff()
+    torch.testing.assert_close(roots, roots.mean().expand(19), rtol=0.02, atol=0)
+    assert sigma[times[0]].item() == pytest.approx(80, rel=0.01)
+    assert times[-2] == 1
+
+
+def test_steps_by_noise_are_refused_where_the_schedule_has_fewer_times():
+    with pytest.raises(ValueError, match="11 sampling steps: want 1 to 10"):
+        noise_times(alpha_bar("cosine", 10), 11)
+    assert noise_times(alpha_bar("cosine", 10), 10) == list(range(10, -1, -1))

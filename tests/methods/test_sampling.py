@@ -34,17 +34,17 @@ def edm(*settings):
 
 def test_what_is_not_given_is_the_runs():
     method = points("sample.sampler=ddim", "sample.steps=7", "sample.eta=0.25", "sample.truncation=0.6")
-    assert SamplingOptions.of(method) == SamplingOptions("ddim", 7, eta=0.25, truncation=0.6)
-    given = SamplingOptions.of(method, (16, 24), steps=9, eta=None, truncation=0.0, deblur=True, tile=5)
-    assert given == SamplingOptions("ddim", 9, eta=0.25, truncation=0.0, deblur=True, tile=5)
+    assert SamplingOptions.of(method) == SamplingOptions("ddim", 7, eta=0.25, truncation=0.6, deblur="wiener")
+    given = SamplingOptions.of(method, (16, 24), steps=9, eta=None, truncation=0.0, deblur="none", tile=5)
+    assert given == SamplingOptions("ddim", 9, eta=0.25, truncation=0.0, deblur="none", tile=5)
     assert SamplingOptions.of(edm("sample.steps=3", "sample.churn=2.5")) == SamplingOptions("heun", 3, churn=2.5)
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.steps = 3
 
 
 def test_the_record_has_the_options_of_the_method():
-    shared = {"upscale": "none", "deblur": False}
-    method = points("sample.sampler=ddim", "sample.steps=7")
+    shared = {"upscale": "none", "deblur": "none"}
+    method = points("sample.sampler=ddim", "sample.steps=7", "sample.deblur=none")
     record = SamplingOptions.of(method, tile=3).record(method)
     assert record == {"sampler": "ddim", "steps": 7, "eta": 0.0, "truncation": record["truncation"]} | shared
     assert SamplingOptions.of(edm(), steps=3).record(edm()) == {"sampler": "heun", "steps": 3, "churn": 0.0} | shared
@@ -72,7 +72,10 @@ def test_the_record_has_the_options_of_the_method():
         (edm, {"eta": 0.0}, "eta", "a run of method edm has only sampler, steps, churn"),
         (edm, {"truncation": 1.0}, "truncation", "a run of method edm has only sampler, steps, churn"),
         (edm, {"churn": -1.0}, "churn", "0 (deterministic) or more"),
-        (edm, {"deblur": True}, "deblur", "white noise"),
+        (points, {"deblur": "network"}, "deblur", "model.sharp"),
+        (points, {"deblur": "smooth"}, "deblur", "want auto, wiener or none"),
+        (edm, {"deblur": "wiener"}, "deblur", "white noise"),
+        (edm, {"deblur": "network"}, "deblur", "want auto, none"),
         (edm, {"tile": "auto"}, "tile", "all rows"),
     ],
 )
@@ -85,15 +88,33 @@ def test_what_cannot_work_is_named_once(method, given, named, problem):
 
 
 def test_limits_of_guidance_and_size():
-    for arguments, named in (((0, 1.0), "steps"), ((5, 3.0), "weight"), ((5, 1.0, 2.0), "variety")):
+    for arguments, named in (((3.0,), "weight"), ((1.0, 2.0), "variety")):
         with pytest.raises(OptionError) as error:
-            check_guidance(points(), *arguments)
+            check_guidance(*arguments)
         assert error.value.name == named
-    assert check_enlarging(points(), (12, 20), "40", 5, 1.0) == (24, 40)
-    assert check_enlarging(points(), (12, 20), "30x40", 5, 1.0) == (30, 40)
+    assert check_enlarging((12, 20), "40", 1.0) == (24, 40)
+    assert check_enlarging((12, 20), "30x40", 1.0) == (30, 40)
     for res in ("10", "12x19", "big", "0"):
         with pytest.raises(OptionError, match=f"res: {res}: "):
-            check_enlarging(points(), (12, 20), res, 5, 1.0)
+            check_enlarging((12, 20), res, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "ways"),
+    [
+        (points, [], ("wiener", "none")),
+        (points, ["model.sharp=true"], ("network", "wiener", "none")),
+        (points, ["diffusion.target=image"], ("network", "wiener", "none")),
+        (points, ["diffusion.sigma=0"], ("none",)),
+        (edm, [], ("none",)),
+        (edm, ["edm.noise=mollified"], ("wiener", "none")),
+    ],
+)
+def test_the_best_way_to_undo_the_blur_is_the_default(method, settings, ways):
+    run = method(*settings)
+    assert run.deblurs == ways
+    assert SamplingOptions.of(run).deblur == SamplingOptions.of(run, deblur="auto").deblur == ways[0]
+    assert SamplingOptions.of(method(*settings, f"sample.deblur={ways[-1]}")).deblur == "none"
 
 
 def test_tiles_are_for_large_images():
@@ -142,7 +163,7 @@ def test_what_is_registered_is_what_runs(method, registry, name, monkeypatch):
     given = {"size": (16, 16), "seed": 0, "indices": [0, 1], "device": CPU}
     given["z"] = torch.zeros(2, 8) if "encoder" in modules else None
     seen = []
-    options = SamplingOptions.of(run, sampler="constant", steps=3)
+    options = SamplingOptions.of(run, sampler="constant", steps=3, deblur="none")
     out = run.generate(modules["denoiser"].eval(), options=options, on_step=lambda: seen.append(1), **given)
     assert torch.equal(out, torch.full((2, 3, 16, 16), 0.25))
     assert len(seen) == options.evaluations(run) - 2 == 1, "it evaluates once, where its entry says thrice"

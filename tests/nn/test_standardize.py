@@ -6,19 +6,47 @@ import torch
 from infdiff.nn.standardize import Standardize
 
 
+DATA = torch.tensor([5.0, 0.01, 1.0]), torch.tensor([0.0, 3.0, -9.0])
+
+
+def batches(generator, count=400):
+    return torch.randn(count, 8, 3, generator=generator) * DATA[0] + DATA[1]
+
+
 def test_standardize_gives_mean_zero_and_variance_one_and_remembers(generator):
     layer = Standardize(3)
-    data = torch.randn(400, 8, 3, generator=generator) * torch.tensor([5.0, 0.01, 1.0]) + torch.tensor([0.0, 3.0, -9.0])
-    for batch in data:
-        out = layer(batch)
-    torch.testing.assert_close(out.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-4)
-    torch.testing.assert_close(out.var(dim=0), torch.ones(3), rtol=0, atol=0.02)
+    out = torch.stack([layer(batch) for batch in batches(generator)])[100:]
+    torch.testing.assert_close(out.mean(dim=(0, 1)), torch.zeros(3), rtol=0, atol=0.1)
+    torch.testing.assert_close(out.var(dim=(0, 1)), torch.ones(3), rtol=0, atol=0.1)
     layer.eval()
-    one = layer(data[7, :1])
-    assert torch.equal(layer(data[7])[:1], one), "afterwards an image's latent does not depend on the batch"
+    data = batches(generator)
+    assert torch.equal(layer(data[7])[:1], layer(data[7, :1])), "an image's latent does not depend on the batch"
     everything = layer(data.flatten(0, 1))
     assert everything.mean(dim=0).abs().max() < 0.3
     torch.testing.assert_close(everything.std(dim=0), torch.ones(3), rtol=0, atol=0.15)
+
+
+def test_what_is_measured_is_exact_whatever_the_estimates_were(generator):
+    """Mean 0 and variance 1 of all that came in, in batches of any size."""
+    layer = Standardize(3).eval()
+    data = batches(generator, 20).flatten(0, 1)
+    with layer.measuring():
+        for part in data.split([1, 100, 59]):
+            layer(part)
+    out = layer(data)
+    torch.testing.assert_close(out.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(out.var(dim=0, correction=0), torch.ones(3), rtol=0, atol=0.02)
+
+
+def test_latents_carry_less_noise_than_a_batchs_own_statistics_would_give_them(generator):
+    """The same image among others: its latent moves by a few percent, not by 1 / sqrt(8)."""
+    layer = Standardize(3)
+    image = DATA[1] + DATA[0]
+    seen = []
+    for batch in batches(generator):
+        batch[0] = image
+        seen.append(layer(batch)[0])
+    assert torch.stack(seen[200:]).std(dim=0).max() < 0.15
 
 
 def test_a_common_push_on_all_latents_has_no_gradient(generator):

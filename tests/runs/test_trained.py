@@ -67,7 +67,8 @@ def test_variants_of_an_image_need_a_latent_model(run, images):
     hidden[4:12] = True
 
     def variants(variety):
-        return TrainedModel.load(run, CPU).inpaint(images[:1], hidden, [0, 1], variety=variety, steps=2, sampler="ddim")
+        trained = TrainedModel.load(run, CPU)
+        return trained.inpaint(images[:1], hidden, [0, 1], variety=variety, options=options(trained, 2))
 
     assert torch.equal(variants(0.0)[:, :, :4], images[:1, :, :4].expand(2, -1, -1, -1))
     with pytest.raises(UserError, match=r"variety: 0\.5: needs a latent diffusion model"):
@@ -86,12 +87,12 @@ def test_a_run_without_encoder_samples_and_says_what_it_cannot(tmp_path, images)
     assert trained.describe_latents() == "none (the run has no encoder)"
     assert trained.sample([0], (16, 16), seed=0, options=options(trained, 2)).shape == (1, 3, 16, 16)
     hidden = torch.ones(16, 16, dtype=torch.bool)
-    assert trained.inpaint(images[:1], hidden, [0], steps=2, sampler="ddim").shape == (1, 3, 16, 16)
+    assert trained.inpaint(images[:1], hidden, [0], options=options(trained, 2)).shape == (1, 3, 16, 16)
     for call in (
         lambda: trained.encode(images),
         lambda: trained.decode(torch.zeros(1, 8), (16, 16), options=options(trained, 2)),
-        lambda: trained.super_resolve(images, (32, 32), steps=2),
-        lambda: trained.interpolate(images[:2], 3, steps=2),
+        lambda: trained.super_resolve(images, (32, 32), options=options(trained, 2)),
+        lambda: trained.interpolate(images[:2], 3, options=options(trained, 2)),
     ):
         with pytest.raises(UserError, match="without an encoder"):
             call()

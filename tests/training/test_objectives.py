@@ -19,23 +19,25 @@ SIZE = (12, 12)
 class Recorder(nn.Module):
     """Stands in for both networks and remembers its inputs."""
 
-    def __init__(self, answer=0.0):
+    def __init__(self, answer=0.0, outputs=1):
         super().__init__()
-        self.calls, self.answer = [], answer
+        self.calls, self.answer, self.outputs = [], answer, outputs
 
     def geometry(self, ids, size):
         return ids
 
     def forward(self, x, ids, *condition):
         self.calls.append((x, ids, condition))
-        return torch.full_like(x, self.answer)
+        return torch.full_like(x, self.answer).repeat(1, 1, self.outputs)
 
 
 def run(seed=0, target="mollified_noise", encoder=True, flip=False, images=None, **options):
     process = MollifiedDiffusion(Mollifier(1.0, SIZE), target=target, data_std=0.5)
-    options |= {"points": lambda size: size[0] * size[1] // 4, "kind": "uniform", "flip": flip}
+    options = {"points": lambda size, generator: size[0] * size[1] // 4, "kind": "uniform", "flip": flip} | options
     objective = MollifiedObjective(process, **options)
-    modules = {"denoiser": Recorder()} | ({"encoder": Recorder()} if encoder else {})
+    modules = {"denoiser": Recorder(outputs=2 if options.get("sharp_weight") else 1)} | (
+        {"encoder": Recorder()} if encoder else {}
+    )
     if images is None:
         images = torch.randint(0, 256, (5, 3, *SIZE), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
     loss = objective(modules, images, torch.Generator().manual_seed(seed))
@@ -96,6 +98,37 @@ def test_each_image_has_the_weight_of_its_time():
     assert error(0) != error(1)
     t = run()[1]["denoiser"].calls[0][2][0]
     assert torch.equal(seen[0], process.snr(t))
+
+
+def test_the_second_output_costs_what_the_mollifier_takes_away_by_how_much_signal_there_is():
+    """With zeros predicted: weight * mean of cos^2 times the detail squared, in units of data_std, at the points."""
+    plain, _, images, process = run()
+    total, modules, _, _ = run(sharp_weight=0.3)
+    _, ids, (t, _) = modules["denoiser"].calls[0]
+    x0 = images / 127.5 - 1
+    detail = gather(x0 - process.mollifier(x0), ids) / 0.5
+    bar = process.alpha_bar[t]
+    signal, noise = 0.25 * bar, (1 - bar) * process.noise_std**2
+    weight = signal / (signal + noise)
+    expected = plain + 0.3 * (weight[:, None, None] * detail.square()).mean()
+    torch.testing.assert_close(total, expected)
+    assert total > 1.01 * plain
+
+
+def test_times_are_drawn_as_told():
+    _, modules, _, _ = run(times=lambda batch, generator: torch.arange(1, batch + 1))
+    assert modules["denoiser"].calls[0][2][0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_the_number_of_points_may_depend_on_the_step():
+    """Both subsets of a step have it, and the generator of the step decides."""
+
+    def points(size, generator):
+        return 10 + generator.initial_seed()
+
+    for seed in (0, 5):
+        _, modules, _, _ = run(seed, points=points)
+        assert {modules[name].calls[0][1].shape[1] for name in modules} == {10 + seed}
 
 
 def test_the_latent_model_is_told_the_noise_apart():
