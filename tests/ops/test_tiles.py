@@ -7,7 +7,7 @@ from infdiff import ops
 from infdiff.points import all_points
 
 
-@pytest.mark.parametrize("scale", [(1.0, 1.0), (3.0, 3.0), (2.5, 1.5), (0.5, 2.0), (20.0, 4.0)])
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (3.0, 3.0), (2.5, 1.5), (0.5, 2.0), (0.4, 0.25), (20.0, 4.0)])
 @pytest.mark.parametrize("rows", [1, 6, 24])
 @pytest.mark.parametrize("regular", [False, True])
 def test_convolution_of_tiles(scale, rows, regular, generator):
