@@ -15,8 +15,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from infdiff.coordinates import Scale
+from infdiff.ops.choice import NEAREST
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.nearest_points import NEAREST
 
 Shape = Sequence[int]
 

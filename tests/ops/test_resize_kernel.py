@@ -42,7 +42,9 @@ def test_below_the_base_resolution_kernels_are_means_over_pixels(scale, k, gener
     # Above the base resolution along the other axis: each has a rule of its own.
     resized = ops.resize_kernel(down[:, None] * across, (scale, 2.0))
     reach = resized.shape[0] // 2
-    other = [sum(t * tent_kernel(m / 2 - (i - k // 2)) for i, t in enumerate(across.tolist())) for m in range(-k, k + 1)]
+    other = [
+        sum(t * tent_kernel(m / 2 - (i - k // 2)) for i, t in enumerate(across.tolist())) for m in range(-k, k + 1)
+    ]
     for n in range(-reach, reach + 1):
         value = mean_over_cell(down.tolist(), n / scale, 1 / scale)
         torch.testing.assert_close(resized[n + reach], value * torch.tensor(other).double(), rtol=0, atol=1e-5)
