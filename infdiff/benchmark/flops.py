@@ -66,6 +66,7 @@ def _convolution_backward(grad: Shape, features: Shape, taps: Shape, ids: Shape,
 
 
 def _points_to_grid(features: Shape, number: Shape, *others: Any, **named: Any) -> int:
+    # Three points a cell; those that are equally near, or in one cell, are not counted.
     # Rows of numbers may be shared by the images of a batch; those of features and gradients are not.
     return 2 * NEAREST * features[0] * number[1] * features[2]
 

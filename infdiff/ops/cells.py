@@ -1,6 +1,6 @@
 """The pixels that a cell of a grid holds: those whose centres lie in it.
 
-A centre exactly on the border of two cells belongs to both by half, so that a flipped image gives the flipped grid.
+A centre exactly on the border of two cells belongs to both by half, so that flipping an image flips its grid.
 All is arithmetic of whole numbers: pixel i of p ends half at (2 i + 1) n, cell c of n ends at 2 p (c + 1).
 """
 

@@ -2,7 +2,7 @@
 
 A cell that holds more than 3 points reads their mean. Any other reads the 3 points nearest to its centre, by inverse
 squared distance on the unit square. Equally near ones weigh alike: the m points at the third distance share what the
-nearer ones leave of the 3, so a flipped image gives the flipped grid. A point exactly on the centre takes all.
+nearer ones leave of the 3, so flipping an image flips its grid. A point exactly on the centre takes all.
 
 The search is exact and has static shapes, so nothing waits for the host. The CUDA kernel searches growing windows of
 the lattice index.

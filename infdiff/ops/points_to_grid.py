@@ -119,7 +119,7 @@ def _weights_in_means(cell: Tensor, share: Tensor) -> Tensor:
 
 
 def _some(weight: Tensor) -> bool:
-    """False where all is zero; not looked at on a device, which one would have to wait for."""
+    """False where all is zero. On a device always True: one would have to wait for the answer."""
     return weight.device.type != "cpu" or bool(weight.any())
 
 

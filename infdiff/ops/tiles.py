@@ -95,7 +95,7 @@ class GridFromTiles:
 
     def __init__(self, size: Size, grid: Size, device: torch.device) -> None:
         self.size, self.grid = size, grid
-        # On the host, where its zeros can be looked at without waiting for the device.
+        # On the host, where its zeros can be counted without waiting for the device.
         share = mean_share(torch.zeros((), dtype=torch.int64).expand(1, size[0] * size[1]), size, grid)
         self.share = share.to(device).view(1, *grid, 1)
         number, weight = nearest_pixels(size, grid)
