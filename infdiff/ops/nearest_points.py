@@ -42,9 +42,7 @@ class Neighbours(NamedTuple):
 def nearest_points_ref(ids: Tensor, size: Size, grid: Size, index: Tensor | None = None) -> Neighbours:
     """The specification of `nearest_points`: every distance, compared."""
     share = mean_share(ids, size, grid)
-    batch, cells = share.shape
-    image, cell = (torch.arange(n, device=ids.device) for n in share.shape)
-    found = among_all(ids, size, grid, image.repeat_interleave(cells), cell.repeat(batch))
+    found = among_all(ids, size, grid, torch.arange(share.numel(), device=ids.device))
     return _neighbours(ids, index, size, grid, share, *found)
 
 

@@ -6,6 +6,7 @@ points read are enough. Centres at the same place within a pixel share one order
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, pi, sqrt
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets
 
 # Points that the pixels read first hold on average, and then those read for the centres that had too few.
 _POINTS_READ = (6, 32)
-_DISTANCES_AT_ONCE = 1 << 22
 # About what a processor's cache holds.
 _PIXELS_AT_ONCE = 1 << 16
+_DISTANCES_AT_ONCE, _DISTANCES_AT_ONCE_ON_DEVICES = 1 << 20, 1 << 25
 
 
 def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,8 +31,7 @@ def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) ->
     """
     batch, cells = share.shape
     if ids.device.type != "cpu":  # to take some of the cells, one would wait for the device
-        image, cell = torch.arange(batch, device=ids.device), torch.arange(cells, device=ids.device)
-        return among_all(ids, size, grid, image.repeat_interleave(cells), cell.repeat(batch))
+        return among_rows(ids, size, grid)
     number = torch.zeros(batch * cells, COLUMNS, dtype=torch.int64)
     weight = torch.zeros(batch * cells, COLUMNS)
     rest = (share.flatten() == 0).nonzero()[:, 0]
@@ -44,23 +44,61 @@ def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) ->
             some = rest.split(max(1, _PIXELS_AT_ONCE // disc.step.shape[1]))
             rest = torch.cat([_among_near(padded, disc, centres, number, weight) for centres in some])
     if len(rest):
-        image = torch.div(rest, cells, rounding_mode="floor")
-        number[rest], weight[rest] = among_all(ids, size, grid, image, rest - image * cells)
+        number[rest], weight[rest] = among_all(ids, size, grid, rest)
     return number, weight
 
 
-def among_all(ids: Tensor, size: Size, grid: Size, image: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers (N, COLUMNS) int64 and weights for the centres of cells (N,) of images (N,): every distance, compared."""
-    row = torch.div(ids, size[1], rounding_mode="floor")
-    column = ids - row * size[1]
-    down = torch.div(cell, grid[1], rounding_mode="floor")
-    across = cell - down * grid[1]
+def among_all(ids: Tensor, size: Size, grid: Size, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (N, COLUMNS) int64 and weights for centres (N,) of the B * G*K: every distance, compared."""
+
+    def all_points(image: Tensor, column: Tensor) -> Tensor:
+        return torch.arange(ids.shape[1], device=ids.device).expand(len(image), -1)
+
+    return _among(all_points, ids.shape[1], ids, size, grid, centre)
+
+
+def among_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
+    """Numbers (B * G*K, COLUMNS) int64 and weights for all centres, of shapes that do not depend on the points.
+
+    In a row of pixels, what is read is among the three points left of the centre, or below it, and the three right
+    of it: at most two are nearer than the third of all, and of those as near one lies on either side.
+    """
+    height, width = size
+    column = torch.arange(grid[1], device=ids.device)
+    row = torch.arange(height, device=ids.device)[:, None]
+    # The last pixel of a row that lies left of the centre, or on it. ids ascend, so bisection finds the point there.
+    last_left = torch.div((2 * column + 1) * width - grid[1], 2 * grid[1], rounding_mode="floor")
+    bound = (row * width + last_left).flatten().expand(ids.shape[0], -1).contiguous()
+    last = torch.searchsorted(ids.contiguous(), bound, right=True) - 1
+    number = last.unflatten(1, (height, -1)).unsqueeze(3) + torch.arange(-2, 4, device=ids.device)
+    inside = number.clamp(0, ids.shape[1] - 1)
+    found = torch.div(ids.gather(1, inside.flatten(1)), width, rounding_mode="floor").view_as(inside)
+    present = (found == row.unsqueeze(2)) & (number == inside)
+    number = number.where(present, -1).transpose(1, 2).flatten(2)  # (B, K, H * 6)
+    centre = torch.arange(ids.shape[0] * grid[0] * grid[1], device=ids.device)
+    return _among(lambda image, column: number[image, column], number.shape[2], ids, size, grid, centre)
+
+
+def _among(
+    candidates: Callable[[Tensor, Tensor], Tensor], count: int, ids: Tensor, size: Size, grid: Size, centre: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose among `count` candidates for each centre: numbers of points, ascending, -1 for none.
+
+    candidates: those (n, count) for centres in columns (n,) of the grids of images (n,).
+    """
     numbers, weights = [], []
-    for some in torch.arange(len(cell), device=ids.device).split(max(1, _DISTANCES_AT_ONCE // ids.shape[1])):
-        vertical = offsets(row[image[some]], down[some, None], size[0], grid[0])
-        horizontal = offsets(column[image[some]], across[some, None], size[1], grid[1]) * aspect_of(size, grid)
-        number, weight = choose(vertical, horizontal)
-        numbers.append(number.where(weight > 0, 0))
+    at_once = _DISTANCES_AT_ONCE if ids.device.type == "cpu" else _DISTANCES_AT_ONCE_ON_DEVICES
+    for some in centre.split(max(1, at_once // count)):
+        image = torch.div(some, grid[0] * grid[1], rounding_mode="floor")
+        down = torch.div(some, grid[1], rounding_mode="floor") - image * grid[0]
+        across = some % grid[1]
+        number = candidates(image, across)
+        pixel = ids[image[:, None], number.clamp(min=0)]
+        row = torch.div(pixel, size[1], rounding_mode="floor")
+        vertical = offsets(row, down[:, None], size[0], grid[0]).masked_fill_(number < 0, float("inf"))
+        horizontal = offsets(pixel - row * size[1], across[:, None], size[1], grid[1]) * aspect_of(size, grid)
+        place, weight = choose(vertical, horizontal)
+        numbers.append(number.gather(1, place).where(weight > 0, 0))
         weights.append(weight)
     return torch.cat(numbers), torch.cat(weights)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.ops.arguments import check_same_device, same_points
-from infdiff.ops.cells import cells_of_points, pixels_of_cells
+from infdiff.ops.cells import MANY, cells_of_points, pixels_of_cells
 from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.nearest_points import Neighbours
 from infdiff.ops.registration import autocast, operator
@@ -83,46 +84,6 @@ def _points_to_grid_adjoint(grad: Tensor, *neighbours: Any) -> Tensor:
     return total.to(grad.dtype)
 
 
-def _means(features: Tensor, share: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor | None:
-    """The means (B, G*K, C) of the cells that read theirs, zero elsewhere; None if there is none."""
-    if not _some(share):
-        return None
-    if ids.shape[1] == size[0] * size[1]:
-        if size[0] % grid[0] == size[1] % grid[1] == 0:
-            return _pooled(features, size, grid)
-        number, part = pixels_of_cells(size, grid, ids.device)
-        weight = (part * share[:1].unsqueeze(2)).float()
-        return weighted_rows(features, *(t.expand(len(features), -1, -1) for t in (number[None], weight)))
-    cell = cells_of_points(ids, size, grid)
-    return weighted_rows_adjoint(features, cell, _weights_in_means(cell, share), share.shape[1])
-
-
-def _means_adjoint(grad: Tensor, share: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor | None:
-    """The adjoint of `_means`: (B, G*K, C) -> (B, L, C)."""
-    if not _some(share):
-        return None
-    distinct = same_points(ids)
-    cell = cells_of_points(distinct, size, grid)
-    weight = _weights_in_means(cell, share[: len(distinct)])
-    return weighted_rows(grad, *(t.expand(len(grad), -1, -1) for t in (cell, weight)))
-
-
-def _pooled(features: Tensor, size: Size, grid: Size) -> Tensor:
-    wide = features.unflatten(1, size).permute(0, 3, 1, 2).to(torch.promote_types(features.dtype, torch.float32))
-    pooled = F.avg_pool2d(wide, (size[0] // grid[0], size[1] // grid[1]))
-    return pooled.permute(0, 2, 3, 1).flatten(1, 2).to(features.dtype)
-
-
-def _weights_in_means(cell: Tensor, share: Tensor) -> Tensor:
-    """The weight of each point in the means of the cells (B, L, S) that hold it."""
-    return share.gather(1, cell.flatten(1)).view_as(cell) / cell.shape[2]
-
-
-def _some(weight: Tensor) -> bool:
-    """False where all is zero. On a device always True: one would have to wait for the answer."""
-    return weight.device.type != "cpu" or bool(weight.any())
-
-
 @_points_to_grid_adjoint.register_fake
 def _(grad: Tensor, number: Tensor, weight: Tensor, share: Tensor, reach: Tensor, ids: Tensor, *rest: Any) -> Tensor:
     return grad.new_empty((*ids.shape, grad.shape[2]))
@@ -138,3 +99,44 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _points_to_grid.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _means(features: Tensor, share: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor | None:
+    """The means (B, G*K, C) of the cells that read theirs, zero elsewhere; None if there is none."""
+    if not _some(share):
+        return None
+    if ids.shape[1] == size[0] * size[1]:
+        cell = size[0] // grid[0], size[1] // grid[1]
+        if size[0] % grid[0] == size[1] % grid[1] == 0 and prod(cell) > MANY:
+            return _pooled(features, size, cell)
+        number, part = pixels_of_cells(size, grid, ids.device)
+        weight = (part * share[:1].unsqueeze(2)).float()
+        return weighted_rows(features, *(t.expand(len(features), -1, -1) for t in (number[None], weight)))
+    held_by = cells_of_points(ids, size, grid)
+    return weighted_rows_adjoint(features, held_by, _weights_in_means(held_by, share), share.shape[1])
+
+
+def _means_adjoint(grad: Tensor, share: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor | None:
+    """The adjoint of `_means`: (B, G*K, C) -> (B, L, C)."""
+    if not _some(share):
+        return None
+    distinct = same_points(ids)
+    cell = cells_of_points(distinct, size, grid)
+    weight = _weights_in_means(cell, share[: len(distinct)])
+    return weighted_rows(grad, *(t.expand(len(grad), -1, -1) for t in (cell, weight)))
+
+
+def _pooled(features: Tensor, size: Size, cell: Size) -> Tensor:
+    wide = features.unflatten(1, size).permute(0, 3, 1, 2).to(torch.promote_types(features.dtype, torch.float32))
+    pooled = F.avg_pool2d(wide, cell)
+    return pooled.permute(0, 2, 3, 1).flatten(1, 2).to(features.dtype)
+
+
+def _weights_in_means(cell: Tensor, share: Tensor) -> Tensor:
+    """The weight of each point in the means of the cells (B, L, S) that hold it."""
+    return share.gather(1, cell.flatten(1)).view_as(cell) / cell.shape[2]
+
+
+def _some(weight: Tensor) -> bool:
+    """False where all is zero. On a device always True: one would have to wait for the answer."""
+    return weight.device.type != "cpu" or bool(weight.any())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from infdiff import ops
+from infdiff.ops.nearest_search import among_all, among_rows
 from infdiff.points import all_points, draw_points
 
 CASES = [
@@ -76,6 +77,14 @@ def test_nearest_points_equal_the_table_of_all_distances(size, grid, count, gene
     assert torch.equal(fast.share, slow.share)
     assert torch.equal(fast.reach, slow.reach)
     torch.testing.assert_close(fast.weight, slow.weight, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("size", "grid", "count"), CASES)
+def test_three_points_on_either_side_in_each_row_are_enough(size, grid, count, generator):
+    ids = draw_points(2, count, size, generator)
+    every = torch.arange(2 * grid[0] * grid[1])
+    for rows, everything in zip(among_rows(ids, size, grid), among_all(ids, size, grid, every), strict=True):
+        assert torch.equal(rows, everything)
 
 
 @pytest.mark.parametrize(
