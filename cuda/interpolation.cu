@@ -1,29 +1,62 @@
 // Points -> grid and grid -> points, and their transposes without atomics. Grids are rows (B, G * K, C).
 #include "features.cuh"
 
-// out[cell] = sum of the 3 weighted rows. number, weight (B or 1, G * K, 3).
+// out[cell] = share times the sum of the points that the cell holds, or the sum of the weighted nearest ones. number,
+// weight (B or 1, G * K, COLUMNS), share (B or 1, G * K). `index` (B or 1, H, W) as in sparse_conv.cu, null when every
+// pixel is a point.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    points_to_grid(const feature* in, const int* number, const float* weight, feature* out, int count, int cells,
-                   int64 neighbour_stride) {
+    points_to_grid(const feature* in, const int* number, const float* weight, const float* share, const int* index,
+                   feature* out, int count, int height, int width, int grid_height, int grid_width,
+                   int64 neighbour_stride, int share_stride, int64 index_stride) {
+    __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
+    int image = blockIdx.y;
     int cell = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
-    if (cell >= cells) return;
-    int64 image = blockIdx.y;
-    number += image * neighbour_stride + (int64)cell * 3;
-    weight += image * neighbour_stride + (int64)cell * 3;
-    in += image * count * CHANNELS;
+    bool alive = cell < grid_height * grid_width;
+    int gy = alive ? cell / grid_width : 0, gx = alive ? cell % grid_width : 0;
+    float part = alive ? share[(int64)image * share_stride + cell] : 0.0f;
+    int top, bottom, left, right;
+    pixels_in(gy, height, grid_height, &top, &bottom);
+    pixels_in(gx, width, grid_width, &left, &right);
+    int across = right - left + 1;
+    int candidates = part > 0.0f ? (bottom - top + 1) * across : 0;
+    const int* here = index == nullptr ? nullptr : index + image * index_stride;
+    number += image * neighbour_stride + (int64)cell * COLUMNS;
+    weight += image * neighbour_stride + (int64)cell * COLUMNS;
+    in += (int64)image * count * CHANNELS;
+    List& list = lists[threadIdx.x / LANES];
     Row sum;
     sum.clear();
-    for (int i = 0; i < 3; ++i) sum.add(in + (int64)number[i] * CHANNELS, weight[i], lane);
-    sum.put(out + (image * cells + cell) * CHANNELS, 1.0f, lane);
+    // The rows of a warp iterate together, as often as the row with the most candidates needs.
+    for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
+        int length = 0;
+        for (int round = 0; round < List::LENGTH; round += LANES) {
+            int candidate = first + round + lane;
+            int point = -1, quarters = 0;
+            if (candidate < candidates) {
+                int row = top + candidate / across, column = left + candidate % across;
+                point = point_at(here, row, column, height, width);
+                quarters = halves_in(row, gy, height, grid_height) * halves_in(column, gx, width, grid_width);
+            }
+            length = list.append(length, lane, point, quarters);
+        }
+        __syncwarp();
+        for (int i = 0; i < length; ++i)
+            sum.add(in + (int64)list.number[i] * CHANNELS, part * 0.25f * list.tag[i], lane);
+        __syncwarp();
+    }
+    if (!alive) return;
+    for (int i = 0; i < COLUMNS && weight[i] != 0.0f; ++i) sum.add(in + (int64)number[i] * CHANNELS, weight[i], lane);
+    sum.put(out + ((int64)image * grid_height * grid_width + cell) * CHANNELS, 1.0f, lane);
 }
 
-// The transpose: a point searches the cells around its own, up to `reach` (B or 1, L) cells away, for its users,
-// in ascending order.
+// The transpose: a point adds the cells that hold it and read their mean, then searches the cells around its own, up to
+// `reach` (B or 1, L) cells away, for those that have it among their nearest, in ascending order.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const int64* ids,
-                              const int* reach, feature* out, int count, int height, int width, int grid_height,
-                              int grid_width, int64 neighbour_stride, int ids_stride, int reach_stride) {
+    points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const float* share,
+                              const int64* ids, const int* reach, feature* out, int count, int height, int width,
+                              int grid_height, int grid_width, int64 neighbour_stride, int share_stride, int ids_stride,
+                              int reach_stride) {
     __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
     int image = blockIdx.y;
@@ -39,11 +72,17 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int candidates = alive ? (bottom - top + 1) * across : 0;
     number += (int64)image * neighbour_stride;
     weight += (int64)image * neighbour_stride;
+    share += (int64)image * share_stride;
     grad += (int64)image * grid_height * grid_width * CHANNELS;
     List& list = lists[threadIdx.x / LANES];
     Row sum;
     sum.clear();
-    // The rows of a warp iterate together, as often as the row with the most candidates needs.
+    for (int y = cell_before(id / width, height, grid_height); alive && y <= gy; ++y)
+        for (int x = cell_before(id % width, width, grid_width); x <= gx; ++x) {
+            int cell = y * grid_width + x;
+            int quarters = halves_in(id / width, y, height, grid_height) * halves_in(id % width, x, width, grid_width);
+            if (share[cell] > 0.0f) sum.add(grad + (int64)cell * CHANNELS, share[cell] * 0.25f * quarters, lane);
+        }
     for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
         int length = 0;
         for (int round = 0; round < List::LENGTH; round += LANES) {
@@ -51,16 +90,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             int use = -1;
             if (candidate < candidates) {
                 int cell = (top + candidate / across) * grid_width + left + candidate % across;
-                for (int i = 0; i < 3; ++i)
-                    // A missing point also has weight zero.
-                    if (number[cell * 3 + i] == point && weight[cell * 3 + i] != 0.0f) use = cell * 3 + i;
+                for (int i = cell * COLUMNS; i < (cell + 1) * COLUMNS && weight[i] != 0.0f; ++i)
+                    if (number[i] == point) use = i;
             }
             length = list.append(length, lane, use, 0);
         }
         __syncwarp();
         for (int i = 0; i < length; ++i) {
             int use = list.number[i];
-            sum.add(grad + (int64)(use / 3) * CHANNELS, weight[use], lane);
+            sum.add(grad + (int64)(use / COLUMNS) * CHANNELS, weight[use], lane);
         }
         __syncwarp();
     }

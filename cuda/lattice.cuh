@@ -7,6 +7,8 @@
 typedef long long int64;
 #define ALL_LANES 0xffffffffu
 constexpr int THREADS = 128;
+// As in ops/choice.py: the most points that a cell reads as the nearest ones.
+constexpr int COLUMNS = 10;
 
 // The point at (row, column) of an image, -1 where there is none. `index` is the image of point numbers, or null when
 // every pixel is a point and its number is its id.
@@ -45,9 +47,25 @@ __device__ inline void pixels_of(int cell, int pixels, int cells, int* first, in
     *last = to >= pixels ? pixels - 1 : to;
 }
 
-// The cell that holds a pixel's upper or left end: the same one for the search of the nearest points and for its
-// transpose.
-__device__ inline int cell_of(int pixel, int pixels, int cells) { return pixel * cells / pixels; }
+// The cell that holds a pixel's centre. Of two cells whose border the centre is on, this is the second; cell_before is
+// the first.
+__device__ inline int cell_of(int pixel, int pixels, int cells) { return (2 * pixel + 1) * cells / (2 * pixels); }
+__device__ inline int cell_before(int pixel, int pixels, int cells) {
+    return ((2 * pixel + 1) * cells - 1) / (2 * pixels);
+}
+
+// Halves of a pixel that belong to a cell: a centre on a border belongs to both cells by half.
+__device__ inline int halves_in(int pixel, int cell, int pixels, int cells) {
+    return (cell_of(pixel, pixels, cells) == cell) + (cell_before(pixel, pixels, cells) == cell);
+}
+
+// The first and the last pixel of an axis that a cell holds, in full or by half.
+__device__ inline void pixels_in(int cell, int pixels, int cells, int* first, int* last) {
+    // (2 i + 1) cells >= 2 pixels cell, and <= 2 pixels (cell + 1).
+    int low = 2 * pixels * cell - cells, high = 2 * pixels * (cell + 1) - cells;
+    *first = low <= 0 ? 0 : (low - 1) / (2 * cells) + 1;
+    *last = high < 0 ? -1 : high / (2 * cells);
+}
 
 __device__ inline float share(const Place& place, int cell) {
     float weight = 0.0f;

@@ -1,101 +1,151 @@
-// The 3 points nearest to each centre of a grid, exactly: growing windows on the lattice index.
+// What each cell of a grid reads: its mean where it holds many points, else the 3 nearest to its centre, exactly.
 //
 // A pixel's offset from a cell's centre is an integer in units of 1 / (2 * pixels * cells) of its axis; `aspect`
 // converts the column axis's unit to the row axis's. Products and sums are rounded singly in double, as PyTorch does,
-// so that ties fall as in the reference: to the lower point number.
+// so that points are equally near here where they are in the reference.
 #include "lattice.cuh"
 
 constexpr int NEAREST = 3;
+// Where a cell holds more points than this, it reads their mean.
+constexpr int MANY = 3;
 
-__device__ inline double squared_offset(int pixel, int cell, int pixels, int cells, double aspect) {
+__device__ inline double offset_of(int pixel, int cell, int pixels, int cells, double aspect) {
     int64 offset = (2 * (int64)pixel + 1) * cells - (2 * (int64)cell + 1) * pixels;
-    double length = __dmul_rn((double)offset, aspect);
-    return __dmul_rn(length, length);
+    return __dmul_rn((double)(offset < 0 ? -offset : offset), aspect);
 }
 
-struct Nearest {
-    double distance[NEAREST];
-    int number[NEAREST];
+__device__ inline double squared(double offset) { return __dmul_rn(offset, offset); }
 
-    __device__ void clear() {
-#pragma unroll
-        for (int i = 0; i < NEAREST; ++i) {
-            distance[i] = __longlong_as_double(0x7ff0000000000000LL);
-            number[i] = 0x7fffffff;
+// The points around one centre.
+struct Centre {
+    const int* index;
+    int row, column;  // of the grid
+    int height, width, grid_height, grid_width;
+    double aspect;
+
+    __device__ double down(int y) const { return offset_of(y, row, height, grid_height, 1.0); }
+    __device__ double across(int x) const { return offset_of(x, column, width, grid_width, aspect); }
+
+    // Four times the number of points that the cell holds.
+    __device__ int quarters() const {
+        int top, bottom, left, right, total = 0;
+        pixels_in(row, height, grid_height, &top, &bottom);
+        pixels_in(column, width, grid_width, &left, &right);
+        for (int y = top; y <= bottom; ++y) {
+            int down = halves_in(y, row, height, grid_height);
+            for (int x = left; x <= right; ++x)
+                if (point_at(index, y, x, height, width) >= 0)
+                    total += down * halves_in(x, column, width, grid_width);
         }
+        return total;
     }
+};
 
-    __device__ void offer(double d, int n) {
+// The smallest squared distances.
+struct Smallest {
+    double distance[NEAREST];
+
+    __device__ void offer(double d) {
 #pragma unroll
         for (int i = 0; i < NEAREST; ++i) {
-            if (d < distance[i] || (d == distance[i] && n < number[i])) {
-                double distance_out = distance[i];
-                int number_out = number[i];
-                distance[i] = d;
-                number[i] = n;
-                d = distance_out;
-                n = number_out;
-            }
+            double larger = d < distance[i] ? distance[i] : d;
+            distance[i] = d < distance[i] ? d : distance[i];
+            d = larger;
         }
     }
 };
 
-// number, weight (B, G * K, 3): as Neighbours in ops/nearest_points.py. reach (B, L), zero before: the most
-// cells between a point's own cell and one that uses it, which bounds the search of the transposed operator.
+// number, weight (B, G * K, COLUMNS), share (B, G * K): as Neighbours in ops/nearest_points.py. reach (B, L), zero
+// before: the most cells between a point's own cell and one that has it among its nearest, which bounds the search of
+// the transposed operator.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    nearest_points(const int* index, const int64* ids, int* number, float* weight, int* reach, int count, int height,
-                   int width, int grid_height, int grid_width, int ids_stride, double aspect) {
+    nearest_points(const int* index, const int64* ids, int* number, float* weight, float* share, int* reach, int count,
+                   int height, int width, int grid_height, int grid_width, int ids_stride, double aspect) {
     int cell = blockIdx.x * blockDim.x + threadIdx.x;
     if (cell >= grid_height * grid_width) return;
     int image = blockIdx.y;
     int gy = cell / grid_width, gx = cell % grid_width;
     const int* here = index == nullptr ? nullptr : index + (int64)image * height * width;
+    Centre centre = {here, gy, gx, height, width, grid_height, grid_width, aspect};
+    int64 place = (int64)image * grid_height * grid_width + cell;
+    number += place * COLUMNS;
+    weight += place * COLUMNS;
+#pragma unroll
+    for (int i = 0; i < COLUMNS; ++i) {
+        number[i] = 0;
+        weight[i] = 0.0f;
+    }
+    int quarters = centre.quarters();
+    bool many = quarters > 4 * MANY;
+    share[place] = many ? (float)(4.0 / quarters) : 0.0f;
+    if (many) return;
     // The pixel that holds the cell's centre.
     int row = (int)(((2 * (int64)gy + 1) * height) / (2 * (int64)grid_height));
     int column = (int)(((2 * (int64)gx + 1) * width) / (2 * (int64)grid_width));
-    Nearest nearest;
-    nearest.clear();
-    for (int ring = 0;; ++ring) {
+    Smallest smallest;
+    double infinity = __longlong_as_double(0x7ff0000000000000LL);
+#pragma unroll
+    for (int i = 0; i < NEAREST; ++i) smallest.distance[i] = infinity;
+    int ring = 0;
+    for (;; ++ring) {
         for (int y = row - ring; y <= row + ring; ++y) {
             if (y < 0 || y >= height) continue;
             bool edge = y == row - ring || y == row + ring;
-            double down = squared_offset(y, gy, height, grid_height, 1.0);
-            for (int x = column - ring; x <= column + ring; x += edge || ring == 0 ? 1 : 2 * ring) {
-                int point = point_at(here, y, x, height, width);
-                if (point < 0) continue;
-                nearest.offer(__dadd_rn(squared_offset(x, gx, width, grid_width, aspect), down), point);
-            }
+            double down = squared(centre.down(y));
+            for (int x = column - ring; x <= column + ring; x += edge || ring == 0 ? 1 : 2 * ring)
+                if (point_at(here, y, x, height, width) >= 0)
+                    smallest.offer(__dadd_rn(squared(centre.across(x)), down));
         }
-        // Beyond the ring a point lies in one of four half planes; stop when none of them can hold a closer one.
+        // Beyond the ring a point lies in one of four half planes; stop when none of them can hold as near a one.
         bool more = false;
-        double third = nearest.distance[NEAREST - 1];
-        if (row - ring > 0) more |= squared_offset(row - ring - 1, gy, height, grid_height, 1.0) <= third;
-        if (row + ring + 1 < height) more |= squared_offset(row + ring + 1, gy, height, grid_height, 1.0) <= third;
-        if (column - ring > 0) more |= squared_offset(column - ring - 1, gx, width, grid_width, aspect) <= third;
-        if (column + ring + 1 < width) more |= squared_offset(column + ring + 1, gx, width, grid_width, aspect) <= third;
+        double third = smallest.distance[NEAREST - 1];
+        if (row - ring > 0) more |= squared(centre.down(row - ring - 1)) <= third;
+        if (row + ring + 1 < height) more |= squared(centre.down(row + ring + 1)) <= third;
+        if (column - ring > 0) more |= squared(centre.across(column - ring - 1)) <= third;
+        if (column + ring + 1 < width) more |= squared(centre.across(column + ring + 1)) <= third;
         if (!more) break;
     }
-    // Inverse squared distance; points on the centre take all. 1 / infinity leaves missing points without weight.
-    double inverse[NEAREST], total = 0.0;
-    bool exact = nearest.distance[0] == 0.0;
-#pragma unroll
-    for (int i = 0; i < NEAREST; ++i) {
-        double d = nearest.distance[i];
-        inverse[i] = exact ? (d == 0.0 ? 1.0 : 0.0) : 1.0 / d;
-        total += inverse[i];
-    }
-    int64 place = ((int64)image * grid_height * grid_width + cell) * NEAREST;
-#pragma unroll
-    for (int i = 0; i < NEAREST; ++i) {
-        int n = nearest.number[i];
-        bool missing = n == 0x7fffffff;
-        number[place + i] = missing ? 0 : n;
-        weight[place + i] = (float)(inverse[i] / total);
-        if (missing) continue;
-        int id = (int)ids[(int64)image * ids_stride + n];
-        int own_y = cell_of(id / width, height, grid_height), own_x = cell_of(id % width, width, grid_width);
-        int dy = own_y > gy ? own_y - gy : gy - own_y, dx = own_x > gx ? own_x - gx : gx - own_x;
-        // A maximum of integers is the same in any order.
-        atomicMax(&reach[(int64)image * count + n], dy > dx ? dy : dx);
-    }
+    // A point on the centre takes all.
+    double third = smallest.distance[0] == 0.0 ? 0.0 : smallest.distance[NEAREST - 1];
+    int top = row - ring < 0 ? 0 : row - ring, bottom = row + ring >= height ? height - 1 : row + ring;
+    int left = column - ring < 0 ? 0 : column - ring, right = column + ring >= width ? width - 1 : column + ring;
+    // Points nearer than the third, points as near, and of those the ones nearest to the centre's row or column.
+    int nearer = 0, tied = 0, beside = 0;
+    double least = infinity, total = 0.0;
+    for (int y = top; y <= bottom; ++y)
+        for (int x = left; x <= right; ++x) {
+            if (point_at(here, y, x, height, width) < 0) continue;
+            double down = centre.down(y), across = centre.across(x);
+            double d = __dadd_rn(squared(across), squared(down)), aside = down < across ? down : across;
+            if (d < third) {
+                ++nearer;
+                total += 1.0 / d;
+            } else if (d == third) {
+                ++tied;
+                beside = aside < least ? 1 : beside + (aside == least);
+                least = aside < least ? aside : least;
+            }
+        }
+    bool crowded = nearer + tied > COLUMNS;
+    double part = crowded ? beside : tied;
+    part = (NEAREST - nearer) / (part > 0.0 ? part : 1.0);
+    if (tied > 0) total += (NEAREST - nearer) * (third == 0.0 ? 1.0 : 1.0 / third);
+    bool apart = nearer == 2 && smallest.distance[0] != smallest.distance[1];
+    int first = 0, next = nearer;
+    for (int y = top; y <= bottom; ++y)
+        for (int x = left; x <= right; ++x) {
+            int n = point_at(here, y, x, height, width);
+            if (n < 0) continue;
+            double down = centre.down(y), across = centre.across(x);
+            double d = __dadd_rn(squared(across), squared(down)), aside = down < across ? down : across;
+            if (d > third || (crowded && d == third && aside > least)) continue;
+            int i = d == third ? next++ : apart ? d != smallest.distance[0] : first++;
+            number[i] = n;
+            weight[i] = (float)((d == third ? part : 1.0) * (d == 0.0 ? 1.0 : 1.0 / d) / total);
+            int id = (int)ids[(int64)image * ids_stride + n];
+            int own_y = cell_of(id / width, height, grid_height), own_x = cell_of(id % width, width, grid_width);
+            int dy = own_y > gy ? own_y - gy : gy - own_y, dx = own_x > gx ? own_x - gx : gx - own_x;
+            // A maximum of integers is the same in any order.
+            atomicMax(&reach[(int64)image * count + n], dy > dx ? dy : dx);
+        }
 }

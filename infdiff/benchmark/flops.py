@@ -15,8 +15,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from infdiff.coordinates import Scale
+from infdiff.ops.choice import NEAREST
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.nearest_points import NEAREST
 
 Shape = Sequence[int]
 
@@ -66,6 +66,7 @@ def _convolution_backward(grad: Shape, features: Shape, taps: Shape, ids: Shape,
 
 
 def _points_to_grid(features: Shape, number: Shape, *others: Any, **named: Any) -> int:
+    # Three points a cell; those that are equally near, or in one cell, are not counted.
     # Rows of numbers may be shared by the images of a batch; those of features and gradients are not.
     return 2 * NEAREST * features[0] * number[1] * features[2]
 

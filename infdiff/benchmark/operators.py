@@ -169,7 +169,7 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
         calls: dict[str, Callable[[], Any]] = {
             "lattice_index": lambda: ops.lattice_index(ids, size),
             "inverse_count": lambda: ops.inverse_count(ids, size, k, scale, index),
-            "nearest_points": lambda: ops.nearest_points(ids, size, cells, index)[:3],
+            "nearest_points": lambda: ops.nearest_points(ids, size, cells, index)[:4],
         }
         reads = (ids,) if case.operator == "lattice_index" else where
         return Subject(calls[case.operator], (), reads, None), routing.route_of(case.operator, ids, size, k).name
@@ -181,12 +181,12 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
     if case.operator == "points_to_grid":
         near = ops.nearest_points(ids, size, cells, index)
         if not case.search:
-            return Subject(lambda f: ops.points_to_grid(f, near), (features,), near[:2], near[:2]), route
+            return Subject(lambda f: ops.points_to_grid(f, near), (features,), near[:3], near[:3]), route
 
         def search_and_read(f: Tensor) -> Tensor:
             return ops.points_to_grid(f, ops.nearest_points(ids, size, cells, index))
 
-        return Subject(search_and_read, (features,), (*where, *near[:2]), near[:2]), route
+        return Subject(search_and_read, (features,), (*where, *near[:3]), near[:3]), route
     taps = normal(case.channels, 1 if case.operator == "sparse_depthwise_conv2d" else case.channels, k, k)
     if (
         route.startswith("dense")

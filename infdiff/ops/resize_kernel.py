@@ -2,7 +2,9 @@
 
 kappa(u, v) = sum_ij taps[i, j] tent(u - i') tent(v - j') in units of the base resolution's pixel, with i' = i - (k-1)/2
 and tent(x) = max(0, 1 - |x|): the bilinear interpolant of the taps, zero outside. At scale s (pixels per base
-pixel) a pixel n away lies at u = n / s.
+pixel) a pixel n away lies at u = n / s, and takes the value there. Below the base resolution, s < 1, a pixel's cell is
+wider than the tents' spacing, and the value is the mean over the cell, u - 1 / (2 s) to u + 1 / (2 s): cells tile the
+line, so the values add up to the integral, wherever the taps lie between the pixels.
 """
 
 from __future__ import annotations
@@ -19,18 +21,33 @@ from infdiff.ops.registration import operator
 
 def kernel_reach(kernel_size: int, scale: float) -> int:
     """The largest pixel offset at which the kernel is not zero, at `scale` pixels per base pixel."""
-    half_width = scale * (kernel_size + 1) / 2
+    half_width = scale * (kernel_size + 1) / 2 + _half_cell(scale)
     return max(0, math.ceil(half_width - 1e-9) - 1)
 
 
 def tent_matrix(
     kernel_size: int, scale: float, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
 ) -> Tensor:
-    """(2 * reach + 1, k): the weight of tap i at pixel offset n, tent(n / scale - i')."""
+    """The weight of tap i at pixel offset n, (2 * reach + 1, k): tent(n / scale - i'), or its mean over a cell."""
     reach = kernel_reach(kernel_size, scale)
     offset = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device) / scale
     tap = torch.arange(kernel_size, dtype=torch.float64, device=device) - (kernel_size - 1) / 2
-    return (1 - (offset[:, None] - tap).abs()).clamp_(min=0).to(dtype)
+    distance = offset[:, None] - tap
+    if scale >= 1:
+        return (1 - distance.abs()).clamp_(min=0).to(dtype)
+    half = _half_cell(scale) / scale
+    return (scale * (_tent_integral(distance + half) - _tent_integral(distance - half))).to(dtype)
+
+
+def _half_cell(scale: float) -> float:
+    """Half the width, in pixels, of what a value is the mean over: none where values are read at pixel centres."""
+    return 0.5 if scale < 1 else 0.0
+
+
+def _tent_integral(x: Tensor) -> Tensor:
+    """The integral of tent(y) over y <= x."""
+    x = x.clamp(-1, 1)
+    return 0.5 + x - x * x.abs() / 2
 
 
 def resize_kernel_ref(taps: Tensor, scale: Scale) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
@@ -44,28 +45,46 @@ def weighted_rows(features: Tensor, number: Tensor, weight: Tensor) -> Tensor:
     batch, n, channels = features.shape
     flat = features.reshape(batch * n, channels)
     rows = _flat_ids(number, n)
-    out = None
+    dtype = torch.promote_types(features.dtype, weight.dtype)
+    if _at_once(features, weight):
+        weights = weight.reshape(-1, number.shape[2]).to(dtype)
+        out = F.embedding_bag(rows.flatten(0, 1), flat.to(dtype), mode="sum", per_sample_weights=weights)
+        return out.view(batch, number.shape[1], channels).to(features.dtype)
+    total: Tensor | None = None
     for k in range(number.shape[2]):
         term = flat.index_select(0, rows[:, :, k].reshape(-1)) * weight[:, :, k].reshape(-1, 1)
-        out = term if out is None else out + term
-    assert out is not None
-    return out.view(batch, number.shape[1], channels).to(features.dtype)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.view(batch, number.shape[1], channels).to(features.dtype)
 
 
 def weighted_rows_adjoint(grad: Tensor, number: Tensor, weight: Tensor, n: int) -> Tensor:
     """The adjoint of `weighted_rows` in the features: (B, M, C) -> (B, n, C). The same bits in every run."""
     batch, _, channels = grad.shape
     dtype = torch.promote_types(grad.dtype, weight.dtype)
+    rows, flat = _flat_ids(number, n), grad.reshape(-1, channels)
+    if _at_once(grad, weight):
+        weights = weight.reshape(-1)
+        used = weights.nonzero()[:, 0]
+        target, order = rows.reshape(-1).index_select(0, used).int().sort(stable=True)
+        used = used.index_select(0, order)
+        count = torch.bincount(target, minlength=batch * n)
+        first = count.cumsum(0) - count
+        source, weights = torch.div(used, number.shape[2], rounding_mode="floor"), weights.index_select(0, used)
+        out = F.embedding_bag(source, flat.to(dtype), first, mode="sum", per_sample_weights=weights.to(dtype))
+        return out.view(batch, n, channels).to(grad.dtype)
     out = torch.zeros(batch * n, channels, dtype=dtype, device=grad.device)
-    rows = _flat_ids(number, n)
     for k in range(number.shape[2]):
-        term = (grad * weight[:, :, k, None]).reshape(-1, channels).to(dtype)
-        where = rows[:, :, k].reshape(-1)
-        if out.device.type == "cpu":
-            out.index_add_(0, where, term)
-        else:  # sorts first: adding in any order would differ from run to run
-            out.index_put_((where,), term, accumulate=True)
+        term = (flat * weight[:, :, k].reshape(-1, 1)).to(dtype)
+        # On a device it sorts first: adding in any order would differ from run to run.
+        out.index_put_((rows[:, :, k].reshape(-1),), term, accumulate=True)
     return out.view(batch, n, channels).to(grad.dtype)
+
+
+def _at_once(features: Tensor, weight: Tensor) -> bool:
+    """True where PyTorch reads, weights and adds rows in one pass: on a CPU. Its own gradient of that is slow."""
+    differentiated = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    return features.device.type == "cpu" and not differentiated
 
 
 def _flat_ids(ids: Tensor, n: int) -> Tensor:

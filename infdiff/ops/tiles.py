@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Scale, Size
+from infdiff.ops.cells import mean_share, sum_over_cells
 from infdiff.ops.dense_conv2d import dense_conv2d, dense_conv2d_kernels
 from infdiff.ops.gpu import launch
 from infdiff.ops.inverse_count import counts_by_axis
-from infdiff.ops.nearest_points import NEAREST, nearest_pixels
+from infdiff.ops.nearest_points import nearest_pixels
 from infdiff.ops.registration import autocast
 from infdiff.ops.resize_kernel import kernel_reach
 from infdiff.ops.rows import weighted_rows
@@ -94,8 +95,15 @@ class GridFromTiles:
 
     def __init__(self, size: Size, grid: Size, device: torch.device) -> None:
         self.size, self.grid = size, grid
-        self.number, self.weight = nearest_pixels(size, grid, device)
+        # On the host, where its zeros can be counted without waiting for the device.
+        share = mean_share(torch.zeros((), dtype=torch.int64).expand(1, size[0] * size[1]), size, grid)
+        self.share = share.to(device).view(1, *grid, 1)
+        number, weight = nearest_pixels(size, grid)
+        weight = weight.where((share == 0).unsqueeze(2), 0)
+        columns = int((weight > 0).sum(dim=2).max())
+        self.number, self.weight = number[:, :, :columns].to(device), weight[:, :, :columns].to(device)
         self.near: Tensor | None = None
+        self.sums: Tensor | None = None
 
     def add(self, features: Tensor, first: int) -> None:
         """Add features (B, tile_rows * W, C) of the rows from `first` on."""
@@ -103,12 +111,21 @@ class GridFromTiles:
         inside = ((place >= 0) & (place < features.shape[1])).view(1, -1, 1)
         read = features[:, place.clamp(0, features.shape[1] - 1)]
         self.near = read * inside if self.near is None else torch.where(inside, read, self.near)
+        wide = features.unflatten(1, (-1, self.size[1])).to(torch.promote_types(features.dtype, torch.float32))
+        across, _ = sum_over_cells(wide, 2, self.size[1], self.grid[1])
+        sums, start = sum_over_cells(across, 1, self.size[0], self.grid[0], first)
+        if self.sums is None:
+            self.sums = sums.new_zeros(sums.shape[0], *self.grid, sums.shape[3])
+        self.sums[:, start : start + sums.shape[1]] += sums
 
     def read(self) -> Tensor:
         """(B, C, G, K), once all tiles have been added."""
         assert self.near is not None
-        cells = self.grid[0] * self.grid[1]
-        batch = self.near.shape[0]
-        own = torch.arange(cells * NEAREST, device=self.near.device).view(1, cells, NEAREST)
-        rows = weighted_rows(self.near, own.expand(batch, -1, -1), self.weight.expand(batch, -1, -1))
-        return rows.unflatten(1, self.grid).permute(0, 3, 1, 2)
+        assert self.sums is not None
+        batch, cells, columns = self.near.shape[0], *self.number.shape[1:]
+        total = (self.sums * self.share).to(self.near.dtype)
+        if columns:
+            own = torch.arange(cells * columns, device=self.near.device).view(1, cells, columns)
+            rows = weighted_rows(self.near, own.expand(batch, -1, -1), self.weight.expand(batch, -1, -1))
+            total += rows.unflatten(1, self.grid)
+        return total.permute(0, 3, 1, 2)

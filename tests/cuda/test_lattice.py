@@ -15,6 +15,10 @@ extern "C" void place(int pixel, int pixels, int cells, int* first, int* second,
 extern "C" void range(int cell, int pixels, int cells, int* first, int* last) {
     pixels_of(cell, pixels, cells, first, last);
 }
+extern "C" void held(int cell, int pixels, int cells, int* first, int* last) {
+    pixels_in(cell, pixels, cells, first, last);
+}
+extern "C" int halves(int pixel, int cell, int pixels, int cells) { return halves_in(pixel, cell, pixels, cells); }
 extern "C" int point(const int* index, int row, int column, int height, int width) {
     return point_at(index, row, column, height, width);
 }
@@ -55,6 +59,29 @@ def test_pixels_of_a_cell_are_those_that_read_it(lattice, pixels, cells):
         # None is missed; one too many at most, where clamping moved the place away.
         assert set(readers) <= found
         assert all(abs(place_in_cells(p, pixels, cells) - cell) <= 1 for p in found)
+
+
+@pytest.mark.parametrize(("pixels", "cells"), AXES)
+def test_pixels_that_a_cell_holds(lattice, pixels, cells):
+    first, last = ctypes.c_int(), ctypes.c_int()
+    for cell in range(cells) if cells < 20 else (0, 1, 63, 126, 127):
+        lattice.held(cell, pixels, cells, ctypes.byref(first), ctypes.byref(last))
+        held = {}
+        for pixel in range(pixels):
+            centre = Fraction(2 * pixel + 1, 2 * pixels) * cells
+            halves = 2 if cell < centre < cell + 1 else 1 if centre in (cell, cell + 1) else 0
+            assert lattice.halves(pixel, cell, pixels, cells) == halves
+            if halves:
+                held[pixel] = halves
+        assert list(held) == list(range(first.value, last.value + 1))
+
+
+@pytest.mark.parametrize(("pixels", "cells"), LARGE)
+def test_pixels_that_the_last_cell_holds(lattice, pixels, cells):
+    first, last = ctypes.c_int(), ctypes.c_int()
+    lattice.held(cells - 1, pixels, cells, ctypes.byref(first), ctypes.byref(last))
+    assert last.value == pixels - 1
+    assert lattice.halves(pixels - 1, cells - 1, pixels, cells) == 2
 
 
 def test_points_of_an_image(lattice):

@@ -5,7 +5,6 @@ import torch
 
 from infdiff.nn.standardize import Standardize
 
-
 DATA = torch.tensor([5.0, 0.01, 1.0]), torch.tensor([0.0, 3.0, -9.0])
 
 

@@ -14,7 +14,7 @@ from infdiff.ops.dense_conv2d import (
 from infdiff.ops.tap_by_tap import tap_by_tap
 from infdiff.points import all_points
 
-SCALES = [(1.0, 1.0), (2.0, 2.0), (1.5, 3.0), (0.5, 0.75), (5.0, 5.0), (5.3, 2.0), (16.0, 3.0), (0.5, 7.9)]
+SCALES = [(1.0, 1.0), (2.0, 2.0), (1.5, 3.0), (0.5, 0.75), (5.0, 5.0), (5.3, 2.0), (16.0, 3.0), (0.5, 7.9), (0.4, 0.25)]
 
 
 def image_of(size, channels, generator, dtype=torch.float64):

@@ -23,7 +23,7 @@ def samples(count):
     index = ops.lattice_index(ids, SIZE)
     features = torch.randn(2, ids.shape[1], 4, requires_grad=True)
     taps = torch.randn(4, 1, 3, 3, requires_grad=True)
-    rows, numbers = torch.randn(2, 20, 4, requires_grad=True), near[:4]
+    rows, numbers = torch.randn(2, 20, 4, requires_grad=True), near[:6]
     conv = (*points, "auto")
     grad = torch.randn(2, ids.shape[1], 4)
     sizes = ([*SIZE], [*GRID])

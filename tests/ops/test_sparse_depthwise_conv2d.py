@@ -116,6 +116,17 @@ def test_a_constant_goes_to_the_same_constant_at_every_resolution(factor, genera
     torch.testing.assert_close(inner, taps.sum(dim=(1, 2, 3)).expand_as(inner), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("backend", ["lattice", "dense"])
+@pytest.mark.parametrize("scale", [0.75, 0.5, 0.4, 1 / 3, 0.25])
+def test_a_constant_goes_to_the_same_constant_below_the_base_resolution(backend, scale, generator):
+    taps = torch.randn(2, 1, 7, 7, dtype=torch.float64, generator=generator)
+    size, border = (24, 20), 4
+    ids = all_points(1, size)
+    out = conv(torch.ones(1, 480, 2, dtype=torch.float64), taps, ids, size, (scale, scale), backend=backend)
+    inner = out.view(*size, 2)[border:-border, border:-border]
+    torch.testing.assert_close(inner, taps.sum(dim=(1, 2, 3)).expand_as(inner), rtol=1e-12, atol=1e-12)
+
+
 def test_a_smooth_function_goes_to_the_same_function_at_every_resolution(generator):
     taps = torch.rand(1, 1, 5, 5, dtype=torch.float64, generator=generator)
 

@@ -7,7 +7,7 @@ from infdiff import ops
 from infdiff.points import all_points
 
 
-@pytest.mark.parametrize("scale", [(1.0, 1.0), (3.0, 3.0), (2.5, 1.5), (0.5, 2.0), (20.0, 4.0)])
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (3.0, 3.0), (2.5, 1.5), (0.5, 2.0), (0.4, 0.25), (20.0, 4.0)])
 @pytest.mark.parametrize("rows", [1, 6, 24])
 @pytest.mark.parametrize("regular", [False, True])
 def test_convolution_of_tiles(scale, rows, regular, generator):
@@ -38,11 +38,12 @@ def test_missing_rows_are_named(generator):
 
 
 @pytest.mark.parametrize("rows", [1, 5, 100])
-def test_a_grid_from_tiles(rows, generator):
-    size, grid = (23, 18), (6, 5)
+@pytest.mark.parametrize("grid", [(6, 5), (23, 6), (23, 18), (14, 11), (40, 9)])
+def test_a_grid_from_tiles(rows, grid, generator):
+    size = (23, 18)
     features = torch.randn(2, 23 * 18, 3, generator=generator)
     collected = ops.GridFromTiles(size, grid, features.device)
     for first in reversed(range(0, 23, rows)):
         collected.add(features[:, first * 18 : (first + rows) * 18], first)
     expected = ops.points_to_grid(features, ops.nearest_points(all_points(2, size), size, grid))
-    torch.testing.assert_close(collected.read(), expected, rtol=0, atol=0)
+    torch.testing.assert_close(collected.read(), expected, rtol=1e-6, atol=1e-6)

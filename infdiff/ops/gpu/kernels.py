@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.ops.choice import COLUMNS
 from infdiff.ops.gpu import launch
 
 # The longest side of a window whose pixels a point visits one by one.
@@ -47,22 +48,23 @@ def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, tap
     return inverse
 
 
-def nearest_points(ids: Tensor, index: Tensor | None, size: Size, grid: Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers (B, G*K, 3) int32, weights (B, G*K, 3) float32 and reaches (B, L) int32, as `Neighbours` wants them.
+def nearest_points(ids: Tensor, index: Tensor | None, size: Size, grid: Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Numbers (B, G*K, COLUMNS) int32, weights, shares (B, G*K) float32 and reaches (B, L) int32, as in `Neighbours`.
 
     index (B, H, W), None when every pixel is a point.
     """
     ids, ids_stride = _images(ids)
     batch, count = ids.shape
     cells = prod(grid)
-    number = torch.empty((batch, cells, 3), dtype=torch.int32, device=ids.device)
-    weight = torch.empty((batch, cells, 3), dtype=torch.float32, device=ids.device)
+    number = torch.empty((batch, cells, COLUMNS), dtype=torch.int32, device=ids.device)
+    weight = torch.empty((batch, cells, COLUMNS), dtype=torch.float32, device=ids.device)
+    share = torch.empty((batch, cells), dtype=torch.float32, device=ids.device)
     reach = torch.zeros((batch, count), dtype=torch.int32, device=ids.device)
     index = None if index is None else _images(index)[0]
     aspect = (size[0] * grid[0]) / (size[1] * grid[1])
-    arguments = (index, ids, number, weight, reach, count, *size, *grid, ids_stride, aspect)
+    arguments = (index, ids, number, weight, share, reach, count, *size, *grid, ids_stride, aspect)
     launch.launch("nearest_points.cu", "nearest_points", {}, (_blocks(cells), batch, 1), arguments)
-    return number, weight, reach
+    return number, weight, share, reach
 
 
 def sparse_conv(
@@ -168,21 +170,34 @@ def dense_filter(image: Tensor, weights: Tensor, *, pad: Size, size: Size, out: 
     return result
 
 
-def points_to_grid(features: Tensor, number: Tensor, weight: Tensor, cells: int) -> Tensor:
-    """Rows (B, L, C) -> rows (B, G*K, C)."""
+def points_to_grid(
+    features: Tensor, number: Tensor, weight: Tensor, share: Tensor, index: Tensor | None, size: Size, grid: Size
+) -> Tensor:
+    """Rows (B, L, C) -> rows (B, G*K, C). index (B, H, W), None when every pixel is a point."""
     features = _aligned(features)
     batch, count, channels = features.shape
+    cells = prod(grid)
     number, stride = _images(number)
     weight, _ = _images(weight.float())
+    share, share_stride = _images(share.float())
+    index, index_stride = _index(index)
     out = torch.empty((batch, cells, channels), dtype=features.dtype, device=features.device)
-    grid = (_ceil(cells, launch.THREADS // _lanes(channels)), batch, 1)
-    arguments = (features, number, weight, out, count, cells, stride)
-    launch.launch("interpolation.cu", "points_to_grid", _features(features), grid, arguments)
+    blocks = (_ceil(cells, launch.THREADS // _lanes(channels)), batch, 1)
+    strides = (stride, share_stride, index_stride)
+    arguments = (features, number, weight, share, index, out, count, *size, *grid, *strides)
+    launch.launch("interpolation.cu", "points_to_grid", _features(features), blocks, arguments)
     return out
 
 
 def points_to_grid_transposed(
-    grad: Tensor, number: Tensor, weight: Tensor, ids: Tensor, reach: Tensor, size: Size, grid: Size
+    grad: Tensor,
+    number: Tensor,
+    weight: Tensor,
+    share: Tensor,
+    ids: Tensor,
+    reach: Tensor,
+    size: Size,
+    grid: Size,
 ) -> Tensor:
     """The adjoint of `points_to_grid`: rows (B, G*K, C) -> rows (B, L, C)."""
     grad = _aligned(grad)
@@ -190,10 +205,12 @@ def points_to_grid_transposed(
     count = ids.shape[1]
     number, stride = _images(number)
     weight, _ = _images(weight.float())
+    share, share_stride = _images(share.float())
     ids, ids_stride = _images(ids)
     reach, reach_stride = _images(reach)
     out = torch.empty((batch, count, channels), dtype=grad.dtype, device=grad.device)
-    arguments = (grad, number, weight, ids, reach, out, count, *size, *grid, stride, ids_stride, reach_stride)
+    strides = (stride, share_stride, ids_stride, reach_stride)
+    arguments = (grad, number, weight, share, ids, reach, out, count, *size, *grid, *strides)
     blocks = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
     launch.launch("interpolation.cu", "points_to_grid_transposed", _features(grad), blocks, arguments)
     return out

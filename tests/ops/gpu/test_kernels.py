@@ -138,6 +138,10 @@ def test_a_kernel_wider_than_the_limit_goes_to_complete_images(count, device):
         ((12, 12), (12, 12), 30),
         ((6, 6), (3, 4), 2),
         ((7, 5), (9, 8), "all"),
+        ((16, 20), (4, 5), "all"),
+        ((10, 10), (4, 4), "all"),
+        ((10, 10), (4, 4), 60),
+        ((10, 15), (4, 6), 20),
         ((1, 1), (2, 2), 1),
     ],
 )
@@ -170,6 +174,11 @@ def test_points_to_grid_and_back(channels, dtype, size, grid, count, device):
         ((257, 129), (16, 24), 129),
         ((9, 9), (3, 3), "all"),
         ((8, 8), (4, 4), "all"),
+        ((32, 24), (4, 6), "all"),
+        ((20, 20), (8, 8), "all"),
+        ((10, 10), (7, 9), "all"),
+        ((20, 20), (8, 8), 200),
+        ((32, 24), (16, 12), 400),
         ((7, 5), (3, 4), 2),
         ((6, 6), (4, 4), 1),
         ((1, 1), (2, 2), 1),
@@ -181,6 +190,7 @@ def test_nearest_points_are_the_same_with_ties_and_few_points(size, grid, count,
     fast = ops.nearest_points(ids.to(device), size, grid)
     slow = ops.nearest_points_ref(ids, size, grid)
     assert torch.equal(fast.number.cpu(), slow.number)
+    assert torch.equal(fast.share.cpu(), slow.share)
     assert torch.equal(fast.reach.cpu(), slow.reach)
     torch.testing.assert_close(fast.weight.cpu(), slow.weight, rtol=1e-6, atol=0)
 

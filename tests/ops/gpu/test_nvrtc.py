@@ -92,7 +92,7 @@ def test_where_the_cache_lies(monkeypatch):
 
 def test_parameters_are_read_from_the_source():
     kinds = nvrtc.parameters("nearest_points.cu", "nearest_points")
-    assert kinds == ("pointer",) * 5 + ("int",) * 6 + ("double",)
+    assert kinds == ("pointer",) * 6 + ("int",) * 6 + ("double",)
     with pytest.raises(KeyError, match="no kernel nothing"):
         nvrtc.parameters("nearest_points.cu", "nothing")
 

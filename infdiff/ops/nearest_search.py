@@ -1,0 +1,180 @@
+"""The search for the points nearest to each centre of a grid, in PyTorch.
+
+Points are pixels: around a centre, the lattice index is read at the nearest pixels, in order of distance, until the
+points read are enough. Centres at the same place within a pixel share one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, pi, sqrt
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from infdiff.coordinates import Size
+from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets
+
+# Points that the pixels read first hold on average, and then those read for the centres that had too few.
+_POINTS_READ = (6, 32)
+# About what a processor's cache holds.
+_PIXELS_AT_ONCE = 1 << 16
+_DISTANCES_AT_ONCE, _DISTANCES_AT_ONCE_ON_DEVICES = 1 << 20, 1 << 25
+
+
+def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (B * G*K, COLUMNS) int64 and weights float32 of the nearest points, where `share` (B, G*K) is 0.
+
+    ids (B, L), index (B, H, W).
+    """
+    batch, cells = share.shape
+    if ids.device.type != "cpu":  # to take some of the cells, one would wait for the device
+        return among_rows(ids, size, grid)
+    number = torch.zeros(batch * cells, COLUMNS, dtype=torch.int64)
+    weight = torch.zeros(batch * cells, COLUMNS)
+    rest = (share.flatten() == 0).nonzero()[:, 0]
+    for points in _POINTS_READ:
+        # Of few points, all are compared sooner than that many pixels are read.
+        if len(rest) and points * size[0] * size[1] < ids.shape[1] ** 2:
+            disc = _Disc.around(size, grid, points / ids.shape[1])
+            down, across = disc.margin
+            padded = F.pad(index, (across, across, down, down), value=-1).flatten(1)
+            some = rest.split(max(1, _PIXELS_AT_ONCE // disc.step.shape[1]))
+            rest = torch.cat([_among_near(padded, disc, centres, number, weight) for centres in some])
+    if len(rest):
+        number[rest], weight[rest] = among_all(ids, size, grid, rest)
+    return number, weight
+
+
+def among_all(ids: Tensor, size: Size, grid: Size, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers (N, COLUMNS) int64 and weights for centres (N,) of the B * G*K: every distance, compared."""
+
+    def all_points(image: Tensor, column: Tensor) -> Tensor:
+        return torch.arange(ids.shape[1], device=ids.device).expand(len(image), -1)
+
+    return _among(all_points, ids.shape[1], ids, size, grid, centre)
+
+
+def among_rows(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:
+    """Numbers (B * G*K, COLUMNS) int64 and weights for all centres, of shapes that do not depend on the points.
+
+    In a row of pixels, what is read is among the three points left of the centre, or below it, and the three right
+    of it: at most two are nearer than the third of all, and of those as near one lies on either side.
+    """
+    height, width = size
+    column = torch.arange(grid[1], device=ids.device)
+    row = torch.arange(height, device=ids.device)[:, None]
+    # The last pixel of a row that lies left of the centre, or on it. ids ascend, so bisection finds the point there.
+    last_left = torch.div((2 * column + 1) * width - grid[1], 2 * grid[1], rounding_mode="floor")
+    bound = (row * width + last_left).flatten().expand(ids.shape[0], -1).contiguous()
+    last = torch.searchsorted(ids.contiguous(), bound, right=True) - 1
+    number = last.unflatten(1, (height, -1)).unsqueeze(3) + torch.arange(-2, 4, device=ids.device)
+    inside = number.clamp(0, ids.shape[1] - 1)
+    found = torch.div(ids.gather(1, inside.flatten(1)), width, rounding_mode="floor").view_as(inside)
+    present = (found == row.unsqueeze(2)) & (number == inside)
+    number = number.where(present, -1).transpose(1, 2).flatten(2)  # (B, K, H * 6)
+    centre = torch.arange(ids.shape[0] * grid[0] * grid[1], device=ids.device)
+    return _among(lambda image, column: number[image, column], number.shape[2], ids, size, grid, centre)
+
+
+def _among(
+    candidates: Callable[[Tensor, Tensor], Tensor], count: int, ids: Tensor, size: Size, grid: Size, centre: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose among `count` candidates for each centre: numbers of points, ascending, -1 for none.
+
+    candidates: those (n, count) for centres in columns (n,) of the grids of images (n,).
+    """
+    numbers, weights = [], []
+    at_once = _DISTANCES_AT_ONCE if ids.device.type == "cpu" else _DISTANCES_AT_ONCE_ON_DEVICES
+    for some in centre.split(max(1, at_once // count)):
+        image = torch.div(some, grid[0] * grid[1], rounding_mode="floor")
+        down = torch.div(some, grid[1], rounding_mode="floor") - image * grid[0]
+        across = some % grid[1]
+        number = candidates(image, across)
+        pixel = ids[image[:, None], number.clamp(min=0)]
+        row = torch.div(pixel, size[1], rounding_mode="floor")
+        vertical = offsets(row, down[:, None], size[0], grid[0]).masked_fill_(number < 0, float("inf"))
+        horizontal = offsets(pixel - row * size[1], across[:, None], size[1], grid[1]) * aspect_of(size, grid)
+        place, weight = choose(vertical, horizontal)
+        numbers.append(number.gather(1, place).where(weight > 0, 0))
+        weights.append(weight)
+    return torch.cat(numbers), torch.cat(weights)
+
+
+class _Disc(NamedTuple):
+    """The pixels around centres in order of distance, T of them for each of P places of a centre within a pixel."""
+
+    place: Tensor  # (G*K,): the place of each cell's centre
+    origin: Tensor  # (G*K,): where the pixel that holds it is in the padded index
+    step: Tensor  # (P, T): from there to each pixel
+    distance: Tensor  # (P, T) squared, float64
+    first: Tensor  # (P, T): the first of those that are as near
+    end: Tensor  # (P, T): after the last of them
+    complete: Tensor  # (P, T): no pixel that is left out is as near
+    margin: Size  # rows and columns of padding around the index
+
+    @classmethod
+    def around(cls, size: Size, grid: Size, area: float) -> _Disc:
+        """Discs that are a part `area` of the image."""
+        radius = sqrt(area / pi)
+        margin = ceil(radius * size[0]), ceil(radius * size[1])
+        units = (1.0, aspect_of(size, grid))
+        centres, places, squares, open_squares = [], [], [], []
+        for pixels, cells, reach, unit in zip(size, grid, margin, units, strict=True):
+            cell = torch.arange(cells)
+            centre = torch.div((2 * cell + 1) * pixels, 2 * cells, rounding_mode="floor")
+            start = offsets(centre, cell, pixels, cells)
+            start, place = start.unique(return_inverse=True)
+            square = ((start[:, None] + 2 * cells * torch.arange(-reach - 1, reach + 2)) * unit).square()
+            centres.append(centre)
+            places.append(place)
+            squares.append(square[:, 1:-1])
+            open_squares.append(torch.minimum(square[:, 0], square[:, -1]))
+        width = size[1] + 2 * margin[1]
+        down, across = torch.arange(-margin[0], margin[0] + 1), torch.arange(-margin[1], margin[1] + 1)
+        distance = (squares[0][:, None, :, None] + squares[1][:, None, :]).flatten(2).flatten(0, 1)
+        distance, order = distance.sort(dim=1, stable=True)
+        step = (down[:, None] * width + across).flatten()[order]
+        complete = distance < torch.minimum(open_squares[0][:, None], open_squares[1]).view(-1, 1)
+        count = min(distance.shape[1], max(NEAREST, ceil(area * size[0] * size[1])))
+        first, end = torch.searchsorted(distance, distance), torch.searchsorted(distance, distance, right=True)
+        complete &= end <= count
+        place = (places[0][:, None] * len(squares[1]) + places[1]).flatten()
+        origin = ((centres[0][:, None] + margin[0]) * width + centres[1] + margin[1]).flatten()
+        step, distance, first, end, complete = (t[:, :count] for t in (step, distance, first, end, complete))
+        return cls(place, origin, step, distance, first, end.clamp(max=count), complete, margin)
+
+
+def _among_near(padded: Tensor, disc: _Disc, centre: Tensor, number: Tensor, weight: Tensor) -> Tensor:
+    """Write the rows `centre` (N,) of number and weight; return those whose disc holds too few points, or too many.
+
+    padded (B, pixels): the lattice index with the disc's margin around it, without points there.
+    """
+    cells, count = len(disc.place), disc.distance.shape[1]
+    image = torch.div(centre, cells, rounding_mode="floor")
+    cell = centre - image * cells
+    place = disc.place[cell]
+    step = disc.step[place] if len(disc.step) > 1 else disc.step
+    at = (image * padded.shape[1] + disc.origin[cell])[:, None] + step
+    found = padded.flatten().index_select(0, at.flatten()).view_as(at)  # (N, T)
+    rank = (found >= 0).cumsum(dim=1)
+    third = (rank < NEAREST).sum(dim=1)
+    enough = third < count
+    third = third.clamp(max=count - 1)
+    third = third.where((disc.distance[place, 0] > 0) | (found[:, 0] < 0), 0)
+    first, end = disc.first[place, third], disc.end[place, third]
+    nearer = rank.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0].where(first > 0, 0)
+    kept = rank.gather(1, end[:, None] - 1)[:, 0]
+    enough = (enough | (third == 0)) & disc.complete[place, third] & (kept <= COLUMNS)
+    read = (found >= 0) & (torch.arange(count) < end.where(enough, 0)[:, None])
+    row, column = read.nonzero(as_tuple=True)
+    target = centre[row] * COLUMNS + rank[row, column] - 1
+    distance = disc.distance[place[row], column]
+    part = torch.where(column >= first[row], ((NEAREST - nearer) / (kept - nearer))[row], 1)
+    value = part * torch.where(distance == 0, 1, distance.reciprocal())
+    total = torch.zeros(len(centre), dtype=torch.float64).index_add_(0, row, value)
+    weight.view(-1)[target] = (value / total[row]).float()
+    number.view(-1)[target] = found[row, column].long()
+    return centre[~enough]
