@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from infdiff.config.settings import Config
 from infdiff.coordinates import format_size
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
 from infdiff.methods.grid_networks import grid_warnings
 from infdiff.methods.method import method_of
-from infdiff.methods.sampling import SamplingOptions
+from infdiff.methods.sampling import SamplingOptions, deblur_of
 from infdiff.methods.sizes import batch_sizes, images_a_step, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
 
@@ -21,7 +21,12 @@ def check_config(config: Config) -> None:
     if config.train.eval_every and min(size) < SMALLEST_SPECTRUM:
         raise UserError(f"train.eval_every: images of {format_size(size)} are too small for a spectrum")
     batch_sizes(config)
-    method_of(config).check()
+    method = method_of(config)
+    method.check()
+    try:
+        deblur_of(method, config.sample.deblur)
+    except OptionError as error:
+        raise UserError(f"sample.{error}") from error
 
 
 def config_warnings(config: Config) -> list[str]:
@@ -40,6 +45,17 @@ def _evaluation_warnings(config: Config) -> list[str]:
         f"train.eval_every: {train.eval_images} samples take about as long as {steps:.0f} steps, more than a tenth of "
         f"{train.eval_every}: give it {math.ceil(10 * steps)} or more, or lower train.eval_images or sample.steps"
     ]
+
+
+def density_note(config: Config) -> str | None:
+    """Return a line for a training on part of the pixels alone, whose network is sampled on all of them."""
+    if config.subsample == 1:
+        return None
+    rate = f"{config.subsample:g}"
+    return (
+        f"trained on 1/{rate} of the pixels alone, as published; samples have all of them, and with "
+        f"--subsample 1:1,{rate}:1 every second step would, too (docs/quality.md)"
+    )
 
 
 def check_latent(overrides: Sequence[str]) -> None:

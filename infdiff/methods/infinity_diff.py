@@ -22,7 +22,7 @@ from infdiff.diffusion.weighting import WEIGHTINGS
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import trim_heap
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
-from infdiff.methods.sampling import SamplingOptions, deblur_of
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import drawn_point_count, grid_size, largest, point_count, resolutions, training_size
 from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled
 from infdiff.ops import rows_around
@@ -74,7 +74,6 @@ class InfinityDiff:
                 f"train.times_log_mean: {train.times_log_mean:g} with times_log_std {train.times_log_std:g}: the "
                 f"schedule reaches only {self.reached_times():.0%} of these noise levels"
             )
-        deblur_of(self, config.sample.deblur)
         sampler, eta = config.sample.sampler, config.sample.eta
         if eta and "eta" not in SAMPLERS[sampler].options:
             takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)

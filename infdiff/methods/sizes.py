@@ -104,10 +104,15 @@ def drawn_point_count(config: Config, size: Size, generator: torch.Generator) ->
 
 def describe_points(config: Config) -> str:
     """Describe in words how many points of how large images are trained on."""
-    counts = {size: point_count(config, size) for size in training_weights(config)}
+    counts = {size: _counts(config, size) for size in training_weights(config)}
     if len(counts) == 1:
         return f"{next(iter(counts.values()))} points of each"
-    return f"{', '.join(map(str, counts.values()))} points of them at {', '.join(map(format_size, counts))}"
+    return f"{', '.join(counts.values())} points of them at {', '.join(map(format_size, counts))}"
+
+
+def _counts(config: Config, size: Size) -> str:
+    """The numbers of points of an image of a size, one for each rate: "1024", or "4096 or 1024"."""
+    return " or ".join(str(point_count(config, size, rate)) for rate in config.subsample_rates)
 
 
 def read_size(key: str, value: int | str) -> Size:

@@ -58,9 +58,8 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(command, script, phot
     command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
     first, again = (pixels(tmp_path / folder / "00000.png") for folder in "ab")
     assert abs(first - again).max() <= 1
-    command(
-        "sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--seed", 1, "--deblur", "none", "--out", "c"
-    )
+    other = ("--seed", 1, "--deblur", "none", "--out", "c")
+    command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, *other)
     assert (pixels(tmp_path / "c" / "00000.png") != first).any()
     # Without --run the newest one under runs/ is taken.
     run.rename(tmp_path / "runs")

@@ -13,11 +13,25 @@ from infdiff.shipped import CONFIG_FOLDER
 
 EARLIER_RUNS = Path(__file__).parent.parent / "earlier_runs"
 # What each file was saved from.
+# The demo as it was: settings that there were not then are at their defaults.
+DEMO = [
+    "model.kernel_size=7",
+    "model.sketch_side=0",
+    "model.initial_taps=noise",
+    "model.gated_input=false",
+    "diffusion.sigma=1",
+    "train.subsample=4",
+    "train.times=uniform",
+    "sample.sampler=ddpm",
+    "sample.steps=50",
+    "sample.spacing=time",
+]
 SAVED = {
-    "demo": ("demo", []),
+    "demo": ("demo", DEMO),
     "demo_overridden": (
         "demo",
         [
+            *DEMO,
             "train.latent_noise=0.1",
             "data.resolutions={32: 1, 48x64: 3}",
             "data.batch_sizes={32: 4}",

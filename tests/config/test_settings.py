@@ -14,6 +14,7 @@ from infdiff.config.keys import KEYS, is_known, kinds_of
 from infdiff.config.settings import DataSettings, DFUSettings, EDMConfig, InfinityDiffConfig, UNetSettings
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.schema import Section
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_EDM, TINY_GRID
 
@@ -26,6 +27,8 @@ KINDS = {
     "edm, unet": TINY_EDM,
     "edm, dfu": TINY_GRID,
 }
+# A mapping or a number.
+OR_A_NUMBER = {"train.subsample"}
 # Numbers that may be negative.
 SIGNED = {"edm.log_mean", "train.times_log_mean"}
 
@@ -65,7 +68,16 @@ def test_values_of_another_type_are_refused_everywhere(config):
         if isinstance(value, tuple):
             wrong += [3, ["1"], [1.5], [True], [-1], [math.nan]]
         if isinstance(value, dict):
-            wrong += [3, [32], {"32": "a"}, {"32": True}, {"32": -1}, {"32": math.nan}, {"32": math.inf}, {"ab": 1}]
+            wrong += [
+                *([] if key in OR_A_NUMBER else [3]),
+                [32],
+                {"32": "a"},
+                {"32": True},
+                {"32": -1},
+                {"32": math.nan},
+                {"32": math.inf},
+                {"ab": 1},
+            ]
         for bad in wrong:
             assert key in refusal(config, key, bad), (key, bad)
 
@@ -203,7 +215,7 @@ def test_every_config_is_whole_and_holds_only_what_differs(path):
     def same(values, defaults, prefix=""):
         for key, value in values.items():
             default = getattr(defaults, key)
-            if isinstance(value, dict) and not isinstance(default, dict):
+            if isinstance(value, dict) and isinstance(default, Section):
                 yield from same(value, default, f"{prefix}{key}.")
             elif value == (list(default) if isinstance(default, tuple) else default):
                 yield prefix + key
