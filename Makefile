@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 .PHONY: demo test check lint types tests clean
 
 demo: $(INSTALLED)
-	.venv/bin/infdiff train --subsample 4
+	.venv/bin/infdiff train
 	.venv/bin/infdiff train-latent --run runs/demo
 	.venv/bin/infdiff sample --run runs/demo --res 64 --n 16 --truncation 1 --out runs/demo/samples/64
 	.venv/bin/infdiff sample --run runs/demo --res 256 --n 4 --truncation 1 --out runs/demo/samples/256

@@ -64,7 +64,14 @@ TINY = [
     "model.kernel_size=3",
     "model.blocks=1",
     "model.z_dim=8",
+    "model.sketch_side=4",
     "model.grid_size=8",
+    "model.initial_taps=noise",
+    "model.gated_input=false",
+    "train.subsample=4",
+    "train.times=uniform",
+    "sample.sampler=ddpm",
+    "sample.spacing=time",
 ]
 # The same for a grid network alone, with EDM; and for DFU.
 TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun"]

@@ -32,7 +32,7 @@ ALLOWED = {
     "metrics": {"errors", "coordinates"},
     "doctor": {"cli", "errors", "files", "coordinates", "ops", "points"},
     "schema": {"coordinates"},
-    "config": {"schema", "errors", "shipped", "data", "diffusion", "ops", "points", "training"},
+    "config": {"schema", "errors", "shipped", "data", "diffusion", "nn", "ops", "points", "training"},
     "runs": {
         "cli",
         "config",
@@ -59,6 +59,7 @@ ALLOWED = {
         "models",
         "ops",
         "pipelines",
+        "seeding",
         "training",
     },
     "benchmark": {"config", "coordinates", "errors", "files", "memory", "methods", "ops", "points", "runs", "tables"},

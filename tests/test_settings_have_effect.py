@@ -96,7 +96,7 @@ TABLE = {
     "model.initial_taps": ("smooth", weights, {}),
     "model.gated_input": (True, weights, {}),
     "model.sharp": (True, weights, {}),
-    "model.sketch_side": (4, weights, {}),
+    "model.sketch_side": (2, weights, {}),
     "model.grid_size": (4, loss, {}),
     "model.scale_grid": (True, loss, {}),
     "diffusion.schedule": ("linear", loss, {}),
@@ -159,7 +159,7 @@ TABLE = {
 CHOICES = {"method", "model.grid.kind"}
 # Other settings than those of the table, under which it shows.
 UNDER = {
-    "edm, dfu": {"sample.deblur_epsilon": {"edm.noise": "mollified"}},
+    "edm, dfu": {"sample.deblur_epsilon": {"edm.noise": "mollified"}, "sample.deblur": {"edm.noise": "mollified"}},
     "infinity_diff, dfu": {"model.scale_grid": {"data.resolutions": {"16": 1, "32": 1}}},
 }
 # What kinds refuse: another value than the only one, under these settings, and the key in the error.

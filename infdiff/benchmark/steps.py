@@ -91,7 +91,7 @@ def plan_training(
     settings = [
         Setting(size, _grid_of(config, size), subsample, batch or own.get(size, config.train.batch_size))
         for size in sizes or own
-        for subsample in subsamples or [config.subsample]
+        for subsample in subsamples or config.subsample_rates
     ]
     return _checked(config, settings, lambda setting: training_cost(config, setting, device, repeat), device)
 
@@ -155,7 +155,7 @@ def at_setting(config: Config, setting: Setting) -> Config:
         "data.batch_sizes": {},
         "train.batch_size": setting.batch,
     }
-    if setting.subsample != config.subsample:
+    if config.subsample_rates.keys() != {setting.subsample}:
         settings["train.subsample"] = setting.subsample
     if isinstance(config, InfinityDiffConfig):
         settings["model.grid_size"] = format_size(setting.grid)

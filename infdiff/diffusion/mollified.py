@@ -101,7 +101,7 @@ class MollifiedDiffusion:
         return (x - noise * (self.mollifier(output) if self.target == "noise" else output)) / signal
 
     def sharp_target(self, image: Tensor, mollified_image: Tensor) -> Tensor:
-        """What a network's second output is trained to predict: what T takes away, in units of data_std."""
+        """Target of a network's second output: what T takes away, in units of data_std."""
         return (image - mollified_image) / self.data_std
 
     def sharp_weight(self, t: Tensor) -> Tensor:

@@ -69,11 +69,6 @@ class InfinityDiff:
             raise UserError(
                 "model.sharp: there is nothing to restore with diffusion.sigma: 0 or diffusion.target: image"
             )
-        if (train := config.train).times == "lognormal" and self.reached_times() < _REACHED:
-            raise UserError(
-                f"train.times_log_mean: {train.times_log_mean:g} with times_log_std {train.times_log_std:g}: the "
-                f"schedule reaches only {self.reached_times():.0%} of these noise levels"
-            )
         sampler, eta = config.sample.sampler, config.sample.eta
         if eta and "eta" not in SAMPLERS[sampler].options:
             takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)
@@ -87,6 +82,11 @@ class InfinityDiff:
             raise UserError(f"model.grid_size: {model.grid_size} is too small to halve for every multiplier")
         if grid[0] > size[0] or grid[1] > size[1]:
             raise UserError(f"model.grid_size: {model.grid_size} is larger than data.size {config.data.size}")
+        if (train := config.train).times == "lognormal" and self.reached_times() < _REACHED:
+            raise UserError(
+                f"train.times_log_mean: {train.times_log_mean:g} with times_log_std {train.times_log_std:g}: the "
+                f"schedule reaches only {self.reached_times():.0%} of these noise levels"
+            )
 
     def grid(self) -> Size:
         return grid_size(self.config)
@@ -178,7 +178,7 @@ class InfinityDiff:
         )
 
     def training_times(self) -> DrawTimes:
-        """How training draws t."""
+        """Distribution of t in training."""
         if self.config.train.times == "uniform":
             return uniform_times(self.process.steps)
         return self._lognormal()

@@ -34,7 +34,7 @@ class SamplingMethod(Protocol):
 
     @property
     def deblurs(self) -> tuple[str, ...]:
-        """How the run can undo the mollifier, the best way first; "none" is always among them."""
+        """Ways to undo the mollifier, the best first; "none" is always among them."""
 
     @property
     def most_steps(self) -> int | None:

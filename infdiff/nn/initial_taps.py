@@ -1,4 +1,4 @@
-"""How the taps of sparse convolutions start.
+"""Initial values of the taps of sparse convolutions.
 
 Over a random part of the pixels, taps drawn one by one only add the noise of the draw. Smooth taps are local averages
 and differences of them from the first step on.

@@ -25,6 +25,9 @@ DEMO = [
     "sample.sampler=ddpm",
     "sample.steps=50",
     "sample.spacing=time",
+    "train.steps=2700",
+    "train.sample_every=1350",
+    "train.checkpoint_every=900",
 ]
 SAVED = {
     "demo": ("demo", DEMO),
