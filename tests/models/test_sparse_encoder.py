@@ -6,10 +6,12 @@ from infdiff.models import GridDown, SparseEncoder
 from tests.models.networks import GRID, inputs, randomise
 
 
-def encoder():
+def encoder(**options):
     torch.manual_seed(0)
     trunk = GridDown(condition_dim=0, **GRID)
-    return randomise(SparseEncoder(trunk, base=(16, 16), grid=(8, 8), z_dim=5, channels=8, kernel_size=3, blocks=2))
+    return randomise(
+        SparseEncoder(trunk, base=(16, 16), grid=(8, 8), z_dim=5, channels=8, kernel_size=3, blocks=2, **options)
+    )
 
 
 def test_it_gives_a_latent_from_any_subset():
@@ -17,3 +19,18 @@ def test_it_gives_a_latent_from_any_subset():
     for size, count in (((16, 16), 64), ((16, 16), 256), ((40, 24), 100)):
         ids, x, _, _ = inputs(size, count)
         assert model(x, model.geometry(ids, size)).shape == (2, 5)
+
+
+def test_the_sketch_reads_the_values_directly():
+    """The latent moves with the mean colour of one cell by the sketch's weights, and as the trunk says besides."""
+    plain, direct = encoder(), encoder(sketch_side=2)
+    for name, parameter in plain.named_parameters():
+        dict(direct.named_parameters())[name].data.copy_(parameter.data)
+    ids, x, _, _ = inputs((16, 16), 256)
+    geometry = direct.geometry(ids, (16, 16))
+    plain.eval(), direct.eval()
+    image = x.mT.unflatten(2, (16, 16))
+    colours = torch.nn.functional.adaptive_avg_pool2d(image, 2).flatten(1)
+    difference = direct(x, geometry) - plain(x, geometry)
+    expected = direct.sketch(colours) / (direct.standardize.variance + 1e-6).sqrt()
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-5)

@@ -102,3 +102,37 @@ def test_slices_of_points_change_nothing():
     with torch.no_grad():
         sliced = model(x, geometry, t, z)
     torch.testing.assert_close(sliced, model(x, geometry, t, z))
+
+
+def test_the_gate_adds_the_input_in_proportion_and_starts_at_zero():
+    """What it adds is gate(condition) * x at every point, the condition that of the image's t and z."""
+    ids, x, t, z = inputs((16, 16), 64)
+    model = denoiser(gated_input=True)
+    geometry = model.geometry(ids, (16, 16))
+    gate = model.gate(model.conditioning(t, z))
+    open_, model.gate = model(x, geometry, t, z), None
+    torch.testing.assert_close(open_ - model(x, geometry, t, z), x * gate[:, None])
+    torch.manual_seed(0)
+    fresh = SparseUNet(nn.Identity(), base=(16, 16), grid=(8, 8), channels=8, condition_dim=16, gated_input=True)
+    assert not any(parameter.any() for parameter in fresh.gate.parameters())
+
+
+def test_a_second_output_has_as_many_channels_as_the_input():
+    ids, x, t, z = inputs((16, 16), 64)
+    model = denoiser(sharp=True, gated_input=True)
+    assert model(x, model.geometry(ids, (16, 16)), t, z).shape == (2, 64, 6)
+
+
+def test_the_sketch_is_added_to_the_grid_networks_input():
+    class Recorder(nn.Module):
+        def forward(self, grid, condition):
+            seen.append(grid)
+            return grid
+
+    seen = []
+    ids, x, t, z = inputs((16, 16), 64)
+    model = denoiser(sketch_side=3)
+    model.grid_network, sketch = Recorder(), model.sketch
+    for model.sketch in (sketch, None):
+        model(x, model.geometry(ids, (16, 16)), t, z)
+    torch.testing.assert_close(seen[0] - seen[1], sketch(z, (8, 8)))

@@ -40,8 +40,9 @@ def at_once(model, x, t, z):
         ("model.blocks=3", "model.kernel_size=7"),
         ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
         ("model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"),
+        ("model.sharp=true", "model.gated_input=true", "model.sketch_side=3", "model.initial_taps=smooth"),
     ],
-    ids=["one block", "three blocks", "regular taps", "grid that follows the image"],
+    ids=["one block", "three blocks", "regular taps", "grid that follows the image", "second output, gate and sketch"],
 )
 def test_tiles_equal_all_at_once(size, rows, settings, generator):
     model = denoiser(*settings)
