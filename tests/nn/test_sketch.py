@@ -21,7 +21,7 @@ def test_it_is_linear_in_the_latent_and_differs_from_place_to_place(generator):
 
 
 def test_it_is_the_same_function_at_every_size_of_the_grid(generator):
-    """At its own size it is the coarse image; a grid of twice the cells has the same means over pairs of cells inside."""
+    """At its own size it is the coarse image; on a grid of twice the cells, means over pairs are near it."""
     layer, z = sketch(), torch.randn(2, 5, generator=generator)
     coarse = layer(z, (4, 4))
     torch.testing.assert_close(coarse, layer.linear(z).view(2, 8, 4, 4))
