@@ -72,6 +72,7 @@ TINY = [
     "train.times=uniform",
     "sample.sampler=ddpm",
     "sample.spacing=time",
+    "sample.deblur=auto",
 ]
 # The same for a grid network alone, with EDM; and for DFU.
 TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun"]

@@ -25,6 +25,7 @@ DEMO = [
     "sample.sampler=ddpm",
     "sample.steps=50",
     "sample.spacing=time",
+    "sample.deblur=auto",
     "train.steps=2700",
     "train.sample_every=1350",
     "train.checkpoint_every=900",
