@@ -69,7 +69,8 @@ def assert_same(rows, others):
 
 
 def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(command, script, trained, monkeypatch):
-    call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6)
+    # The Wiener inverse would amplify the rounding of other batch sizes to a grey level here and there.
+    call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6, "--deblur", "none")
     result, whole = evaluate(script, trained, *call)
     assert [row["size"] for row in whole["results"]] == ["16", "24x32"]
     assert all(set(row) >= METRICS for row in whole["results"])
