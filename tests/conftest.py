@@ -75,7 +75,7 @@ TINY = [
     "sample.deblur=auto",
 ]
 # The same for a grid network alone, with EDM; and for DFU.
-TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun"]
+TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun", "sample.deblur=auto"]
 TINY_GRID = [*TINY_EDM, "model.grid.kind=dfu", "model.grid.modes=3"]
 
 
