@@ -96,8 +96,6 @@ def drawn_point_count(config: Config, size: Size, generator: torch.Generator) ->
     A function of the generator's seed: nothing waits for its device, and a resumed run draws the same.
     """
     rates = config.subsample_rates
-    if len(rates) == 1:
-        return point_count(config, size)
     rate = list(rates)[draw_part(list(rates.values()), generator.initial_seed(), "subsample")]
     return point_count(config, size, rate)
 

@@ -46,9 +46,13 @@ class Standardize(nn.Module):
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Replace the estimates by mean and variance of everything that comes in before the block ends."""
-        self._measured = []
-        yield
-        values, self._measured = torch.cat(self._measured), None
+        measured: list[Tensor] = []
+        self._measured = measured
+        try:
+            yield
+        finally:
+            self._measured = None
+        values = torch.cat(measured)
         self.mean.copy_(values.mean(dim=0))
         self.variance.copy_(values.var(dim=0, correction=0))
 

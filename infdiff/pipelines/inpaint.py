@@ -48,13 +48,12 @@ def inpaint(
     sample: Sample[int],
     weight: float = 1.0,
     sharp_at: int | None = None,
-    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W), with new content at its `hidden` pixels (H, W).
 
-    network: of N images of its size, differentiable. sharp_at: as `MollifiedDiffusion.denoiser`. deblur: called with
-    what the sampler made. The visible pixels are close to the image's, not equal: see `paste`.
+    network: of N images of its size, differentiable. sharp_at: as `MollifiedDiffusion.denoiser`. The visible
+    pixels are close to the image's, not equal: see `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
     visible = (~hidden).to(image.dtype)
@@ -62,7 +61,7 @@ def inpaint(
     filled = _filled(image, hidden)
     known = process.mollifier(filled) * visible
     last = None if sharp_at is None else (sharp_at, filled * visible)
-    made = generate(
+    return generate(
         network,
         process,
         size=size,
@@ -76,7 +75,6 @@ def inpaint(
         ),
         on_step=on_step,
     )
-    return deblur(made)
 
 
 def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:

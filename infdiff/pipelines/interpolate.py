@@ -25,13 +25,12 @@ def interpolate(
     frames: int,
     times: Sequence[int],
     sharp_at: int | None = None,
-    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Two images (2, C, H, W) in [-1, 1] and their latents (2, z_dim) -> (frames, C, H, W), both ends included.
 
     network_at(z): the network of as many images as there are latents. times: of the steps. sharp_at: as
-    `MollifiedDiffusion.denoiser`. deblur: called with what the sampler made.
+    `MollifiedDiffusion.denoiser`.
     Deterministic: each frame is what DDIM makes of its latent and noise, so the ends are reconstructions.
     """
     size, bars = (ends.shape[2], ends.shape[3]), process.alpha_bar
@@ -53,7 +52,7 @@ def interpolate(
                 on_step=on_step,
             )
         )
-    return deblur(torch.cat(images))
+    return torch.cat(images)
 
 
 def spherical(a: Tensor, b: Tensor, part: float) -> Tensor:

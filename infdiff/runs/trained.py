@@ -237,10 +237,9 @@ class TrainedModel:
             frames=frames,
             times=trained.times(options.steps),
             sharp_at=trained.sharp_at(options),
-            deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
-        return _finished(out, rounded=True)
+        return _finished(trained.deblurred(out, options), rounded=True)
 
     @torch.no_grad()
     def inpaint(
@@ -276,9 +275,9 @@ class TrainedModel:
             sample=trained.sampler(options),
             weight=weight,
             sharp_at=trained.sharp_at(options),
-            deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
+        out = trained.deblurred(out, options)
         if not pasted:
             return _finished(out, rounded=True)
         return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
