@@ -6,6 +6,8 @@
   infdiff evaluate --images pictures --data photos256.lmdb          # a folder or zip instead of a run
   infdiff evaluate --run runs/photos --task reconstruct --res 64 --n 100
   infdiff evaluate --run runs/photos --task superres --from 64 --res 256 --data photos256.lmdb --n 20
+  infdiff evaluate --run runs/photos --task denoise --n 256         # the loss by noise level, on some and all points
+  infdiff evaluate --run runs/photos --res 64 --n 500 --latents real # what the latent model costs: without it
   infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
   torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
 
@@ -25,7 +27,7 @@ from infdiff.commands.trained_run import add_deblur
 from infdiff.evaluation.evaluate import Request, evaluate, finish
 from infdiff.evaluation.generated import Shard
 from infdiff.evaluation.real_images import SPLITS
-from infdiff.evaluation.tasks import TASKS
+from infdiff.evaluation.tasks import LATENTS, TASKS
 from infdiff.metrics.compare import METRICS, choose_metrics
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
 from infdiff.runs.prepared_data import enclosing, prepared
@@ -56,6 +58,9 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
     add_deblur(parser)
+    parser.add_argument(
+        "--latents", choices=LATENTS, default=LATENTS[0], help="of generated images: the model's, or real images'"
+    )
     parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="folder for sampled images (default RUN/evaluation)")
@@ -89,7 +94,19 @@ def with_prepared_images(request: Request) -> Request:
 
 def request_of(arguments: Namespace) -> Request:
     """Return the options as a request. Raises UserError naming an option that cannot be read."""
-    same = ("task", "images", "data", "held_out", "split", "checkpoint", "steps", "truncation", "deblur", "batch")
+    same = (
+        "task",
+        "images",
+        "data",
+        "held_out",
+        "split",
+        "checkpoint",
+        "steps",
+        "truncation",
+        "deblur",
+        "batch",
+        "latents",
+    )
     return Request(
         sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
         small=size_argument("--from", arguments.small),

@@ -45,6 +45,7 @@ class Request:
     steps: int | None
     truncation: float | None
     deblur: str | None
+    latents: str
     batch: int | None
     seed: int
     out: Path | None
@@ -57,7 +58,7 @@ class Request:
         Raises OptionError for options that do not go together.
         """
         images, data = self.images is not None, self.data is not None
-        tasks.check_request(self.task, self.sizes, self.count, images=images, data=data)
+        tasks.check_request(self.task, self.sizes, self.count, images=images, data=data, latents=self.latents)
         if images or self.task == tasks.CALIBRATE:
             if runs:
                 raise OptionError("run", runs[0], f"does not go with --images, nor with --task {tasks.CALIBRATE}")
@@ -104,8 +105,9 @@ def evaluate(
     options = SamplingOptions.of(run.method, steps=request.steps, truncation=request.truncation, deblur=request.deblur)
     parent = request.out or run.folder.path / "evaluation"
     maker = ImageMaker(run, parent, request.seed, options, request.batch, Shard.here(), on_images)
-    tasks.score_run(evaluation, maker, request.task, request.sizes, request.count, request.small)
-    about = {"run": str(run.folder), "step": run.step, "latents": run.describe_latents()}
+    tasks.score_run(evaluation, maker, request.task, request.sizes, request.count, request.small, request.latents)
+    real_latents = "of training images" if request.latents == "real" else None
+    about = {"run": str(run.folder), "step": run.step, "latents": real_latents or run.describe_latents()}
     about |= {"options": options.record(run.method), "parameters": run.parameter_counts}
     return Evaluated(str(run.folder), about | {"real": real.about()}, evaluation, run)
 

@@ -21,6 +21,7 @@ from infdiff.evaluation.real_images import StoredImages
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
 from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
+from infdiff.methods.sizes import training_size
 from infdiff.runs.trained import TrainedModel
 
 _FLOAT_BYTES = 4
@@ -105,6 +106,17 @@ class ImageMaker:
             return self.run.reconstruct(images, options=options, seed=self.seed, indices=numbers, rounded=False)
 
         return self._made("reconstruct", size, len(truth), settings | {"truth": truth.fingerprint}, make)
+
+    def decoded(self, real: StoredImages, size: Size) -> GeneratedImages | None:
+        """Sample an image of each real image's latent, which is of its training size."""
+        options, trained = self._tiled(size), training_size(self.run.config)
+        settings = {name: value for name, value in options.record(self.run.method).items() if name != "truncation"}
+
+        def make(numbers: Sequence[int]) -> Tensor:
+            z = self.run.encode(real.take(numbers, trained))
+            return self.run.decode(z, size, options=options, seed=self.seed, indices=numbers, rounded=False)
+
+        return self._made("decode", size, len(real), settings | {"real": real.fingerprint}, make)
 
     def super_resolved(
         self, truth: StoredImages, small: Size, size: Size, method: str = "guided"

@@ -54,9 +54,20 @@ class StoredImages:
             count -= len(pieces[-1][1])
         return StoredImages(tuple(pieces))
 
+    def spread(self, count: int) -> StoredImages:
+        """Return `count` images at even distances, at most all."""
+        every, total = self._every(), len(self)
+        count = min(count, total)
+        return StoredImages(
+            tuple((store, [index]) for store, index in (every[n * total // count] for n in range(count)))
+        )
+
+    def _every(self) -> list[tuple[ImageStore, int]]:
+        return [(store, index) for store, indices in self.pieces for index in indices]
+
     def take(self, numbers: Sequence[int], size: Size) -> Tensor:
         """Return (B, 3, H, W) uint8, images by their place, cropped to the aspect ratio of `size` and resized."""
-        every = [(store, index) for store, indices in self.pieces for index in indices]
+        every = self._every()
         return torch.stack([ImageSet(store, [index], size)[0] for store, index in (every[n] for n in numbers)])
 
     def batches(self, size: Size) -> Iterator[Tensor]:

@@ -110,6 +110,11 @@ class Evaluation:
         if self.keep_examples:
             self.examples.append(examples_of_pairs(truth, methods, numbers, size))
 
+    def add_losses(self, losses: Mapping[str, float], rate: float, size: Size, count: int) -> None:
+        """Add a row for losses by name on one of every `rate` pixels of `count` images."""
+        what, at = "all pixels" if rate == 1 else f"1/{rate:g} of the pixels", format_size(size)
+        self.results.append({"what": what, "size": at, "at": at, "images": count, **losses})
+
     def _add(self, sets: Comparison, what: str, size: Size, at: Size, about: Mapping[str, Any] | None = None) -> None:
         counts = {"compared": len(sets.images.features), "real": len(sets.real.features)}
         row = {"what": what, "size": format_size(size), "at": format_size(at)}

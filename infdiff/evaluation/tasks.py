@@ -12,6 +12,7 @@ from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import open_source
 from infdiff.errors import OptionError, UserError
 from infdiff.evaluation import real_images
+from infdiff.evaluation.denoising import denoising_losses
 from infdiff.evaluation.generated import GeneratedImages, ImageMaker, reduced
 from infdiff.evaluation.real_images import RealImages, StoredImages
 from infdiff.evaluation.results import Evaluation, Images
@@ -19,10 +20,13 @@ from infdiff.images.sample_folder import SHEET
 from infdiff.methods.sizes import training_size
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import FEWEST
+from infdiff.runs.trained import TrainedModel
 
 SMALLEST = 11  # the window of SSIM
 CALIBRATE = "calibrate"
-TASKS = ("generate", "reconstruct", "superres", CALIBRATE)
+DENOISE = "denoise"
+TASKS = ("generate", "reconstruct", "superres", DENOISE, CALIBRATE)
+LATENTS = ("model", "real")
 
 
 def open_images(path: str) -> ImageFolder:
@@ -35,8 +39,12 @@ def open_images(path: str) -> ImageFolder:
     return images
 
 
-def check_request(task: str, sizes: Sequence[Size], count: int, *, images: bool, data: bool) -> None:
+def check_request(
+    task: str, sizes: Sequence[Size], count: int, *, images: bool, data: bool, latents: str = LATENTS[0]
+) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
+    if latents != LATENTS[0] and (images or task != "generate"):
+        raise OptionError("latents", latents, "goes with --task generate of a run only")
     for size in sizes:
         if min(size) < SMALLEST:
             raise OptionError("res", format_size(size), f"want at least {SMALLEST} pixels along each side")
@@ -52,7 +60,7 @@ def open_real_images(
     config: Config, task: str, data: Path | None, held_out: Path | None, choice: str | None
 ) -> RealImages:
     """Open the real images of a task, by default the training images of the run, or held-out ones as truth."""
-    default = "val" if task in ("reconstruct", "superres") else "train"
+    default = "val" if task in ("reconstruct", "superres", DENOISE) else "train"
     return real_images.open_real_images(config, data=data, held_out=held_out, choice=choice, default=default)
 
 
@@ -80,12 +88,24 @@ def score_corruptions(evaluation: Evaluation, sizes: Sequence[Size]) -> None:
 
 
 def score_run(
-    evaluation: Evaluation, maker: ImageMaker, task: str, sizes: Sequence[Size], count: int, small: Size
+    evaluation: Evaluation,
+    maker: ImageMaker,
+    task: str,
+    sizes: Sequence[Size],
+    count: int,
+    small: Size,
+    latents: str = LATENTS[0],
 ) -> None:
-    """Score a run on one of TASKS, by default at its training size. small: input size of superres."""
+    """Score a run on one of TASKS, by default at its training size. small: input size of superres.
+
+    latents: of generated images, one of LATENTS.
+    """
     sizes = sizes or [training_size(maker.run.config)]
+    if task == DENOISE:
+        score_denoised(evaluation, maker.run, sizes, count, maker.seed)
+        return
     if task == "generate":
-        score_generated(evaluation, maker, sizes, count)
+        score_generated(evaluation, maker, sizes, count, latents)
         return
     maker.run.require_encoder()
     if task == "reconstruct":
@@ -94,10 +114,29 @@ def score_run(
         score_super_resolved(evaluation, maker, small, sizes, count)
 
 
-def score_generated(evaluation: Evaluation, maker: ImageMaker, sizes: Sequence[Size], count: int) -> None:
-    """Score `count` new images at each size."""
+def score_denoised(evaluation: Evaluation, run: TrainedModel, sizes: Sequence[Size], count: int, seed: int) -> None:
+    """Add the loss at noise levels from low to high, on every rate of points that the run knows."""
+    truth = evaluation.real.chosen.first(count)
     for size in sizes:
-        made = maker.generated(size, count)
+        if truth.fitting(size) != size:
+            held = format_size(truth.fitting(size))
+            raise OptionError("res", format_size(size), f"the real images hold {held} pixels")
+        for rate in run.method.rates:
+            losses = denoising_losses(run, truth, size, rate, seed, evaluation.on_images)
+            evaluation.add_losses(losses, rate, size, len(truth))
+
+
+def score_generated(
+    evaluation: Evaluation, maker: ImageMaker, sizes: Sequence[Size], count: int, latents: str = LATENTS[0]
+) -> None:
+    """Score `count` new images at each size. latents: of the latent model, or those of training images."""
+    if latents == "real":
+        maker.run.require_encoder()
+    for size in sizes:
+        if latents == "real":
+            made = maker.decoded(evaluation.real.train.spread(count), size)
+        else:
+            made = maker.generated(size, count)
         if made is not None and _enough(evaluation, made, "generated"):
             evaluation.score_images(made.images, size, "generated", made.about)
 

@@ -89,6 +89,18 @@ class EDMMethod:
     def objective(self) -> EDMObjective:
         return EDMObjective(self.process, flip=self.config.data.flip)
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return (1.0,)
+
+    def objective_at(self, noise: float, rate: float) -> EDMObjective:
+        sigma = noise * self.process.sigma_data
+        return EDMObjective(
+            self.process,
+            flip=False,
+            sigmas=lambda batch, generator: torch.full((batch,), sigma, device=generator.device),
+        )
+
     def generate(
         self,
         denoiser: nn.Module,

@@ -177,6 +177,21 @@ class InfinityDiff:
             sharp_weight=config.train.sharp_weight if config.model.sharp else 0.0,
         )
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return tuple(sorted({1.0, *self.config.subsample_rates}))
+
+    def objective_at(self, noise: float, rate: float) -> MollifiedObjective:
+        config = self.config
+        t = 1 + int((self.process.log_ratio()[1:] - math.log(noise)).abs().argmin())
+        return MollifiedObjective(
+            self.process,
+            points=lambda size, generator: point_count(config, size, rate),
+            kind=config.train.points,
+            flip=False,
+            times=lambda batch, generator: torch.full((batch,), t, device=generator.device),
+        )
+
     def training_times(self) -> DrawTimes:
         """Distribution of t in training."""
         if self.config.train.times == "uniform":

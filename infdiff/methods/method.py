@@ -45,6 +45,15 @@ class Method(SamplingMethod, Protocol):
 
     def objective(self) -> Objective: ...
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates of points that a loss can be measured at: all pixels, and those trained on."""
+
+    def objective_at(self, noise: float, rate: float) -> Objective:
+        """The training target's unweighted error at one noise std over signal std and one of `rates`, of unflipped
+        images.
+        """
+
     def generate(
         self,
         denoiser: nn.Module,

@@ -18,6 +18,9 @@ from infdiff.metrics.spectrum import radial_spectrum, spectrum_distance
 # Precision and recall use the third nearest neighbour, which at least five images have.
 FEWEST = 5
 
+# Noise std over signal std that losses are reported at.
+NOISE_LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
+
 
 class Description(NamedTuple):
     """Description of N images: features (N, D) and radial spectra (N, K), float32, and the features' Gaussian."""
@@ -104,6 +107,7 @@ LEGEND = {
     "psnr": "peak signal-to-noise ratio in dB",
     "ssim": "structural similarity, 1 for equal images",
     "feature": "mean feature distance between an image and its truth",
+    **{f"loss_{level:g}": f"loss of the training target, noise at {level:g} of the signal" for level in NOISE_LEVELS},
 }
 
 COSTS = {

@@ -92,16 +92,20 @@ class EDMObjective:
     """EDM, for images (B, 3, H, W) uint8 of any size: lambda(sigma) |D(y + sigma n; sigma) - y|^2 (Eqs. 2 and 8).
 
     The mean over pixels and channels. lambda makes an error of the image one of the network, which `weighting` weighs.
+    sigmas(batch, generator): draws noise levels (batch,), by default as the process does.
     """
 
-    def __init__(self, process: EDM, *, flip: bool, weighting: Weighting = uniform) -> None:
+    def __init__(
+        self, process: EDM, *, flip: bool, weighting: Weighting = uniform, sigmas: DrawTimes | None = None
+    ) -> None:
         self.process, self.flip, self.weighting = process, flip, weighting
+        self.sigmas = sigmas if sigmas is not None else process.draw_sigma
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, (batch, channels, height, width) = self.process, images.shape
         x0 = from_uint8(images)
         clean = process.clean(flip_at_random(x0, generator) if self.flip else x0)
-        sigma = process.draw_sigma(batch, generator)
+        sigma = self.sigmas(batch, generator)
         noise = process.noise(batch, channels, (height, width), [generator])
         prediction = process.denoise(modules["denoiser"], process.state(clean, noise, sigma), sigma)
         error = (prediction - clean).square().mean(dim=(1, 2, 3))

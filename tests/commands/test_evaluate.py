@@ -288,3 +288,33 @@ def test_bad_input_is_one_line(command, trained, monkeypatch):
         for part in parts:
             assert part in message
     assert_one_line_error(command("evaluate", *arguments), *parts)
+
+
+def test_losses_by_noise_level_on_all_pixels_and_on_a_part(command, trained):
+    call = ("--run", "runs/x", "--task", "denoise", "--n", 5, "--res", "16,24")
+    result, found = evaluate(command, trained, *call, "--report", "r.html")
+    assert [(row["what"], row["size"]) for row in found["results"]] == [
+        ("all pixels", "16"),
+        ("1/4 of the pixels", "16"),
+        ("all pixels", "24"),
+        ("1/4 of the pixels", "24"),
+    ]
+    assert all(0 < row["loss_0.1"] < 10 and 0 < row["loss_20"] < 10 for row in found["results"])
+    assert found["runs"][0]["real"]["split"] == "val"
+    assert "1/4 of the pixels" in result.stdout
+    assert "loss_20" in (trained / "r.html").read_text()
+    _, again = evaluate(command, trained, *call)
+    assert again["results"] == found["results"]
+    assert_one_line_error(command("evaluate", *call[:-1], "64"), "--res 64", "hold 32")
+
+
+def test_samples_of_the_latents_of_training_images(command, trained):
+    call = ("--run", "runs/x", "--n", 6, "--metrics", "frechet")
+    _, found = evaluate(command, trained, *call, "--latents", "real")
+    _, modelled = evaluate(command, trained, *call)
+    (row,), (other,) = found["results"], modelled["results"]
+    assert (row["what"], row["images"]) == ("generated", 6)
+    assert row["frechet"] != other["frechet"]
+    assert found["runs"][0]["latents"] == "of training images"
+    error = command("evaluate", "--run", "runs/x", "--task", "reconstruct", "--latents", "real")
+    assert_one_line_error(error, "--latents real", "--task generate")
