@@ -75,6 +75,7 @@ ALLOWED = {
         "methods",
         "metrics",
         "runs",
+        "seeding",
         "tables",
         "training",
     },
