@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
 from infdiff.training.meter import Meter, labelled
+from infdiff.training.optimiser import Optimiser
 from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
 
@@ -94,9 +95,7 @@ class Trainer:
         self.batches, self.validation, self.preview, self.clock = batches, validation, preview, clock
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
         self.names, self.parameters = _trainable(modules)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimiser = Optimiser(self.names, self.parameters, settings)
         self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
         self.seen = 0  # training images in this process
@@ -190,13 +189,7 @@ class Trainer:
             self.seen += batch.shape[0]
         norm = nn.utils.clip_grad_norm_(self.parameters, s.clip)
         bad = (~(norm.isfinite() & total.isfinite())).float()
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.rate(self.step)
-        # The fused optimiser changes nothing if this is 1, and the host need not know.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, bad  # type: ignore[attr-defined]
-        # Parameters without a gradient are skipped: weights and moments stay as they are.
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimiser.step(s.rate(self.step), bad)
         self.ema.update(self.modules, self.step)
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
         self.step += 1
@@ -254,9 +247,6 @@ class Trainer:
 
     def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None, images: int = 0) -> None:
         self._calibrate()
-        moments: dict[str, Tensor] = {}
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            moments |= {f"{name}:{key}": value for key, value in self.optimizer.state[parameter].items()}
         groups = {name: module.state_dict() for name, module in self.modules.items()}
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
         state = {
@@ -266,7 +256,7 @@ class Trainer:
             "skipped": self.skipped,
             "bad_in_a_row": int(self.bad_in_a_row),
         }
-        checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": moments}, state)
+        checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
 
     def _resume(self) -> None:
@@ -279,16 +269,7 @@ class Trainer:
         for name, module in self.modules.items():
             module.load_state_dict(checkpoint.load_tensors(self.checkpoints, step, name))
             self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
-        moments = checkpoint.load_tensors(self.checkpoints, step, "optimizer")
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            if f"{name}:step" not in moments:
-                continue  # frozen in every step so far
-            values: dict[str, Any] = {}
-            for key in ("exp_avg", "exp_avg_sq"):
-                # In the parameter's memory layout, so that sums run in the order of an uninterrupted run.
-                values[key] = torch.empty_like(parameter).copy_(moments[f"{name}:{key}"])
-            values["step"] = moments[f"{name}:step"].to(self.device)
-            self.optimizer.state[parameter] = values
+        self.optimiser.load_state(checkpoint.load_tensors(self.checkpoints, step, "optimizer"), self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.bad_in_a_row = torch.tensor(float(state["bad_in_a_row"]), device=self.device)
 

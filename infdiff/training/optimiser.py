@@ -1,0 +1,128 @@
+"""The optimiser: AdamW for every parameter, or Muon for the matrices among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.training.settings import OptimiserSettings
+
+_MOMENTUM = 0.95
+# The quintic of Jordan et al. 2024: five times over, it brings singular values from 0.001 on to between 0.7 and 1.2.
+_A, _B, _C, _TIMES = 3.4445, -4.7750, 2.0315, 5
+# Root mean square of an AdamW update in units of its learning rate (Liu et al. 2025, section 2.2).
+_ADAMW_UPDATE = 0.2
+# Rows and columns from which a weight is a map between features, and not one of few values.
+_SMALLEST = 16
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Optimiser:
+    """AdamW, and with `settings.optimiser: muon` Muon for weights that `is_matrix` names.
+
+    No step waits for the host. State is named by parameter, so that it can be kept with a checkpoint.
+    """
+
+    def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter], settings: OptimiserSettings) -> None:
+        self.settings = settings
+        named = dict(zip(names, parameters, strict=True))
+        muon = settings.optimiser == "muon"
+        self.matrices = {name: p for name, p in named.items() if muon and is_matrix(p)}
+        self.others = {name: p for name, p in named.items() if name not in self.matrices}
+        self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
+        self.adamw = torch.optim.AdamW(
+            list(self.others.values()),
+            lr=0.0,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def step(self, rate: float, bad: Tensor) -> None:
+        """Take a step with learning rate `rate`, and drop the gradients; bad (): where it is 1, nothing changes.
+
+        Parameters without a gradient are left alone: weights and moments stay as they are.
+        """
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        # The fused optimiser changes nothing if this is 1, and the host need not know.
+        self.adamw.grad_scale, self.adamw.found_inf = None, bad  # type: ignore[attr-defined]
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        self._muon_step(rate * self.settings.muon_scale, bad)
+
+    @torch.no_grad()
+    def _muon_step(self, rate: float, bad: Tensor) -> None:
+        """Muon with Nesterov momentum; matrices of one shape take their products together."""
+        shapes: dict[torch.Size, list[str]] = {}
+        for name, parameter in self.matrices.items():
+            if parameter.grad is not None:
+                shapes.setdefault(parameter.flatten(1).shape, []).append(name)
+        good = bad == 0
+        for shape, names in shapes.items():
+            updates = []
+            for name in names:
+                gradient, momentum = self.matrices[name].grad, self.momentum[name]
+                assert gradient is not None
+                gradient = torch.where(good, gradient, 0.0)
+                momentum.copy_(torch.where(good, momentum.lerp(gradient, 1 - _MOMENTUM), momentum))
+                updates.append(gradient.lerp(momentum, _MOMENTUM).flatten(1))
+            directions = orthogonalised(torch.stack(updates))  # (N, rows, columns)
+            decay = 1 - rate * self.settings.weight_decay
+            scale = rate * _ADAMW_UPDATE * max(shape) ** 0.5
+            for name, update in zip(names, directions, strict=True):
+                parameter = self.matrices[name]
+                moved = decay * parameter - scale * update.view(parameter.shape)
+                parameter.copy_(torch.where(good, moved, parameter))
+                parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments of every parameter that has been changed, by "name:moment"."""
+        kept = {
+            f"{name}:{key}": value
+            for name, parameter in self.others.items()
+            for key, value in self.adamw.state[parameter].items()
+        }
+        return kept | {f"{name}:momentum": value for name, value in self.momentum.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Take up what `state` gave."""
+        for name, parameter in self.others.items():
+            if f"{name}:step" not in tensors:
+                continue  # frozen in every step so far
+            values: dict[str, Any] = {"step": tensors[f"{name}:step"].to(device)}
+            for key in _MOMENTS:
+                # In the parameter's memory layout, so that sums run in the order of an uninterrupted run.
+                values[key] = torch.empty_like(parameter).copy_(tensors[f"{name}:{key}"])
+            self.adamw.state[parameter] = values
+        for name, momentum in self.momentum.items():
+            momentum.copy_(tensors[f"{name}:momentum"])
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether a weight maps features to features: linear or a convolution, and not depthwise."""
+    if parameter.ndim not in (2, 4) or parameter.shape[1] == 1:
+        return False
+    return min(parameter.flatten(1).shape) >= _SMALLEST
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices (N, rows, columns) with singular values brought near 1: Newton-Schulz (Jordan et al. 2024).
+
+    The iterations run on the smaller Gram matrix, of which the iterated matrix is a polynomial times the first one.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalised(matrices.mT).mT
+    x = matrices.float()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    gram = x @ x.mT  # (N, rows, rows), symmetric; all that follows commutes
+    identity = torch.eye(gram.shape[1], device=x.device)
+    product = identity
+    for _ in range(_TIMES):
+        factor = _A * identity + _B * gram + _C * (gram @ gram)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    return (product @ x).to(matrices.dtype)
