@@ -53,6 +53,7 @@ _SHARED = [
     "model.grid.blocks=1",
     "model.grid.dropout=0.1",
     "train.batch_size=4",
+    "train.optimiser=adamw",
     "train.log_every=2",
     "train.checkpoint_every=3",
     "train.sample_every=1000",
@@ -72,10 +73,11 @@ TINY = [
     "train.times=uniform",
     "sample.sampler=ddpm",
     "sample.spacing=time",
+    "sample.upscale=none",
     "sample.deblur=auto",
 ]
 # The same for a grid network alone, with EDM; and for DFU.
-TINY_EDM = [*_SHARED, "method=edm", "sample.sampler=heun", "sample.deblur=auto"]
+TINY_EDM = [*_SHARED, "method=edm", "sample.upscale=none", "sample.sampler=heun", "sample.deblur=auto"]
 TINY_GRID = [*TINY_EDM, "model.grid.kind=dfu", "model.grid.modes=3"]
 
 

@@ -57,6 +57,8 @@ OPTIMISER = {
     "weight_decay": (0.5, {}),
     "clip": (1e-4, {}),
     "ema_decay": (0.1, {}),
+    "optimiser": ("muon", {}),
+    "muon_scale": (1.0, {"optimiser": "muon"}),
     "log_every": (2, {}),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1, "steps": 5, "keep_checkpoints": 4}),

@@ -43,7 +43,9 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--eta", type=float, help="noise added by ddim, 0 (default) to 1")
     parser.add_argument("--churn", type=float, help="noise added by heun, 0 (default) or more")
-    parser.add_argument("--upscale", choices=UPSCALES, help="bilinear: sample at the training size and resize")
+    parser.add_argument(
+        "--upscale", choices=UPSCALES, help="none: sample at --res; or from the training size: bilinear, cosine"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
@@ -77,7 +79,7 @@ def run(arguments: Namespace) -> None:
         interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
-    batch = positive("--batch", arguments.batch or default_batch(trained.method, size))
+    batch = positive("--batch", arguments.batch or default_batch(trained.method, size, options))
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
     latents = trained.describe_latents()
     record = options.record(trained.method) | {"tile": options.tile, "size": list(size), "seed": arguments.seed}

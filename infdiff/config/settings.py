@@ -45,7 +45,7 @@ from infdiff.schema import (
 )
 from infdiff.training.settings import OptimiserSettings
 
-UPSCALES = ("none", "bilinear")
+UPSCALES = ("none", "bilinear", "cosine")
 DEBLURS = ("auto", "network", "wiener", "none")
 
 
@@ -224,7 +224,9 @@ class LatentSettings(Section):
 class SampleSettings(Section):
     sampler: str
     steps: Count = 50
-    upscale: Annotated[str, one_of(UPSCALES)] = "none"  # bilinear: sample at the training size and resize
+    # none: sample at the size asked for. bilinear: at the training size, and resize. cosine: sizes beyond the training
+    # size, along either axis, are its cosine series, which adds nothing finer; smaller ones are sampled.
+    upscale: Annotated[str, one_of(UPSCALES)] = "none"
     # What becomes of the mollifier's blur. network: its second output (model.sharp) restores detail; wiener: the Wiener
     # inverse; none: T x_0 as it is; auto: network where there is one, else wiener.
     deblur: Annotated[str, one_of(DEBLURS)] = "auto"

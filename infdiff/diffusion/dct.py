@@ -38,6 +38,10 @@ def resample(x: Tensor, size: Size) -> Tensor:
 
     Exact where the coarser of both sizes resolves the function. The result has x's dtype.
     """
+    images = x.reshape(-1, *x.shape[-2:])
+    planes = max(1, _PIXELS_AT_ONCE // (max(size[0], x.shape[-2]) * max(size[1], x.shape[-1])))
+    if len(images) > planes:
+        return torch.cat([resample(some, size) for some in images.split(planes)]).view(*x.shape[:-2], *size)
     work = x if x.dtype == torch.float64 else x.float()
     for n in (size[1], size[0]):
         modes, m = _dct(work), work.shape[-1]

@@ -99,7 +99,7 @@ class ImageMaker:
         """Encode real images of a size, and decode their latents."""
         options = self._tiled(size)
         record = options.record(self.run.method)
-        settings = {name: value for name, value in record.items() if name not in ("truncation", "upscale")}
+        settings = {name: value for name, value in record.items() if name != "truncation"}
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = truth.take(numbers, size)
@@ -142,7 +142,8 @@ class ImageMaker:
         return self._made("superres", size, len(truth), settings, make, batch)
 
     def _tiled(self, size: Size) -> SamplingOptions:
-        return replace(self.options, tile=tile_rows(self.run.method, size))
+        sampled = self.options.sampled_at(size, training_size(self.run.config))
+        return replace(self.options, tile=tile_rows(self.run.method, sampled))
 
     def _made(
         self,
@@ -157,7 +158,7 @@ class ImageMaker:
         settings |= {"step": self.run.step, "weights": self.run.folder.fingerprint(self.run.step)}
         folder = open_folder(self.parent, settings)
         mine = range(self.shard.rank, count, self.shard.count)
-        batch = self.batch or batch or default_batch(self.run.method, size)
+        batch = self.batch or batch or default_batch(self.run.method, size, self.options)
         weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
         timed = measured(make, folder, rank=self.shard.rank, device=self.run.device, weights=weights)
         fill_folder(timed, folder, indices=mine, batch=batch, on_images=self.on_images)

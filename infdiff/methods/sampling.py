@@ -15,6 +15,8 @@ from infdiff.methods.sizes import training_size
 _GIB = 1024**3
 # Memory of a guided step over that of a plain one; measured at 256 pixels.
 _KEPT_FOR_GRADIENT = 5
+# Bytes for each pixel of an image that is resized: two copies of three channels, and a transform of one.
+_KEPT_FOR_RESIZING = 64
 
 
 class SamplingMethod(Protocol):
@@ -68,7 +70,8 @@ class SamplingOptions:
     """Choices for sampling images. An option that a method does not have keeps its default, which has no effect.
 
     sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
-    truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes. deblur:
+    truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes; "cosine"
+    reads sizes beyond the training size off its cosine series. deblur:
     "network", "wiener" or "none" (T x_0). tile: rows of pixels that go through the network at a time; None for all.
     """
 
@@ -99,9 +102,15 @@ class SamplingOptions:
         check_steps(method, chosen.steps)
         method.check_options(chosen)
         _check_upscale(method.config, chosen.upscale, size)
-        sampled = training_size(method.config) if size is None or chosen.upscale != "none" else size
-        rows = tile_rows(method, sampled, None if tile is None else str(tile))
+        base = training_size(method.config)
+        rows = tile_rows(method, chosen.sampled_at(size or base, base), None if tile is None else str(tile))
         return replace(chosen, tile=rows)
+
+    def sampled_at(self, size: Size, base: Size) -> Size:
+        """The size that the network sees for images of a size, with the training size `base`."""
+        if self.upscale == "none":
+            return size
+        return base if self.upscale == "bilinear" else (min(size[0], base[0]), min(size[1], base[1]))
 
     def evaluations(self, method: SamplingMethod) -> int:
         """Number of times that sampling one batch evaluates the network."""
@@ -164,10 +173,17 @@ def check_enlarging(small: Size, res: str, weight: float) -> Size:
     return size
 
 
-def default_batch(method: SamplingMethod, size: Size, *, guided: bool = False) -> int:
-    """Number of images of a size to sample at once: about 2 GiB of features. guided: the network is differentiated."""
+def default_batch(
+    method: SamplingMethod, size: Size, options: SamplingOptions | None = None, *, guided: bool = False
+) -> int:
+    """Number of images of a size to sample at once: about 2 GiB of features, or of pixels where these are enlarged.
+
+    options: those that they are sampled with, if not at their own size. guided: the network is differentiated.
+    """
+    sampled = size if options is None else options.sampled_at(size, training_size(method.config))
     kept = _KEPT_FOR_GRADIENT if guided else 1
-    return max(1, min(64, 2 * _GIB // (kept * method.feature_bytes(size))))
+    needed = max(kept * method.feature_bytes(sampled), _KEPT_FOR_RESIZING * size[0] * size[1])
+    return max(1, min(64, 2 * _GIB // needed))
 
 
 def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None) -> int | None:
@@ -216,6 +232,6 @@ def _check_upscale(config: Config, upscale: str, size: Size | None) -> None:
     if upscale not in UPSCALES:
         raise OptionError("upscale", upscale, f"choose one of {', '.join(UPSCALES)}")
     base = training_size(config)
-    if upscale != "none" and size is not None and size[0] * base[1] != size[1] * base[0]:
+    if upscale == "bilinear" and size is not None and size[0] * base[1] != size[1] * base[0]:
         shape = format_size(size)
         raise OptionError("upscale", upscale, f"{shape} has not the shape of the training size, {format_size(base)}")

@@ -61,7 +61,7 @@ class Model:
         """Return n new images. Sampling options take the place of the run's own: see `SamplingOptions`."""
         wanted = self._size(size)
         options = SamplingOptions.of(self.trained.method, wanted, **given)
-        batch = default_batch(self.trained.method, wanted)
+        batch = default_batch(self.trained.method, wanted, options)
         images = [
             self.trained.sample(indices.tolist(), wanted, seed=seed, options=options)
             for indices in torch.arange(n).split(batch)
@@ -84,7 +84,7 @@ class Model:
         """Return images of latents (N, z_dim), at any size. Options as `sample`; truncation has no effect."""
         self.trained.require_encoder()
         wanted = self._size(size)
-        options = SamplingOptions.of(self.trained.method, wanted, **(given | {"upscale": "none"}))
+        options = SamplingOptions.of(self.trained.method, wanted, **given)
         return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:

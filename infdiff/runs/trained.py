@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size
+from infdiff.diffusion.dct import resample
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
@@ -136,12 +137,12 @@ class TrainedModel:
         indices: Sequence[int] | None = None,
         rounded: bool = True,
     ) -> Tensor:
-        """Return images (B, 3, H, W) of any size of latents (B, z_dim), sampled at that size; image i depends on z[i].
+        """Return images (B, 3, H, W) of any size of latents (B, z_dim); image i depends on z[i].
 
         indices: from 0 by default. Raises UserError for a run without encoder.
         """
         self.require_encoder()
-        indices, options = range(len(z)) if indices is None else indices, replace(options, upscale="none")
+        indices = range(len(z)) if indices is None else indices
         return self._generate(z.to(self.device), size, indices, seed, options, rounded, None)
 
     def reconstruct(
@@ -168,7 +169,7 @@ class TrainedModel:
         on_step: OnStep | None,
     ) -> Tensor:
         """Sample at one size and, where the options say so, resize to another."""
-        sampled = size if options.upscale == "none" else training_size(self.config)
+        sampled = options.sampled_at(size, training_size(self.config))
         images = self.method.generate(
             self.denoiser,
             size=sampled,
@@ -179,7 +180,9 @@ class TrainedModel:
             options=options,
             on_step=on_step,
         )
-        if size != sampled:
+        if size != sampled and options.upscale == "cosine":
+            images = resample(images, size)
+        elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return _finished(images, rounded)
 

@@ -16,7 +16,7 @@ _A, _B, _C, _TIMES = 3.4445, -4.7750, 2.0315, 5
 # Root mean square of an AdamW update in units of its learning rate (Liu et al. 2025, section 2.2).
 _ADAMW_UPDATE = 0.2
 # Rows and columns from which a weight is a map between features, and not one of few values.
-_SMALLEST = 16
+_SMALLEST = 8
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

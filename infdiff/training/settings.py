@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, UpToOne
+from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, UpToOne, one_of
+
+OPTIMISERS = ("adamw", "muon")
 
 
 class OptimiserSettings(Section):
@@ -14,7 +16,7 @@ class OptimiserSettings(Section):
     batch_size: Count = 32
     accumulate: Count = 1  # batches whose gradients make one optimiser step
     learning_rate: Positive = 5e-5
-    optimiser: Literal["adamw", "muon"] = "adamw"  # muon: for matrices; the rest has adamw
+    optimiser: Annotated[str, one_of(OPTIMISERS)] = "adamw"  # muon: for matrices between features
     muon_scale: Positive = 3.0  # Muon's learning rate, in units of learning_rate
     warmup: CountOrNone = 0  # steps of linear warm-up
     decay_from: UpToOne = 1.0  # after this part of the run the learning rate falls linearly to 0

@@ -127,7 +127,17 @@ def test_tiles_are_for_large_images():
     assert tile_rows(method, large, "off") is None
     assert SamplingOptions.of(method, large).tile == method.tile_rows(large)
     assert SamplingOptions.of(method, large, upscale="bilinear").tile is None, "sampled at the training size"
+    assert SamplingOptions.of(method, large, upscale="cosine").tile is None
     assert tile_rows(edm(), large) is None
+
+
+def test_cosine_samples_no_more_pixels_than_the_training_size_has_along_either_axis():
+    options = SamplingOptions.of(points(), upscale="cosine")
+    assert options.sampled_at((64, 64), (16, 16)) == (16, 16)
+    assert options.sampled_at((12, 64), (16, 16)) == (12, 16)
+    assert options.sampled_at((8, 8), (16, 16)) == (8, 8)
+    assert default_batch(points(), (512, 512), options) > default_batch(points(), (512, 512))
+    assert default_batch(points(), (20_000, 20_000), options) == 1
 
 
 def test_a_batch_is_smaller_where_memory_is_kept_for_gradients():

@@ -117,3 +117,16 @@ def test_masks_in_every_form_are_the_same():
         assert torch.equal(to_mask(mask, (4, 6)), wanted)
     with pytest.raises(ValueError, match="4x5"):
         to_mask(wanted, (4, 5))
+
+
+def test_the_cosine_series_of_a_sample_passes_through_it(run):
+    """Pixels of three times the size include the smaller one's centres."""
+    model = infdiff.load(run, device="cpu")
+    small = model.sample(2, 16, seed=3, steps=2, deblur="none", output="numpy").astype(int)
+    large = model.sample(2, (48, 48), seed=3, steps=2, deblur="none", upscale="cosine", output="numpy").astype(int)
+    # Clipped values between may not come back.
+    inner = (small > 0) & (small < 255)
+    assert inner.mean() > 0.5
+    assert np.abs(large[:, 1::3, 1::3] - small)[inner].max() <= 1
+    native = model.sample(2, 12, seed=3, steps=2, output="numpy")
+    assert (model.sample(2, 12, seed=3, steps=2, upscale="cosine", output="numpy") == native).all()
