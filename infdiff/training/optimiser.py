@@ -103,7 +103,7 @@ class Optimiser:
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether a weight maps features to features: linear or a convolution, and not depthwise."""
+    """Return True for a weight that maps features to features: linear or a convolution, and not depthwise."""
     if parameter.ndim not in (2, 4) or parameter.shape[1] == 1:
         return False
     return min(parameter.flatten(1).shape) >= _SMALLEST
