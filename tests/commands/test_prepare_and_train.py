@@ -16,6 +16,9 @@ import torch
 from infdiff.training import checkpoint
 from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, copy_of, pixels
 
+# What the small configs train with, and the tiny runs of other tests do not.
+RECIPE = ["train.subsample={1: 1, 4: 1}", "train.times=lognormal", "train.optimiser=muon", "model.gated_input=true"]
+
 
 def weights(run, step):
     groups = ("denoiser", "encoder", "ema_denoiser", "ema_encoder", "optimizer")
@@ -29,7 +32,7 @@ def assert_same_weights(a, b):
 
 
 def start(folder, *arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments), *TINY]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments), *TINY, *RECIPE]
     environment = os.environ | ONE_THREAD
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
