@@ -18,17 +18,20 @@ MEASURED += "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrs
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-def test_4096_pixels_of_the_demo_model_within_4_gib(command, tmp_path):
+@pytest.mark.parametrize("upscale", ["cosine", "none"])
+def test_4096_pixels_of_the_demo_model_within_4_gib(command, tmp_path, upscale):
     trained = command("train", "--config", CONFIG_FOLDER / "demo.yaml", "--steps", 1, "--out", "runs/demo")
     assert trained.returncode == 0, trained.stderr
     sample = [str(ROOT / "scripts" / "sample.py"), "--run", "runs/demo", "--res", "4096", "--steps", "2"]
+    sample += ["--upscale", upscale]
     command = [sys.executable, "-c", MEASURED, sys.executable, *sample, "--out", "large", "--device", "cpu"]
     environment = os.environ | ONE_THREAD
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stderr
     peak = int(result.stdout.split("PEAK")[1])
     assert peak <= 4 * 1024**3
-    assert json.loads((tmp_path / "large" / "samples.json").read_text())["tile"] > 0
+    tile = json.loads((tmp_path / "large" / "samples.json").read_text())["tile"]
+    assert (tile is None) if upscale == "cosine" else tile > 0
     assert pixels(tmp_path / "large" / "00000.png").shape == (4096, 4096, 3)
 
 
