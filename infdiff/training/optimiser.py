@@ -80,7 +80,7 @@ class Optimiser:
                 parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """The moments by "name:moment": AdamW's of every parameter that has been changed, and Muon's of every matrix."""
+        """The moments by "name:moment": AdamW's of parameters that have been changed, Muon's of every matrix."""
         kept = {
             f"{name}:{key}": value
             for name, parameter in self.others.items()
