@@ -34,7 +34,7 @@ SHORT = [
     "train.log_every=1",
     "train.validation_images=6",
 ]
-POINTS = [*TINY, *SHORT, "latent.width=8", "latent.train.steps=3", "latent.train.log_every=1"]
+POINTS = [*TINY, *SHORT, "latent.width=16", "latent.train.steps=3", "latent.train.log_every=1"]
 KINDS = {
     "infinity_diff, unet": POINTS,
     "infinity_diff, dfu": [*POINTS, "model.grid.kind=dfu", "model.grid.modes=3"],
@@ -136,7 +136,7 @@ TABLE = {
     "finetune.run": ("nowhere", mixture, {"finetune.size": 24}),
     "finetune.size": (24, mixture, {}),
     "finetune.weight": (0.5, mixture, {"finetune.size": 24}),
-    "latent.width": (16, latent_model, {}),
+    "latent.width": (24, latent_model, {}),
     "latent.layers": (3, latent_model, {}),
     "latent.schedule": ("cosine", latent_model, {}),
     "latent.diffusion_steps": (500, latent_model, {}),

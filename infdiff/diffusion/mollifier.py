@@ -15,9 +15,12 @@ from torch import Tensor
 
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.dct import filter_image
+from infdiff.precision import without_autocast
 
 # scipy.ndimage.gaussian_filter's default: the sampled Gaussian ends after this many standard deviations.
 _TRUNCATE = 4.0
+# Up to this many pixels a side T is two products of matrices, several times as fast as transforms.
+_LARGEST_MATRIX = 1024
 # From this width (in pixels) up, the sampled Gaussian keeps the variance of T xi to 2 %.
 _RESOLVED_STD = 0.75
 
@@ -37,6 +40,14 @@ def gaussian_response(n: int, std: float, device: torch.device) -> Tensor:
     return (torch.cos(frequency[:, None] * offset) @ weight) / weight.sum()
 
 
+@lru_cache(maxsize=64)
+def _blur_matrix(n: int, std: float, factor: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(n // factor, n): T on a line of n pixels, read at the centre of every `factor` of them."""
+    response = gaussian_response(n, std, device)
+    lines = filter_image(torch.eye(n, dtype=torch.float64, device=device), response.expand(n, -1))
+    return lines.mT[factor // 2 :: factor].to(dtype).contiguous()
+
+
 class Mollifier:
     """T for a width `sigma` in pixels of the `base` resolution (H, W)."""
 
@@ -52,7 +63,7 @@ class Mollifier:
 
     def __call__(self, image: Tensor) -> Tensor:
         """T applied to images (..., H, W) with symmetric boundaries."""
-        return filter_image(image, self._response(image))
+        return self._blurred(image, (1, 1))
 
     def twice(self, image: Tensor) -> Tensor:
         """T T applied to images (..., H, W): the covariance of mollified white noise, in units of the white one's."""
@@ -85,16 +96,29 @@ class Mollifier:
         pixels' centres, so that the variance and covariance of T xi are those of the function at every size.
         """
         device = generators[0].device
-        factors = [_odd_factor(std) for std in self.std(size)]
+        down, across = self.std(size)
+        factors = _odd_factor(down), _odd_factor(across)
         fine = size[0] * factors[0], size[1] * factors[1]
         each = batch // len(generators)
         white = torch.cat([torch.randn(each, channels, *fine, device=device, generator=g) for g in generators])
-        centres = (..., slice(factors[0] // 2, None, factors[0]), slice(factors[1] // 2, None, factors[1]))
         if not self.sigma:
             return white, white
         scale = scale_of(fine, self.base)
         white *= math.sqrt(scale[0] * scale[1])
-        return white[centres].contiguous(), self(white)[centres].contiguous()
+        return _read(white, factors), self._blurred(white, factors)
+
+    def _blurred(self, image: Tensor, factors: tuple[int, int]) -> Tensor:
+        """T of images (..., H, W), read at every `factors`-th pixel of (rows, columns)."""
+        size = (image.shape[-2], image.shape[-1])
+        if max(size) > _LARGEST_MATRIX:
+            return _read(filter_image(image, self._response(image)), factors)
+        dtype = torch.promote_types(image.dtype, torch.float32)
+        down, across = (
+            _blur_matrix(n, std, factor, dtype, image.device)
+            for n, std, factor in zip(size, self.std(size), factors, strict=True)
+        )
+        with without_autocast(image.device):
+            return (down @ image.to(dtype) @ across.mT).to(image.dtype)
 
     def _response(self, image: Tensor) -> Tensor:
         """(H, W) float64: the factor of each DCT-II mode."""
@@ -102,6 +126,11 @@ class Mollifier:
         rows, columns = self.std((height, width))
         down = gaussian_response(height, rows, image.device)
         return down[:, None] * gaussian_response(width, columns, image.device)
+
+
+def _read(image: Tensor, factors: tuple[int, int]) -> Tensor:
+    """Every `factors`-th pixel of images (..., H, W), by rows and columns: those in the middle."""
+    return image[..., factors[0] // 2 :: factors[0], factors[1] // 2 :: factors[1]].contiguous()
 
 
 def _odd_factor(std: float) -> int:

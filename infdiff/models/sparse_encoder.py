@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import GridLayerNorm
 from infdiff.nn.sparse_block import SparseBlock
 from infdiff.nn.standardize import Standardize
+from infdiff.precision import without_autocast
 
 
 class SparseEncoder(nn.Module):
@@ -21,6 +24,9 @@ class SparseEncoder(nn.Module):
     sketch_side: the latent also reads the values directly, averaged to a coarse image of this side; 0: through the
     trunk alone.
     """
+
+    # Muon would turn the latent's axes faster than EMA weights can follow.
+    outer_layers: ClassVar[tuple[str, ...]] = ("lift", "project", "sketch")
 
     def __init__(
         self,
@@ -75,8 +81,16 @@ class SparseEncoder(nn.Module):
         grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
         deepest, _ = self.trunk(grid, None)  # (B, trunk.out_channels, g, k)
         pooled = F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), LAYOUT_SIDE)  # (B, trunk.out_channels, 4, 4)
-        z = self.project(pooled.flatten(1))  # (B, z_dim)
+        coarse = None
         if self.sketch is not None:
             coarse = F.adaptive_avg_pool2d(ops.points_to_grid(x, geometry.neighbours), self.sketch_side)
-            z = z + self.sketch(coarse.flatten(1))
+        with without_autocast(x.device):  # latents differ by less than bfloat16 resolves of them
+            return self._read_out(pooled, coarse)
+
+    def _read_out(self, pooled: Tensor, coarse: Tensor | None) -> Tensor:
+        """The latent (B, z_dim) from the deepest features and the coarse image."""
+        weight = self.project.weight
+        z = self.project(pooled.flatten(1).to(weight.dtype))
+        if self.sketch is not None and coarse is not None:
+            z = z + self.sketch(coarse.flatten(1).to(weight.dtype))
         return self.standardize(z)

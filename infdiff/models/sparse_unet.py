@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
 from infdiff.nn.sketch import Sketch
 from infdiff.nn.sparse_block import SparseBlock, by_rows
+from infdiff.precision import without_autocast
 
 
 class SparseUNet(nn.Module):
@@ -25,6 +28,9 @@ class SparseUNet(nn.Module):
     which otherwise sees it through normalisations alone. sharp: a second output, of as many channels as the input.
     sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none.
     """
+
+    # Between values and features: not for an optimiser of maps between features.
+    outer_layers: ClassVar[tuple[str, ...]] = ("lift", "gate", "project", "grid_network.conv_out")
 
     def __init__(
         self,
@@ -92,7 +98,8 @@ class SparseUNet(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
-        condition = self.conditioning(t, z)  # (B, condition_dim)
+        with without_autocast(x.device):  # near times differ by less than bfloat16 resolves of their sines
+            condition = self.conditioning(t, z)  # (B, condition_dim)
         points = geometry.points
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.precision import without_autocast
 
 
 class GridAttention(nn.Module):
@@ -25,7 +27,13 @@ class GridAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)
         qkv = self.qkv(self.norm(rows)).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, c)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        rows = rows + self.out(mixed)
+        rows = rows + self.out(_attend(qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2))
         return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _attend(qkv: Tensor) -> Tensor:
+    """(3, B, heads, N, c) -> (B, heads, N, c); on CPUs in float32: bfloat16 gradients take three times as long."""
+    if qkv.device.type != "cpu":
+        return F.scaled_dot_product_attention(*qkv)
+    with without_autocast(qkv.device):
+        return F.scaled_dot_product_attention(*qkv.to(torch.promote_types(qkv.dtype, torch.float32)))

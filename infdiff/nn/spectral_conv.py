@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from infdiff.coordinates import Size
 from infdiff.nn.conv_block import conv
 from infdiff.nn.fourier import complex_analysis, complex_synthesis, real_analysis, real_synthesis
+from infdiff.precision import without_autocast
 
 
 def spectral_conv(x: Tensor, weight: Tensor, size: Size | None = None, algorithm: str = "auto") -> Tensor:
@@ -39,7 +39,7 @@ def spectral_conv(x: Tensor, weight: Tensor, size: Size | None = None, algorithm
         algorithm = _faster(min(*x.shape[2:], *size), held.shape[1])
     elif algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}: choose auto, {', '.join(ALGORITHMS)}")
-    with _without_autocast(x):
+    with without_autocast(x.device):
         work = torch.promote_types(x.dtype, torch.float32)
         held = held.to(work)
         return ALGORITHMS[algorithm](x.to(work), held, size).to(x.dtype)
@@ -100,12 +100,6 @@ def _faster(n: int, count: int) -> str:
     96 with 16 modes: the time of 15 bytes on an H200) and read the grid twice; FFTs do so several times.
     """
     return "matrices" if count <= 24 or 4 * count <= n else "fft"
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Disable autocast: sums over a complete grid are not for bfloat16. (The meta device knows no autocast.)"""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _held(weight: Tensor, x: Tensor, size: Size) -> Tensor:

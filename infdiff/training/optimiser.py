@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,21 +16,27 @@ _A, _B, _C, _TIMES = 3.4445, -4.7750, 2.0315, 5
 # Root mean square of an AdamW update in units of its learning rate (Liu et al. 2025, section 2.2).
 _ADAMW_UPDATE = 0.2
 # Rows and columns from which a weight is a map between features, and not one of few values.
-_SMALLEST = 8
+_SMALLEST = 16
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimiser:
-    """AdamW, and with `settings.optimiser: muon` Muon for weights that `is_matrix` names.
+    """AdamW, and with `settings.optimiser: muon` Muon for weights that `is_matrix` names, without those in `outer`.
 
     No step waits for the host. State is named by parameter, so that it can be kept with a checkpoint.
     """
 
-    def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter], settings: OptimiserSettings) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        parameters: Sequence[nn.Parameter],
+        settings: OptimiserSettings,
+        outer: Collection[str] = (),
+    ) -> None:
         self.settings = settings
         named = dict(zip(names, parameters, strict=True))
         muon = settings.optimiser == "muon"
-        self.matrices = {name: p for name, p in named.items() if muon and is_matrix(p)}
+        self.matrices = {name: p for name, p in named.items() if muon and is_matrix(p) and name not in outer}
         self.others = {name: p for name, p in named.items() if name not in self.matrices}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         self.adamw = torch.optim.AdamW(
@@ -56,27 +62,29 @@ class Optimiser:
 
     @torch.no_grad()
     def _muon_step(self, rate: float, bad: Tensor) -> None:
-        """Muon with Nesterov momentum; matrices of one shape take their products together."""
+        """Muon with Nesterov momentum; matrices of one shape take their products together.
+
+        A bad step multiplies every change by 0, which leaves the numbers as they were to the last bit.
+        """
         shapes: dict[torch.Size, list[str]] = {}
         for name, parameter in self.matrices.items():
             if parameter.grad is not None:
                 shapes.setdefault(parameter.flatten(1).shape, []).append(name)
-        good = bad == 0
+        good = 1 - bad
         for shape, names in shapes.items():
-            updates = []
-            for name in names:
+            updates = torch.empty(len(names), *shape, device=bad.device)
+            for name, update in zip(names, updates, strict=True):
                 gradient, momentum = self.matrices[name].grad, self.momentum[name]
                 assert gradient is not None
-                gradient = torch.where(good, gradient, 0.0)
-                momentum.copy_(torch.where(good, momentum.lerp(gradient, 1 - _MOMENTUM), momentum))
-                updates.append(gradient.lerp(momentum, _MOMENTUM).flatten(1))
-            directions = orthogonalised(torch.stack(updates))  # (N, rows, columns)
-            decay = 1 - rate * self.settings.weight_decay
-            scale = rate * _ADAMW_UPDATE * max(shape) ** 0.5
-            for name, update in zip(names, directions, strict=True):
+                gradient.masked_fill_(bad > 0, 0.0)  # what is not finite stays so when it is multiplied by 0
+                momentum.lerp_(gradient, (1 - _MOMENTUM) * good)
+                torch.lerp(gradient, momentum, _MOMENTUM, out=update.view(gradient.shape))
+            decay, scale = rate * self.settings.weight_decay, rate * _ADAMW_UPDATE * max(shape) ** 0.5
+            for name, direction in zip(names, orthogonalised(updates), strict=True):
                 parameter = self.matrices[name]
-                moved = decay * parameter - scale * update.view(parameter.shape)
-                parameter.copy_(torch.where(good, moved, parameter))
+                if decay:
+                    parameter.mul_(1 - decay * good)
+                parameter.addcmul_(direction.view(parameter.shape), -scale * good)
                 parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
@@ -117,12 +125,14 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalised(matrices.mT).mT
     x = matrices.float()
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram = x @ x.mT  # (N, rows, rows), symmetric; all that follows commutes
+    square = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-14  # of the Frobenius norm
+    gram = gram / square
     identity = torch.eye(gram.shape[1], device=x.device)
-    product = identity
-    for _ in range(_TIMES):
-        factor = _A * identity + _B * gram + _C * (gram @ gram)
+    product = square.rsqrt() * identity
+    for left in reversed(range(_TIMES)):
+        factor = torch.baddbmm(_A * identity + _B * gram, gram, gram, alpha=_C)
         product = factor @ product
-        gram = factor @ gram @ factor
+        if left:
+            gram = factor @ gram @ factor
     return (product @ x).to(matrices.dtype)

@@ -24,7 +24,7 @@ class OptimiserSettings(Section):
     weight_decay: NotNegative = 0.0  # of AdamW: each step shrinks weights by this much of the learning rate
     clip: Positive = 1.0  # largest norm of the gradient
     ema_decay: BelowOne = 0.9999  # approached as (1 + n) / (10 + n)
-    bfloat16: bool = True  # autocast on CUDA
+    bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: bool = False  # torch.compile
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from infdiff.errors import UserError
+from infdiff.precision import has_fast_bfloat16
 from infdiff.seeding import derive_seed, generator_for
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
@@ -95,7 +96,7 @@ class Trainer:
         self.batches, self.validation, self.preview, self.clock = batches, validation, preview, clock
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
         self.names, self.parameters = _trainable(modules)
-        self.optimiser = Optimiser(self.names, self.parameters, settings)
+        self.optimiser = Optimiser(self.names, self.parameters, settings, _outer(modules))
         self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
         self.seen = 0  # training images in this process
@@ -197,7 +198,7 @@ class Trainer:
 
     @property
     def _autocast(self) -> bool:
-        return self.settings.bfloat16 and self.device.type == "cuda"
+        return self.settings.bfloat16 and has_fast_bfloat16(self.device)
 
     def _read(self, arrived: list[Arrived], meter: Meter) -> None:
         for step, label, (loss, norm, bad, in_a_row) in arrived:
@@ -291,3 +292,9 @@ def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:
     pairs = [(f"{name}.{key}", p) for name, module in modules.items() for key, p in module.named_parameters()]
     return [name for name, _ in pairs], [parameter for _, parameter in pairs]
+
+
+def _outer(modules: Mapping[str, nn.Module]) -> set[str]:
+    """Return the names of the parameters in the layers that modules list as `outer_layers`."""
+    layers = {f"{name}.{layer}" for name, module in modules.items() for layer in getattr(module, "outer_layers", ())}
+    return {name for name in _trainable(modules)[0] if any(name.startswith(f"{layer}.") for layer in layers)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from infdiff.diffusion import mollifier as module
 from infdiff.diffusion.mollifier import Mollifier
 
 
@@ -34,6 +35,30 @@ def test_T_keeps_single_precision_and_half(generator):
     exact = mollifier(image.double())
     torch.testing.assert_close(mollifier(image).double(), exact, rtol=1e-5, atol=1e-6)
     assert mollifier(image.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0])
+def test_transforms_and_matrices_agree(sigma, generator, monkeypatch):
+    mollifier = Mollifier(sigma, (16, 24))
+    image = torch.randn(2, 3, 32, 24, dtype=torch.float64, generator=generator)
+
+    def results():
+        noise = mollifier.noise_pair(2, 1, (16, 12), [torch.Generator().manual_seed(3)])
+        return [mollifier(image), *noise]
+
+    by_matrices = results()
+    monkeypatch.setattr(module, "_LARGEST_MATRIX", 0)
+    for matrices, transforms in zip(by_matrices, results(), strict=True):
+        torch.testing.assert_close(matrices, transforms, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_matrices[0], mollifier(image), rtol=1e-12, atol=1e-12)
+
+
+def test_autocast_does_not_round_T(generator):
+    image = torch.randn(1, 3, 16, 16, generator=generator)
+    mollifier = Mollifier(1.0, (16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = mollifier(image)
+    assert torch.equal(inside, mollifier(image))
 
 
 def test_wiener_inverse_undoes_T_where_the_signal_is_strong():

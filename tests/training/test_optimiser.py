@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from infdiff.config.files import load_config
+from infdiff.methods.method import build_modules
 from infdiff.training.optimiser import Optimiser, is_matrix, orthogonalised
 from infdiff.training.settings import OptimiserSettings
+from infdiff.training.trainer import _outer
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
@@ -107,3 +110,19 @@ def test_state_resumes_bit_for_bit():
 
     whole, resumed = run(None), run(2)
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_outer_layers_stay_with_adamw():
+    names, parameters = zip(*modules().named_parameters(), strict=True)
+    optimiser = Optimiser(names, parameters, OptimiserSettings(optimiser="muon"), {"linear.weight"})
+    assert set(optimiser.matrices) == {"conv.weight"}
+    assert "linear.weight" in optimiser.others
+
+
+def test_outer_layers_of_the_networks_exist():
+    networks = build_modules(load_config("demo", ["model.sharp=false"]))
+    outer = _outer(networks)
+    for name, network in networks.items():
+        for layer in network.outer_layers:
+            assert f"{name}.{layer}.weight" in outer or f"{name}.{layer}.linear.weight" in outer, layer
+    assert "denoiser.sketch.linear.weight" not in outer
