@@ -15,7 +15,6 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import ModulatedLayerNorm
 from infdiff.nn.sketch import Sketch
 from infdiff.nn.sparse_block import SparseBlock, by_rows
-from infdiff.precision import without_autocast
 
 
 class SparseUNet(nn.Module):
@@ -98,8 +97,7 @@ class SparseUNet(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
-        with without_autocast(x.device):  # near times differ by less than bfloat16 resolves of their sines
-            condition = self.conditioning(t, z)  # (B, condition_dim)
+        condition = self.conditioning(t, z)  # (B, condition_dim)
         points = geometry.points
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from infdiff.precision import without_autocast
+
 
 def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Times (B,), any unit -> (B, dim) float32 cosines and sines at geometrically spaced frequencies."""
@@ -53,7 +55,8 @@ class Conditioning(nn.Module):
         if (z is None) != (self.latent is None):
             raise ValueError("this model needs a latent z" if z is None else "this model takes no latent z")
         sines = sinusoidal_embedding(t, self.frequencies).to(next(self.time.parameters()).dtype)
-        embedding: Tensor = self.time(sines)
-        if self.latent is not None and z is not None:
-            embedding = embedding + self.latent(z)
-        return nn.functional.silu(embedding)
+        with without_autocast(t.device):  # near times differ by less than bfloat16 resolves of their sines
+            embedding: Tensor = self.time(sines)
+            if self.latent is not None and z is not None:
+                embedding = embedding + self.latent(z)
+            return nn.functional.silu(embedding)
