@@ -64,7 +64,6 @@ ALLOWED = {
         "training",
     },
     "benchmark": {
-        "precision",
         "config",
         "coordinates",
         "errors",

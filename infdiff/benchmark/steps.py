@@ -23,7 +23,6 @@ from infdiff.methods.checks import check_config
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import batch_sizes, training_size
-from infdiff.precision import has_fast_bfloat16
 from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
@@ -144,8 +143,8 @@ def _checked(
 ) -> StepPlan:
     for setting in settings:
         at_setting(config, setting)
-    autocast = config.train.bfloat16 and has_fast_bfloat16(device)
-    return StepPlan(settings, measure, device, torch.bfloat16 if autocast else torch.float32)
+    dtype = torch.bfloat16 if config.train.uses_bfloat16(device) else torch.float32
+    return StepPlan(settings, measure, device, dtype)
 
 
 def at_setting(config: Config, setting: Setting) -> Config:

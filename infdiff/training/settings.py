@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
+
+from infdiff.precision import has_fast_bfloat16
 from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, UpToOne, one_of
 
 OPTIMISERS = ("adamw", "muon")
@@ -30,6 +33,10 @@ class OptimiserSettings(Section):
     log_every: Count = 50
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
     keep_checkpoints: Count = 2  # newest ones kept, with the best
+
+    def uses_bfloat16(self, device: torch.device) -> bool:
+        """Return True where steps run in bfloat16: as asked, on a device that is faster for it."""
+        return self.bfloat16 and has_fast_bfloat16(device)
 
     def validation_batches(self, every: int = 0) -> int:
         """Return the largest number of validation batches: they last a twentieth of the steps between validations.

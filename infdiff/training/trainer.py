@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from infdiff.errors import UserError
-from infdiff.precision import has_fast_bfloat16
 from infdiff.seeding import derive_seed, generator_for
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
@@ -198,7 +197,7 @@ class Trainer:
 
     @property
     def _autocast(self) -> bool:
-        return self.settings.bfloat16 and has_fast_bfloat16(self.device)
+        return self.settings.uses_bfloat16(self.device)
 
     def _read(self, arrived: list[Arrived], meter: Meter) -> None:
         for step, label, (loss, norm, bad, in_a_row) in arrived:
