@@ -48,6 +48,7 @@ torch.set_num_threads(1)
 _SHARED = [
     "data.size=16",
     "model.condition_dim=16",
+    "model.grid={kind: unet}",
     "model.grid.channels=8",
     "model.grid.multipliers=[1,2]",
     "model.grid.blocks=1",

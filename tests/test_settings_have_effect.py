@@ -83,7 +83,7 @@ TABLE = {
     "model.grid.blocks": (2, weights, {}),
     "model.grid.dropout": (0.5, loss, {}),
     "model.grid.dropout_size": (4, loss, {}),
-    "model.grid.attention_sizes": ((8,), weights, {}),
+    "model.grid.attention_sizes": ((4,), weights, {}),
     "model.grid.attention_levels": ((1,), weights, {}),
     "model.grid.modes": (2, weights, {}),
     "model.grid.kernel_size": (1, weights, {}),

@@ -15,6 +15,9 @@ EARLIER_RUNS = Path(__file__).parent.parent / "earlier_runs"
 # What each file was saved from.
 # The demo as it was: settings that there were not then are at their defaults.
 DEMO = [
+    "model.blocks=2",
+    "model.grid_size=16",
+    "model.grid={kind: unet, channels: 48, multipliers: [1, 2, 4], blocks: 1, attention_sizes: [4]}",
     "model.kernel_size=7",
     "model.sketch_side=0",
     "model.initial_taps=noise",

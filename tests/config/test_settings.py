@@ -116,7 +116,10 @@ def test_a_key_of_another_kind_names_both(config):
 REFUSALS = [
     (["edm.rho=-1"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
     (["edm={rho: 7}"], "edm.rho: goes with method: edm (here it is infinity_diff)"),
-    (["model.grid.modes=4"], "model.grid.modes: goes with model.grid.kind: dfu (here it is unet)"),
+    (
+        ["model.grid.kind=unet", "model.grid.modes=4"],
+        "model.grid.modes: goes with model.grid.kind: dfu (here it is unet)",
+    ),
     (
         [*TINY_GRID, "diffusion.target=nonsense"],
         "diffusion.target: goes with method: infinity_diff (here it is edm)",

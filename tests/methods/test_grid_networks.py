@@ -53,7 +53,7 @@ def test_modes_that_no_grid_holds_are_warned_of_once_and_clamped():
     assert parameters("dfu_landscapes_64", many) == parameters("dfu_landscapes_64", "model.grid.modes=32")
     assert config_warnings(load_config(path, ["model.grid.modes=32"])) == []
     assert config_warnings(load_config(path, ["model.grid.kind=unet"])) == []
-    inside = load_config(CONFIG_FOLDER / "demo.yaml", ["model.grid.kind=dfu"])
+    inside = load_config(CONFIG_FOLDER / "demo.yaml", ["model.grid_size=16"])
     assert "16 hold 8" in config_warnings(inside)[0], "the inner grid counts, not the image"
 
 
