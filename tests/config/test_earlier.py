@@ -36,6 +36,7 @@ DEMO = [
     "train.sample_every=1350",
     "train.checkpoint_every=900",
 ]
+DFU = ["train.optimiser=adamw", "train.steps=4000", "train.checkpoint_every=400"]
 SAVED = {
     "demo": ("demo", DEMO),
     "demo_overridden": (
@@ -51,10 +52,10 @@ SAVED = {
             "sample.truncation=0.9",
         ],
     ),
-    "dfu_landscapes_64": ("dfu_landscapes_64", []),
+    "dfu_landscapes_64": ("dfu_landscapes_64", DFU),
     "dfu_landscapes_64_mollified": (
         "dfu_landscapes_64",
-        ["edm.noise=mollified", "edm.mollifier_sigma=0.8", "sample.churn=10"],
+        [*DFU, "edm.noise=mollified", "edm.mollifier_sigma=0.8", "sample.churn=10"],
     ),
     "dfu_finetune_160": ("dfu_finetune_160", ["finetune.run=runs/dfu_ffhq_96"]),
     "unet_single_96": ("unet_single_96", []),
