@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,12 @@ def is_empty(folder: Path) -> bool:
 def is_partial(path: Path) -> bool:
     """Return True for a partial file of `whole_file`."""
     return path.name.endswith(_SUFFIX)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, atomically."""
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def save_text(path: Path, text: str) -> None:

@@ -23,6 +23,17 @@ def generator_for(device: torch.device | str, *parts: int | str) -> torch.Genera
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
+def seed_global(device: torch.device, *parts: int | str) -> None:
+    """Seed the generators that modules such as dropout draw from, on the host and on `device`, with `derive_seed`.
+
+    `torch.manual_seed` does so on every kind of device, and takes milliseconds for those that are not there.
+    """
+    seed = derive_seed(*parts)
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed_all(seed)
+
+
 def draw_part(weights: Sequence[float], *parts: int | str) -> int:
     """Return a number from 0 to len(weights) - 1, drawn with these weights: a function of `parts`, as `derive_seed`.
 

@@ -1,8 +1,9 @@
 """Randomness as a function of its parts."""
 
 import pytest
+import torch
 
-from infdiff.seeding import draw_part
+from infdiff.seeding import draw_part, seed_global
 
 
 @pytest.mark.parametrize("weights", [(1, 6, 1), (0.0, 0.2, 0.8), (3,)])
@@ -22,3 +23,12 @@ def test_parts_are_drawn_with_their_weights(weights):
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(ValueError, match="weights"):
         draw_part(weights, 1)
+
+
+def test_dropout_draws_the_same_from_the_same_seed():
+    def drawn(*parts):
+        seed_global(torch.device("cpu"), *parts)
+        return torch.nn.functional.dropout(torch.ones(1000))
+
+    assert torch.equal(drawn(1, "dropout", 2), drawn(1, "dropout", 2))
+    assert not torch.equal(drawn(1, "dropout", 2), drawn(1, "dropout", 3))

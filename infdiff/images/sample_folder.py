@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infdiff.files import make_folder, save_json
+from infdiff.files import copy_file, make_folder, save_json
 from infdiff.images.write import contact_sheet, save_gif, save_png
 
 SHEET = "grid.png"
@@ -31,7 +31,10 @@ def sample_to_folder(
             save_png(image, folder / f"{index:05d}.png")
             images.append(image)
     sheet = folder / SHEET
-    save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
+    if count == 1:
+        copy_file(folder / "00000.png", sheet)
+    else:
+        save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
     save_json(folder / _RECORD, record)
     return sheet
 

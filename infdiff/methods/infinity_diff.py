@@ -282,10 +282,10 @@ class InfinityDiff:
         return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def tile_rows(self, size: Size) -> int:
-        # Half as high as the rows read around a tile, which take memory in any case; higher tiles would be a quarter
-        # faster. But with enough pixels to keep a device busy.
+        # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly
+        # less memory, higher ones much more. But with enough pixels to keep a device busy.
         reach = rows_around(self.config.model.kernel_size, scale_of(size, training_size(self.config)))
-        return max(-(-reach // 2), _BUSY_PIXELS // size[1], 1)
+        return max(reach, _BUSY_PIXELS // size[1], 1)
 
     def feature_bytes(self, size: Size) -> int:
         features_held = self.config.model.blocks + 6

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from infdiff.errors import UserError
-from infdiff.seeding import derive_seed, generator_for
+from infdiff.seeding import generator_for, seed_global
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
@@ -176,7 +176,7 @@ class Trainer:
         """Take one optimiser step with the next batches, without logging or saving anything."""
         s = self.settings
         # Dropout draws from the global generators.
-        torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
+        seed_global(self.device, self.seed, "dropout", self.step)
         generator = generator_for(self.device, self.seed, "step", self.step)
         total = torch.zeros((), device=self.device)
         for _ in range(s.accumulate):

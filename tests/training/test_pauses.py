@@ -152,11 +152,11 @@ def test_previews_take_at_most_a_tenth_of_the_time(tmp_path, every, seconds):
     """However often they are due, and however long they take; but the first one, whose length was a guess."""
     clock = Clock()
     preview = Preview(clock, seconds)
-    settings = SETTINGS.changed(steps=1000, checkpoint_every=100)
+    settings = SETTINGS.changed(steps=1000, checkpoint_every=500)
     make(tmp_path, clock, settings, preview, validating=0.5, sample_every=every).run()
-    # Validation takes a second in each hundred.
+    # Validation takes a second in every five hundred.
     spent = [
-        (sum(count for _, count, _ in preview.drawn[: n + 1]) * seconds + step // 100, now)
+        (sum(count for _, count, _ in preview.drawn[: n + 1]) * seconds + step // 500, now)
         for n, (step, _, now) in enumerate(preview.drawn)
     ]
     assert all(seconds_of_pauses <= now / 10 + 1e-6 for seconds_of_pauses, now in spent[1:])
