@@ -4,8 +4,9 @@
   infdiff superres --run runs/photos --input small.png --res 512x768 --out large.png
   infdiff superres --run runs/photos --input small.png --res 256 --method encode --seed 3
 
-guided (the default) stays consistent with the input: downsampled again, the result agrees with it. encode is the
-paper's method: it keeps only the input's latent. A JSON file next to the image records the options and the agreement.
+windows (the default beyond the run's training size) draws detail in windows of that size, guided (the default up to
+it) follows the input at every step: downsampled again, results of both agree with the input. encode is the paper's
+method: it keeps only the input's latent. A JSON file next to the image records the options and the agreement.
 """
 
 from argparse import Namespace
@@ -36,9 +37,11 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_run()
     parser.add_argument("--input", type=Path, required=True, help="the image to enlarge, in any format and mode")
     parser.add_argument("--res", required=True, help="256 (the longer side, aspect kept) or 512x768 (height x width)")
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"default: {METHODS[0]}")
+    parser.add_argument("--method", choices=METHODS, help="default: windows beyond the training size, else guided")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
-    parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
+    parser.add_argument(
+        "--weight", type=float, default=1.0, help="strength of the guidance of guided, 0 to 2 (default 1)"
+    )
     add_deblur(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
@@ -53,7 +56,8 @@ def run(arguments: Namespace) -> None:
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res, arguments.weight)
     options = SamplingOptions.of(trained.method, size, steps=arguments.steps, deblur=arguments.deblur)
-    guidance = {"method": arguments.method, "weight": arguments.weight, "seed": arguments.seed}
+    method = arguments.method or trained.enlarging_method(size)
+    guidance = {"method": method, "weight": arguments.weight, "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
         large = trained.super_resolve(small, size, options=options, on_step=bar.update, **guidance)

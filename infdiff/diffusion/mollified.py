@@ -6,6 +6,7 @@ through time works on an estimate of T x_0; the targets below say how a network'
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -49,6 +50,12 @@ class MollifiedDiffusion:
         self.noise_std = mollifier.noise_variance() ** 0.5
         self.schedule = AlphaBar(schedule, steps, shift)
         self.alpha_bar = self.schedule.values
+
+    def with_pixels_of(self, size: Size) -> MollifiedDiffusion:
+        """The same process for windows of images of a size: T is as wide there, in pixels, as in training."""
+        other = copy.copy(self)
+        other.mollifier = Mollifier(self.mollifier.sigma, size)
+        return other
 
     def state(self, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor) -> Tensor:
         """x_t of Eq. 9 from T x_0 and T xi."""

@@ -119,9 +119,10 @@ class ImageMaker:
         return self._made("decode", size, len(real), settings | {"real": real.fingerprint}, make)
 
     def super_resolved(
-        self, truth: StoredImages, small: Size, size: Size, method: str = "guided"
+        self, truth: StoredImages, small: Size, size: Size, method: str | None = None
     ) -> GeneratedImages | None:
-        """Reduce real images to `small`, and super-resolve them to `size`."""
+        """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
+        method = method or self.run.enlarging_method(size)
         check_enlarging(small, f"{size[0]}x{size[1]}", 1.0)
         options = self._tiled(size)
 

@@ -160,7 +160,7 @@ def score_super_resolved(
 
     def methods(size: Size, made: GeneratedImages) -> dict[str, Images]:
         return {
-            "guided": made.take,
+            maker.run.enlarging_method(size): made.take,
             "bicubic": lambda numbers: corruptions.resize_bicubic(reduced(truth.take(numbers, size), small), size),
         }
 

@@ -97,14 +97,14 @@ class Model:
         images: Any,
         size: int | str | Size,
         *,
-        method: str = "guided",
+        method: str | None = None,
         steps: int | None = None,
         weight: float = 1.0,
         deblur: str | None = None,
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
-        """Return images at a larger size; one number is the longer side. method: "guided" or "encode"."""
+        """Return images at a larger size; one number is the longer side. method: "windows", "guided" or "encode"."""
         self.trained.require_encoder()
         small = to_images(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
+from infdiff.diffusion.process import Network
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
@@ -25,7 +26,7 @@ from infdiff.models import SparseEncoder
 from infdiff.pipelines.generate import encode
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
-from infdiff.pipelines.super_resolve import super_resolve
+from infdiff.pipelines.super_resolve import METHODS, default_method, super_resolve, super_resolve_in_windows
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -193,7 +194,7 @@ class TrainedModel:
         size: Size,
         *,
         options: SamplingOptions,
-        method: str = "guided",
+        method: str | None = None,
         weight: float = 1.0,
         seed: int = 0,
         indices: Sequence[int] | None = None,
@@ -202,10 +203,30 @@ class TrainedModel:
     ) -> Tensor:
         """Return small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
-        options: steps, deblur, and tile with "encode" ("guided" differentiates the network, which takes all rows at
-        once); the sampler is ddim. Raises UserError for a run without encoder.
+        method: one of `METHODS` there, None for `default_method`. options: steps, deblur, and tile with "encode"
+        ("guided" differentiates the network, which takes all rows at once); the sampler is ddim, and ddpm in windows.
+        Raises ValueError for an unknown method, and UserError for a run without encoder.
         """
-        z, trained, batch = self.encode(images), self.infinity_diff, len(images)
+        method = method or self.enlarging_method(size)
+        if method not in METHODS:
+            raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+        trained, batch = self.infinity_diff, len(images)
+        if method == "windows":
+            small = from_uint8(images.to(self.device))
+            out = super_resolve_in_windows(
+                self._network_of,
+                trained.process,
+                small,
+                size=size,
+                trained=training_size(self.config),
+                seed=seed,
+                steps=options.steps,
+                indices=indices,
+                deblur=lambda images: trained.deblurred(images, options),
+                on_step=on_step,
+            )
+            return _finished(out, rounded)
+        z = self.encode(images)
         rows = options.tile if method == "encode" else None
         out = super_resolve(
             lambda at: trained.network_at(self.denoiser, at, z, batch, self.device, rows),
@@ -222,6 +243,16 @@ class TrainedModel:
             on_step=on_step,
         )
         return _finished(out, rounded)
+
+    def enlarging_method(self, size: Size) -> str:
+        """Name the way of super-resolution to a size that is best for this run."""
+        return default_method(size, training_size(self.config))
+
+    def _network_of(self, images: Tensor) -> Network:
+        """The network on states of images (B, 3, H, W) in [-1, 1], with their latents."""
+        size: Size = (images.shape[2], images.shape[3])
+        z = self.encode(to_uint8(images))
+        return self.infinity_diff.network_at(self.denoiser, size, z, len(images), self.device)
 
     @torch.no_grad()
     def interpolate(

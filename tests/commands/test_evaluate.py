@@ -179,16 +179,32 @@ def test_reconstructions_and_enlargements_beside_the_truth(command, trained):
     assert -1 < row["ssim"] < 1
     assert row["feature"] > 0
     assert any("64 is left out" in line and "hold 32" in line for line in found["warnings"])
-    arguments = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5, "--report", "r.html")
+    arguments = (
+        "--run",
+        "runs/x",
+        "--task",
+        "superres",
+        "--from",
+        12,
+        "--res",
+        "16,24",
+        "--n",
+        5,
+        "--report",
+        "r.html",
+    )
     _, found = evaluate(command, trained, *arguments)
-    rows = {row["what"]: row for row in found["results"]}
-    assert set(rows) == {"guided", "bicubic"}
-    assert rows["guided"]["seconds_per_image"] > 0
-    assert "seconds_per_image" not in rows["bicubic"]
-    assert "Rows: truth, guided, bicubic" in (trained / "r.html").read_text()
+    rows = {(row["what"], row["size"]): row for row in found["results"]}
+    # Guided up to the training size, 16, and in windows beyond.
+    assert set(rows) == {("guided", "16"), ("bicubic", "16"), ("windows", "24"), ("bicubic", "24")}
+    assert all(row["seconds_per_image"] > 0 for (what, _), row in rows.items() if what != "bicubic")
+    assert "seconds_per_image" not in rows["bicubic", "24"]
+    page = (trained / "r.html").read_text()
+    assert "Rows: truth, guided, bicubic" in page
+    assert "Rows: truth, windows, bicubic" in page
     # On smooth pictures bicubic is nearly right.
-    assert rows["bicubic"]["psnr"] > 25
-    assert rows["guided"]["psnr"] > 20
+    assert rows["bicubic", "24"]["psnr"] > 25
+    assert rows["guided", "16"]["psnr"] > 20
     assert found["runs"][0]["real"]["split"] == "val"
 
 

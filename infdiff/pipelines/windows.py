@@ -1,0 +1,125 @@
+"""Detail for enlarged images, from a network that has seen fewer pixels: it is shown windows of the training size.
+
+Photographs look alike at every scale: a window of a large image is to the network what it was trained on, with points
+as dense as it knows. Noise is added to what is there, and removed again; between overlapping windows the network's
+outputs fade into each other at every step, so that no seam appears (MultiDiffusion, Bar-Tal et al. 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from infdiff.coordinates import Size
+from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.process import Denoiser, Network, Noise
+from infdiff.diffusion.samplers import ddpm
+from infdiff.diffusion.schedules import noise_times
+from infdiff.pipelines.generate import generate
+
+# Noise std over signal std from which detail is drawn: less keeps the blur, more changes what is there (measured).
+_NOISE = 0.5
+# Part of a window that it shares with the next one, at least.
+_SHARED = 0.25
+# Windows in the network at a time: memory does not grow with their number.
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows (h, w) that cover images (H, W), h <= H and w <= W, evenly spaced and overlapping."""
+
+    size: Size
+    window: Size
+
+    @cached_property
+    def corners(self) -> list[tuple[int, int]]:
+        """The first row and column of every window."""
+        rows, columns = (_starts(n, w) for n, w in zip(self.size, self.window, strict=True))
+        return [(top, left) for top in rows for left in columns]
+
+    def split(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> (N * B, C, h, w): the first window of all images, then the second one."""
+        height, width = self.window
+        return torch.cat([images[:, :, top : top + height, left : left + width] for top, left in self.corners])
+
+    def join(self, parts: Tensor) -> Tensor:
+        """The inverse of `split`. Where windows overlap, the mean, in which a window's middle weighs more."""
+        height, width = self.window
+        weight = (_ramp(height)[:, None] * _ramp(width)).to(parts)
+        pieces = parts.chunk(len(self.corners))
+        total = parts.new_zeros(*pieces[0].shape[:2], *self.size)
+        weights = parts.new_zeros(self.size)
+        for piece, (top, left) in zip(pieces, self.corners, strict=True):
+            total[:, :, top : top + height, left : left + width] += weight * piece
+            weights[top : top + height, left : left + width] += weight
+        return total / weights
+
+
+def window_of(size: Size, trained: Size) -> Size:
+    """The window for images of a size: the training size, or the image where that is smaller."""
+    return min(size[0], trained[0]), min(size[1], trained[1])
+
+
+@torch.no_grad()
+def add_detail(
+    images: Tensor,
+    network_of: Callable[[Tensor], Network],
+    process: MollifiedDiffusion,
+    *,
+    window: Size,
+    seed: int,
+    indices: Sequence[int],
+    steps: int,
+    on_step: Callable[[], object] | None = None,
+) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
+
+    network_of: some windows (N, C, h, w) of the images -> the network on states of them, with their latents. process:
+    `MollifiedDiffusion.with_pixels_of` the images' size. steps: evaluations of the network, at most; in each, every
+    window goes through it. What is drawn for image i depends on (seed, indices[i]).
+    """
+    size: Size = (images.shape[2], images.shape[3])
+    windows = Windows(size, window)
+    networks = [network_of(some) for some in windows.split(images).split(_AT_ONCE)]
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        parts = windows.split(x).split(_AT_ONCE)
+        made = [net(part, t[:1].expand(len(part))) for net, part in zip(networks, parts, strict=True)]
+        return windows.join(torch.cat(made))
+
+    first = int((process.log_ratio() - math.log(_NOISE)).abs().argmin())
+    times = noise_times(process.alpha_bar[: first + 1], min(steps, first))
+
+    def sample(denoise: Denoiser[int], begin: Noise, noise: Noise) -> Tensor:
+        t = torch.full((len(images),), times[0], device=images.device)
+        start = process.state(process.clean(images), begin(), t)
+        return ddpm(denoise, start, times, alpha_bar=process.alpha_bar, noise=noise)
+
+    return generate(
+        network,
+        process,
+        size=size,
+        seed=seed,
+        indices=indices,
+        device=images.device,
+        sample=sample,
+        on_step=on_step,
+        channels=images.shape[1],
+    )
+
+
+def _starts(length: int, window: int) -> list[int]:
+    count = 1 + math.ceil((length - window) / (window * (1 - _SHARED)))
+    return [round(i * (length - window) / max(count - 1, 1)) for i in range(count)]
+
+
+def _ramp(length: int) -> Tensor:
+    """(length,): distance to the nearer end, up to a quarter of the length."""
+    place = torch.arange(length)
+    return torch.minimum(place + 1, length - place).clamp(max=max(1, round(_SHARED * length))).float()
