@@ -139,7 +139,7 @@ class ImageMaker:
             "from": format_size(small),
             "truth": truth.fingerprint,
         }
-        batch = default_batch(self.run.method, size, guided=method == "guided")
+        batch = default_batch(self.run.method, size, guided=method != "encode")
         return self._made("superres", size, len(truth), settings, make, batch)
 
     def _tiled(self, size: Size) -> SamplingOptions:
