@@ -44,7 +44,9 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--eta", type=float, help="noise added by ddim, 0 (default) to 1")
     parser.add_argument("--churn", type=float, help="noise added by heun, 0 (default) or more")
     parser.add_argument(
-        "--upscale", choices=UPSCALES, help="none: sample at --res; or from the training size: bilinear, cosine"
+        "--upscale",
+        choices=UPSCALES,
+        help="none: sample at --res; or from the training size: bilinear, cosine, windows",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument(
@@ -86,7 +88,7 @@ def run(arguments: Namespace) -> None:
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
-    evaluations = -(-count // batch) * options.evaluations(trained.method)
+    evaluations = -(-count // batch) * options.evaluations(trained.method, size)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
             lambda indices: trained.sample(indices, size, seed=arguments.seed, options=options, on_step=bar.update),

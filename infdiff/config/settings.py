@@ -45,7 +45,7 @@ from infdiff.schema import (
 )
 from infdiff.training.settings import OptimiserSettings
 
-UPSCALES = ("none", "bilinear", "cosine")
+UPSCALES = ("none", "bilinear", "cosine", "windows")
 DEBLURS = ("auto", "network", "wiener", "none")
 
 
@@ -226,6 +226,7 @@ class SampleSettings(Section):
     steps: Count = 50
     # none: sample at the size asked for. bilinear: at the training size, and resize. cosine: sizes beyond the training
     # size, along either axis, are its cosine series, which adds nothing finer; smaller ones are sampled.
+    # windows: then finer detail is drawn in windows of the training size, as in super-resolution (∞-Diff with latents).
     upscale: Annotated[str, one_of(UPSCALES)] = "none"
     # What becomes of the mollifier's blur. network: its second output (model.sharp) restores detail; wiener: the Wiener
     # inverse; none: T x_0 as it is; auto: network where there is one, else wiener.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypedDict, Unpack
 
-from infdiff.config.settings import UPSCALES, Config
+from infdiff.config.settings import UPSCALES, Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.diffusion.samplers import Sampler
 from infdiff.errors import OptionError
@@ -15,6 +15,8 @@ from infdiff.methods.sizes import training_size
 _GIB = 1024**3
 # Memory of a guided step over that of a plain one; measured at 256 pixels.
 _KEPT_FOR_GRADIENT = 5
+# Memory of a step in windows, for all of which the geometry is kept, over that of the image at once.
+_KEPT_FOR_WINDOWS = 5
 # Bytes for each pixel of an image that is resized: two copies of three channels, and a transform of one.
 _KEPT_FOR_RESIZING = 64
 
@@ -71,7 +73,7 @@ class SamplingOptions:
 
     sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
     truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes; "cosine"
-    reads sizes beyond the training size off its cosine series. deblur:
+    reads sizes beyond the training size off its cosine series; "windows" then draws detail in windows of it. deblur:
     "network", "wiener" or "none" (T x_0). tile: rows of pixels that go through the network at a time; None for all.
     """
 
@@ -112,9 +114,13 @@ class SamplingOptions:
             return size
         return base if self.upscale == "bilinear" else (min(size[0], base[0]), min(size[1], base[1]))
 
-    def evaluations(self, method: SamplingMethod) -> int:
-        """Number of times that sampling one batch evaluates the network."""
-        return method.samplers[self.sampler].evaluations(self.steps)
+    def evaluations(self, method: SamplingMethod, size: Size | None = None) -> int:
+        """Number of times that sampling one batch of a size evaluates the network; by default the training size."""
+        base = training_size(method.config)
+        again = (
+            self.steps if self.upscale == "windows" and size not in (None, self.sampled_at(size or base, base)) else 0
+        )
+        return method.samplers[self.sampler].evaluations(self.steps) + again
 
     def record(self, method: SamplingMethod) -> dict[str, Any]:
         """The options that decide how an image looks, without those that the method does not have."""
@@ -182,6 +188,8 @@ def default_batch(
     """
     sampled = size if options is None else options.sampled_at(size, training_size(method.config))
     kept = _KEPT_FOR_GRADIENT if guided else 1
+    if options is not None and options.upscale == "windows" and sampled != size:
+        sampled, kept = size, _KEPT_FOR_WINDOWS
     needed = max(kept * method.feature_bytes(sampled), _KEPT_FOR_RESIZING * size[0] * size[1])
     return max(1, min(64, 2 * _GIB // needed))
 
@@ -231,6 +239,8 @@ def _check_sampler(method: SamplingMethod, options: SamplingOptions, asked: Mapp
 def _check_upscale(config: Config, upscale: str, size: Size | None) -> None:
     if upscale not in UPSCALES:
         raise OptionError("upscale", upscale, f"choose one of {', '.join(UPSCALES)}")
+    if upscale == "windows" and not (isinstance(config, InfinityDiffConfig) and config.model.z_dim):
+        raise OptionError("upscale", upscale, "wants a run of method infinity_diff with an encoder (model.z_dim)")
     base = training_size(config)
     if upscale == "bilinear" and size is not None and size[0] * base[1] != size[1] * base[0]:
         shape = format_size(size)

@@ -181,7 +181,9 @@ class TrainedModel:
             options=options,
             on_step=on_step,
         )
-        if size != sampled and options.upscale == "cosine":
+        if size != sampled and options.upscale == "windows":
+            images = self._enlarged_in_windows(images, size, seed, indices, options, on_step)
+        elif size != sampled and options.upscale == "cosine":
             images = resample(images, size)
         elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
@@ -213,19 +215,8 @@ class TrainedModel:
         trained, batch = self.infinity_diff, len(images)
         if method == "windows":
             small = from_uint8(images.to(self.device))
-            out = super_resolve_in_windows(
-                self._network_of,
-                trained.process,
-                small,
-                size=size,
-                trained=training_size(self.config),
-                seed=seed,
-                steps=options.steps,
-                indices=indices,
-                deblur=lambda images: trained.deblurred(images, options),
-                on_step=on_step,
-            )
-            return _finished(out, rounded)
+            indices = range(batch) if indices is None else indices
+            return _finished(self._enlarged_in_windows(small, size, seed, indices, options, on_step), rounded)
         z = self.encode(images)
         rows = options.tile if method == "encode" else None
         out = super_resolve(
@@ -247,6 +238,29 @@ class TrainedModel:
     def enlarging_method(self, size: Size) -> str:
         """Name the way of super-resolution to a size that is best for this run."""
         return default_method(size, training_size(self.config))
+
+    def _enlarged_in_windows(
+        self,
+        small: Tensor,
+        size: Size,
+        seed: int,
+        indices: Sequence[int],
+        options: SamplingOptions,
+        on_step: OnStep | None,
+    ) -> Tensor:
+        trained = self.infinity_diff
+        return super_resolve_in_windows(
+            self._network_of,
+            trained.process,
+            small,
+            size=size,
+            trained=training_size(self.config),
+            seed=seed,
+            steps=options.steps,
+            indices=indices,
+            deblur=lambda images: trained.deblurred(images, options),
+            on_step=on_step,
+        )
 
     def _network_of(self, images: Tensor) -> Network:
         """The network on states of images (B, 3, H, W) in [-1, 1], with their latents."""

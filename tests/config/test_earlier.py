@@ -36,7 +36,7 @@ DEMO = [
     "train.sample_every=1350",
     "train.checkpoint_every=900",
 ]
-DFU = ["train.optimiser=adamw", "train.steps=4000", "train.checkpoint_every=400"]
+DFU = ["train.optimiser=adamw", "train.steps=4000", "train.checkpoint_every=400", "sample.upscale=none"]
 SAVED = {
     "demo": ("demo", DEMO),
     "demo_overridden": (

@@ -29,6 +29,7 @@ def points(*settings):
 
 def edm(*settings):
     small = ["data.resolutions={8: 1, 16: 1}", "data.size=16", "model.grid.channels=8", "model.grid.modes=4"]
+    small += ["sample.upscale=none"]
     return method_of(load_config(CONFIG_FOLDER / "dfu_landscapes_64.yaml", [*small, *settings]))
 
 
@@ -65,6 +66,7 @@ def test_the_record_has_the_options_of_the_method():
         (points, {"truncation": math.nan}, "truncation", "0 (the mean latent) or more"),
         (points, {"upscale": "bicubic"}, "upscale", "none, bilinear"),
         (points, {"upscale": "bilinear", "size": (16, 24)}, "upscale", "16x24"),
+        (edm, {"upscale": "windows"}, "upscale", "wants a run of method infinity_diff with an encoder"),
         (points, {"tile": "big"}, "tile", "auto or off"),
         (points, {"tile": 0}, "tile", "auto or off"),
         (edm, {"sampler": "ddim"}, "sampler", "heun"),

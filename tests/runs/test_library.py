@@ -8,6 +8,7 @@ from PIL import Image
 import infdiff
 from infdiff.errors import UserError
 from infdiff.images.convert import from_images, to_images, to_mask
+from infdiff.methods.sampling import SamplingOptions
 from tests.runs.conftest import train_latent
 
 
@@ -130,3 +131,21 @@ def test_the_cosine_series_of_a_sample_passes_through_it(run):
     assert np.abs(large[:, 1::3, 1::3] - small)[inner].max() <= 1
     native = model.sample(2, 12, seed=3, steps=2, output="numpy")
     assert (model.sample(2, 12, seed=3, steps=2, upscale="cosine", output="numpy") == native).all()
+
+
+def test_a_sample_enlarged_in_windows_reduces_to_the_smaller_one(run):
+    model = infdiff.load(run, device="cpu")
+    small = model.sample(2, 16, seed=3, steps=2, output="tensor")
+    options = {"seed": 3, "steps": 2, "upscale": "windows"}
+    large = model.sample(2, (48, 32), output="tensor", **options)
+    cells = torch.nn.functional.interpolate(large.float(), (16, 16), mode="area")
+    assert (cells - small.float()).abs().mean() < 6
+    assert (
+        model.sample(2, 12, output="tensor", **options) == model.sample(2, 12, seed=3, steps=2, output="tensor")
+    ).all()
+    calls = []
+    trained = model.trained
+    chosen = SamplingOptions.of(trained.method, (48, 32), steps=2, upscale="windows")
+    trained.sample([0], (48, 32), seed=3, options=chosen, on_step=lambda: calls.append(1))
+    assert len(calls) == chosen.evaluations(trained.method, (48, 32)) == 4
+    assert chosen.evaluations(trained.method) == chosen.evaluations(trained.method, (16, 9)) == 2
