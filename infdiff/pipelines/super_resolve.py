@@ -45,12 +45,13 @@ def super_resolve_in_windows(
     seed: int,
     steps: int,
     indices: Sequence[int] | None = None,
+    sharp: bool = False,
     deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`.
 
-    network_of, steps: as there. process: the run's own, of its training size `trained`.
+    network_of, steps, sharp: as there. process: the run's own, of its training size `trained`.
     """
     enlarged = back_project(resample(small, size), small)
     detailed = add_detail(
@@ -61,6 +62,7 @@ def super_resolve_in_windows(
         seed=seed,
         indices=range(len(small)) if indices is None else indices,
         steps=steps,
+        sharp=sharp,
         on_step=on_step,
     )
     return back_project(deblur(detailed), small)

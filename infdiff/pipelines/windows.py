@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -76,13 +76,15 @@ def add_detail(
     seed: int,
     indices: Sequence[int],
     steps: int,
+    sharp: bool = False,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
 
     network_of: some windows (N, C, h, w) of the images -> the network on states of them, with their latents. process:
     `MollifiedDiffusion.with_pixels_of` the images' size. steps: evaluations of the network, at most; in each, every
-    window goes through it. What is drawn for image i depends on (seed, indices[i]).
+    window goes through it. sharp: the last estimate is that of the network's second output, not mollified. What is
+    drawn for image i depends on (seed, indices[i]).
     """
     size: Size = (images.shape[2], images.shape[3])
     windows = Windows(size, window)
@@ -109,6 +111,7 @@ def add_detail(
         indices=indices,
         device=images.device,
         sample=sample,
+        denoiser=partial(process.denoiser, sharp_at=times[-2] if sharp else None),
         on_step=on_step,
         channels=images.shape[1],
     )

@@ -258,6 +258,7 @@ class TrainedModel:
             seed=seed,
             steps=options.steps,
             indices=indices,
+            sharp=options.deblur == "network",
             deblur=lambda images: trained.deblurred(images, options),
             on_step=on_step,
         )
