@@ -275,11 +275,14 @@ class InfinityDiff:
         """The time of the last step, where the network's second output makes the estimate sharp; None without."""
         return self.times(options.steps)[-2] if options.deblur == "network" else None
 
-    def deblurred(self, images: Tensor, options: SamplingOptions) -> Tensor:
-        """The images (B, C, H, W) that a sampler made, by the Wiener inverse where the options say so."""
+    def deblurred(self, images: Tensor, options: SamplingOptions, process: MollifiedDiffusion | None = None) -> Tensor:
+        """The images (B, C, H, W) that a sampler of a process made, by the Wiener inverse where the options say so.
+
+        process: by default the run's own.
+        """
         if options.deblur != "wiener":
             return images
-        return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
+        return (process or self.process).mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
     def tile_rows(self, size: Size) -> int:
         # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly

@@ -51,13 +51,13 @@ def super_resolve_in_windows(
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`.
 
-    network_of, steps, sharp: as there. process: the run's own, of its training size `trained`.
+    network_of, process, steps, sharp: as there. trained: the training size.
     """
     enlarged = back_project(resample(small, size), small)
     detailed = add_detail(
         enlarged,
         network_of,
-        process.with_pixels_of(size),
+        process,
         window=window_of(size, trained),
         seed=seed,
         indices=range(len(small)) if indices is None else indices,

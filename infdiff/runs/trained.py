@@ -249,9 +249,10 @@ class TrainedModel:
         on_step: OnStep | None,
     ) -> Tensor:
         trained = self.infinity_diff
+        process = trained.process.with_pixels_of(size)
         return super_resolve_in_windows(
             self._network_of,
-            trained.process,
+            process,
             small,
             size=size,
             trained=training_size(self.config),
@@ -259,7 +260,7 @@ class TrainedModel:
             steps=options.steps,
             indices=indices,
             sharp=options.deblur == "network",
-            deblur=lambda images: trained.deblurred(images, options),
+            deblur=lambda images: trained.deblurred(images, options, process),
             on_step=on_step,
         )
 

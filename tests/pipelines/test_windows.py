@@ -97,7 +97,14 @@ def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_ow
 
     def enlarged(images, indices):
         return super_resolve_in_windows(
-            nothing, p, images, size=(40, 48), trained=(16, 16), seed=3, steps=3, indices=indices
+            nothing,
+            p.with_pixels_of((40, 48)),
+            images,
+            size=(40, 48),
+            trained=(16, 16),
+            seed=3,
+            steps=3,
+            indices=indices,
         )
 
     both = enlarged(small, [5, 9])

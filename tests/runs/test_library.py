@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import infdiff
+from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.sampling import SamplingOptions
@@ -149,3 +150,20 @@ def test_a_sample_enlarged_in_windows_reduces_to_the_smaller_one(run):
     trained.sample([0], (48, 32), seed=3, options=chosen, on_step=lambda: calls.append(1))
     assert len(calls) == chosen.evaluations(trained.method, (48, 32)) == 4
     assert chosen.evaluations(trained.method) == chosen.evaluations(trained.method, (16, 9)) == 2
+
+
+@pytest.mark.parametrize("method", ["windows", "guided"])
+def test_super_resolution_undoes_the_blur_that_it_made(run, monkeypatch, method):
+    """T is as wide in windows, in pixels, as in training; otherwise as wide as at the training size, as a function."""
+    inverted = []
+
+    def record(mollifier, image, epsilon):
+        inverted.append(mollifier.std((image.shape[2], image.shape[3])))
+        return image
+
+    monkeypatch.setattr(Mollifier, "wiener_inverse", record)
+    model = infdiff.load(run, device="cpu")
+    picture = np.zeros((12, 16, 3), dtype=np.uint8)
+    model.super_resolve(picture, (24, 32), method=method, steps=2, deblur="wiener")
+    sigma = model.trained.config.diffusion.sigma
+    assert inverted == [(sigma, sigma) if method == "windows" else (1.5 * sigma, 2 * sigma)]
