@@ -245,7 +245,8 @@ class InfinityDiff:
         tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
         """
         if tile is None:
-            return on_all_pixels(cast(PointNetwork, denoiser), size, z, batch, device)
+            whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
+            return lambda x, t: whole(x, t, z)
 
         def tiled(x: Tensor, t: Tensor) -> Tensor:
             trim_heap()

@@ -22,7 +22,7 @@ from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddim, ddim_inversion
 from infdiff.pipelines.generate import generate
-from infdiff.pipelines.windows import add_detail, window_of
+from infdiff.pipelines.windows import LatentNetwork, add_detail
 
 METHODS = ("windows", "guided", "encode")
 
@@ -36,12 +36,13 @@ def default_method(size: Size, trained: Size) -> str:
 
 @torch.no_grad()
 def super_resolve_in_windows(
-    network_of: Callable[[Tensor], Network],
+    encode: Callable[[Tensor], Tensor],
+    network_for: Callable[[int], LatentNetwork],
     process: MollifiedDiffusion,
     small: Tensor,
     *,
     size: Size,
-    trained: Size,
+    window: Size,
     seed: int,
     steps: int,
     indices: Sequence[int] | None = None,
@@ -51,14 +52,15 @@ def super_resolve_in_windows(
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`.
 
-    network_of, process, steps, sharp: as there. trained: the training size.
+    encode, network_for, process, window, steps, sharp: as there.
     """
     enlarged = back_project(resample(small, size), small)
     detailed = add_detail(
         enlarged,
-        network_of,
+        encode,
+        network_for,
         process,
-        window=window_of(size, trained),
+        window=window,
         seed=seed,
         indices=range(len(small)) if indices is None else indices,
         steps=steps,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.diffusion.process import Denoiser, Network, Noise
+from infdiff.diffusion.process import Denoiser, Noise
 from infdiff.diffusion.samplers import ddpm
 from infdiff.diffusion.schedules import noise_times
 from infdiff.pipelines.generate import generate
@@ -26,8 +26,11 @@ from infdiff.pipelines.generate import generate
 _NOISE = 0.5
 # Part of a window that it shares with the next one, at least.
 _SHARED = 0.25
-# Windows in the network at a time: memory does not grow with their number.
+# Windows in the network at a time, so that the memory of features does not grow with their number.
 _AT_ONCE = 32
+
+# (scaled states, times (B,), latents (B, z_dim)) -> a prediction of the states' shape.
+LatentNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def window_of(size: Size, trained: Size) -> Size:
 @torch.no_grad()
 def add_detail(
     images: Tensor,
-    network_of: Callable[[Tensor], Network],
+    encode: Callable[[Tensor], Tensor],
+    network_for: Callable[[int], LatentNetwork],
     process: MollifiedDiffusion,
     *,
     window: Size,
@@ -81,18 +85,20 @@ def add_detail(
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
 
-    network_of: some windows (N, C, h, w) of the images -> the network on states of them, with their latents. process:
-    `MollifiedDiffusion.with_pixels_of` the images' size. steps: evaluations of the network, at most; in each, every
-    window goes through it. sharp: the last estimate is that of the network's second output, not mollified. What is
-    drawn for image i depends on (seed, indices[i]).
+    encode: windows (N, C, h, w) of the images -> their latents (N, z_dim). network_for: a number of windows -> the
+    network on as many of them. process: `MollifiedDiffusion.with_pixels_of` the images' size. steps: evaluations of the
+    network, at most; in each, every window goes through it. sharp: the last estimate is that of the network's second
+    output, not mollified. What is drawn for image i depends on (seed, indices[i]).
     """
     size: Size = (images.shape[2], images.shape[3])
     windows = Windows(size, window)
-    networks = [network_of(some) for some in windows.split(images).split(_AT_ONCE)]
+    latents = [encode(some) for some in windows.split(images).split(_AT_ONCE)]
+    # What they precompute is large: one for each number of windows, which is the same for all but the last ones.
+    networks = {count: network_for(count) for count in {len(z) for z in latents}}
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         parts = windows.split(x).split(_AT_ONCE)
-        made = [net(part, t[:1].expand(len(part))) for net, part in zip(networks, parts, strict=True)]
+        made = [networks[len(z)](part, t[:1].expand(len(z)), z) for part, z in zip(parts, latents, strict=True)]
         return windows.join(torch.cat(made))
 
     first = int((process.log_ratio() - math.log(_NOISE)).abs().argmin())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
-from infdiff.diffusion.process import Network
+from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import UserError
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
@@ -23,10 +23,11 @@ from infdiff.methods.method import Method, build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.models import SparseEncoder
-from infdiff.pipelines.generate import encode
+from infdiff.pipelines.generate import encode, on_all_pixels
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.super_resolve import METHODS, default_method, super_resolve, super_resolve_in_windows
+from infdiff.pipelines.windows import window_of
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -249,13 +250,14 @@ class TrainedModel:
         on_step: OnStep | None,
     ) -> Tensor:
         trained = self.infinity_diff
-        process = trained.process.with_pixels_of(size)
+        process, window = trained.process.with_pixels_of(size), window_of(size, training_size(self.config))
         return super_resolve_in_windows(
-            self._network_of,
+            lambda windows: self.encode(to_uint8(windows)),
+            lambda count: on_all_pixels(cast(PointNetwork, self.denoiser), window, count, self.device),
             process,
             small,
             size=size,
-            trained=training_size(self.config),
+            window=window,
             seed=seed,
             steps=options.steps,
             indices=indices,
@@ -263,12 +265,6 @@ class TrainedModel:
             deblur=lambda images: trained.deblurred(images, options, process),
             on_step=on_step,
         )
-
-    def _network_of(self, images: Tensor) -> Network:
-        """The network on states of images (B, 3, H, W) in [-1, 1], with their latents."""
-        size: Size = (images.shape[2], images.shape[3])
-        z = self.encode(to_uint8(images))
-        return self.infinity_diff.network_at(self.denoiser, size, z, len(images), self.device)
 
     @torch.no_grad()
     def interpolate(

@@ -114,9 +114,11 @@ def test_a_perfect_denoiser_reaches_its_image():
             image = goal.expand_as(noise)
             return process.training_target(image, noise, image, noise, t).flatten(2).mT
 
-    network = on_all_pixels(Perfect(), (6, 9), None, 2, CPU)
+    network = on_all_pixels(Perfect(), (6, 9), 2, CPU)
     sample = method.sampler(SamplingOptions("ddim", steps=10))
-    out = generate(network, process, size=(6, 9), seed=0, indices=[0, 1], device=CPU, sample=sample)
+    out = generate(
+        lambda x, t: network(x, t, None), process, size=(6, 9), seed=0, indices=[0, 1], device=CPU, sample=sample
+    )
     torch.testing.assert_close(out, goal.expand(2, -1, -1, -1), rtol=0, atol=1e-3)
 
 

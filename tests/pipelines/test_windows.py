@@ -59,21 +59,15 @@ def test_noise_is_as_wide_in_pixels_as_in_training(generator):
     assert process(1.0).mollifier.std((64, 48)) == (4.0, 3.0)
 
 
-def exact(p, clean):
-    """The network that knows the windows of a clean image, which it is given some of at a time."""
-    left = [clean]
+def exact(p):
+    """The network that knows the windows of a clean image: they are its latents."""
 
-    def network_of(images):
-        clean, left[0] = left[0][: len(images)], left[0][len(images) :]
+    def network(x, t, clean):
+        cos, sin = p._angle(x, t)
+        # v from the state and the clean image: x / scale = cos image + sin noise, v = cos noise - sin image.
+        return (cos * x - clean / p.data_std) / sin
 
-        def network(x, t):
-            cos, sin = p._angle(x, t)
-            # v from the state and the clean image: x / scale = cos image + sin noise, v = cos noise - sin image.
-            return (cos * x - clean / p.data_std) / sin
-
-        return network
-
-    return network_of
+    return lambda count: network
 
 
 def test_with_a_perfect_network_the_image_is_the_networks(generator):
@@ -81,9 +75,16 @@ def test_with_a_perfect_network_the_image_is_the_networks(generator):
     clean = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 5, generator=generator) - 0.5, (40, 40))
     p = process(0.0)
     large = p.with_pixels_of((40, 40))
-    parts = Windows((40, 40), (16, 16)).split(clean)
+    parts = iter(Windows((40, 40), (16, 16)).split(clean).split(32))
     out = add_detail(
-        torch.zeros(1, 3, 40, 40), exact(large, parts), large, window=(16, 16), seed=0, indices=[0], steps=4
+        torch.zeros(1, 3, 40, 40),
+        lambda windows: next(parts),
+        exact(large),
+        large,
+        window=(16, 16),
+        seed=0,
+        indices=[0],
+        steps=4,
     )
     torch.testing.assert_close(out, clean, atol=1e-4, rtol=0)
 
@@ -92,16 +93,14 @@ def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_ow
     p = process()
     small = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=generator) - 0.5, (16, 16), mode="bicubic")
 
-    def nothing(images):
-        return lambda x, t: torch.zeros_like(x)
-
     def enlarged(images, indices):
         return super_resolve_in_windows(
-            nothing,
+            lambda windows: windows.new_zeros(len(windows), 1),
+            lambda count: lambda x, t, z: torch.zeros_like(x),
             p.with_pixels_of((40, 48)),
             images,
             size=(40, 48),
-            trained=(16, 16),
+            window=(16, 16),
             seed=3,
             steps=3,
             indices=indices,
