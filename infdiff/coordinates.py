@@ -44,6 +44,12 @@ def scale_of(size: Size, base: Size) -> Scale:
     return size[0] / base[0], size[1] / base[1]
 
 
+def within(size: Size, limit: Size) -> Size:
+    """The largest size of the same shape that is nowhere larger than `limit`; `size` itself where that fits."""
+    scale = min(1.0, limit[0] / size[0], limit[1] / size[1])
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
 def cell_centres(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
     """(n,) centres of n equal cells of (0, 1)."""
     return (torch.arange(n, dtype=dtype, device=device) + 0.5) / n

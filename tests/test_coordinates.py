@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from infdiff.coordinates import cell_centres, format_size, parse_size, pixel_coordinates, to_grid_sample
+from infdiff.coordinates import cell_centres, format_size, parse_size, pixel_coordinates, to_grid_sample, within
 
 
 def test_pixels_sit_at_cell_centres():
@@ -36,3 +36,17 @@ def test_sizes_are_read_height_first(text, size):
 def test_bad_sizes_are_named(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "wanted"),
+    [
+        ((256, 256), (64, 64), (64, 64)),
+        ((512, 768), (64, 64), (43, 64)),
+        ((40, 20), (64, 64), (40, 20)),
+        ((3, 900), (64, 64), (1, 64)),
+        ((90, 60), (64, 20), (30, 20)),
+    ],
+)
+def test_the_largest_size_of_the_same_shape(size, limit, wanted):
+    assert within(size, limit) == wanted

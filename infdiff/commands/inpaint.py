@@ -5,6 +5,9 @@
 
 White pixels of the mask are filled; the mask has the image's size and any mode. The other pixels stay exactly as they
 are, unless --no-paste is given. Variant i depends on the seed and i alone.
+
+guided (the default up to the run's training size) fills the image at its own size. windows (beyond it) fills the image
+reduced to the training size, and then draws detail in windows of that size.
 """
 
 from argparse import Namespace
@@ -17,7 +20,9 @@ from infdiff.cli import Parser, positive
 from infdiff.commands.trained_run import add_deblur, load_run, origin
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
-from infdiff.methods.sampling import SamplingOptions, check_guidance
+from infdiff.methods.sampling import check_guidance
+from infdiff.pipelines.super_resolve import small_size
+from infdiff.runs.editing import FILLING_METHODS, fill, filling_method, filling_options
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -33,7 +38,10 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--mask", type=Path, required=True, help="image of the same size; white is filled")
     parser.add_argument("--n", type=int, default=1, help="number of variants (default 1)")
     parser.add_argument("--variety", type=float, default=0.0, help="how far the latent is diffused, 0 (default) to 1")
-    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
+    parser.add_argument(
+        "--method", choices=FILLING_METHODS, help="default: windows beyond the training size, else guided"
+    )
+    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's, but at least 50)")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
     add_deblur(parser)
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
@@ -49,18 +57,19 @@ def run(arguments: Namespace) -> None:
     hidden = read_mask(arguments.mask, (image.shape[2], image.shape[3]))
     trained = load_run(arguments)
     check_guidance(arguments.weight, arguments.variety)
-    options = SamplingOptions.of(trained.infinity_diff, steps=arguments.steps, deblur=arguments.deblur)
+    options = filling_options(trained, arguments.steps, arguments.deblur)
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
-    guidance = {"weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
+    method = arguments.method or filling_method(trained, small_size(image))
+    guidance = {"method": method, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
     guidance["pasted"] = not arguments.no_paste
     count = positive("--n", arguments.n)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")
     record = guidance | {"steps": options.steps, "sampler": options.sampler, "deblur": options.deblur}
     record |= {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
-    with tqdm(total=count * options.steps, unit="step", disable=None) as bar:
+    with tqdm(unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.inpaint(image, hidden, indices, options=options, on_step=bar.update, **guidance),
+            lambda indices: fill(trained, image, hidden, indices, options=options, on_step=bar.update, **guidance),
             folder,
             count=count,
             batch=1,

@@ -24,6 +24,7 @@ from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
+from infdiff.runs.editing import morph
 from infdiff.runs.trained import TrainedModel
 
 
@@ -106,7 +107,7 @@ def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options
     frames = positive("--frames", arguments.frames)
     images = read_images_at("interpolate", arguments.interpolate, size)
     with tqdm(total=frames * options.steps, unit="step", disable=None) as bar:
-        out = trained.interpolate(images, frames, options=options, on_step=bar.update)
+        out = morph(trained, images, frames, options=options, on_step=bar.update)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": options.steps}
     record |= {"tile": options.tile, "size": list(size)} | origin(trained)

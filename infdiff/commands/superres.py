@@ -21,9 +21,10 @@ from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
-from infdiff.methods.sampling import SamplingOptions, check_enlarging
+from infdiff.methods.sampling import SamplingOptions, check_enlarging, guidance_weight
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
+from infdiff.runs.editing import enlarge, enlarging_method
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -39,9 +40,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--res", required=True, help="256 (the longer side, aspect kept) or 512x768 (height x width)")
     parser.add_argument("--method", choices=METHODS, help="default: windows beyond the training size, else guided")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
-    parser.add_argument(
-        "--weight", type=float, default=1.0, help="strength of the guidance of guided, 0 to 2 (default 1)"
-    )
+    parser.add_argument("--weight", type=float, help="strength of the guidance of --method guided, 0 to 2 (default 1)")
     add_deblur(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
@@ -54,13 +53,13 @@ def run(arguments: Namespace) -> None:
     small = read_image("input", arguments.input)
     trained = load_run(arguments)
     trained.require_encoder()
-    size = check_enlarging(small_size(small), arguments.res, arguments.weight)
+    size = check_enlarging(small_size(small), arguments.res)
     options = SamplingOptions.of(trained.method, size, steps=arguments.steps, deblur=arguments.deblur)
-    method = arguments.method or trained.enlarging_method(size)
-    guidance = {"method": method, "weight": arguments.weight, "seed": arguments.seed}
+    method = arguments.method or enlarging_method(trained, size)
+    guidance = {"method": method, "weight": guidance_weight(method, arguments.weight), "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
-        large = trained.super_resolve(small, size, options=options, on_step=bar.update, **guidance)
+        large = enlarge(trained, small, size, options=options, on_step=bar.update, **guidance)
     agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = guidance | {"steps": options.steps, "deblur": options.deblur}
     record |= {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}

@@ -22,6 +22,7 @@ from infdiff.images.resumable_folder import fill_folder, filled, image_names, op
 from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
+from infdiff.runs.editing import enlarge, enlarging_method
 from infdiff.runs.trained import TrainedModel
 
 _FLOAT_BYTES = 4
@@ -122,14 +123,14 @@ class ImageMaker:
         self, truth: StoredImages, small: Size, size: Size, method: str | None = None
     ) -> GeneratedImages | None:
         """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
-        method = method or self.run.enlarging_method(size)
-        check_enlarging(small, f"{size[0]}x{size[1]}", 1.0)
+        method = method or enlarging_method(self.run, size)
+        check_enlarging(small, f"{size[0]}x{size[1]}")
         options = self._tiled(size)
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)
-            return self.run.super_resolve(
-                images, size, options=options, method=method, seed=self.seed, indices=numbers, rounded=False
+            return enlarge(
+                self.run, images, size, options=options, method=method, seed=self.seed, indices=numbers, rounded=False
             )
 
         settings = {

@@ -20,6 +20,7 @@ from infdiff.images.sample_folder import SHEET
 from infdiff.methods.sizes import training_size
 from infdiff.metrics import corruptions
 from infdiff.metrics.compare import FEWEST
+from infdiff.runs.editing import enlarging_method
 from infdiff.runs.trained import TrainedModel
 
 SMALLEST = 11  # the window of SSIM
@@ -160,7 +161,7 @@ def score_super_resolved(
 
     def methods(size: Size, made: GeneratedImages) -> dict[str, Images]:
         return {
-            maker.run.enlarging_method(size): made.take,
+            enlarging_method(maker.run, size): made.take,
             "bicubic": lambda numbers: corruptions.resize_bicubic(reduced(truth.take(numbers, size), small), size),
         }
 

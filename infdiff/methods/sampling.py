@@ -161,12 +161,23 @@ def check_guidance(weight: float, variety: float = 0.0) -> None:
         raise OptionError("variety", f"{variety:g}", "want 0 (the latent of the visible pixels) to 1 (any latent)")
 
 
-def check_enlarging(small: Size, res: str, weight: float) -> Size:
+def guidance_weight(method: str, asked: float | None) -> float:
+    """Return the weight of guidance that is asked for, or 1.
+
+    Raises OptionError when it cannot work, or `method` is not the guided one.
+    """
+    if asked is not None and method != "guided":
+        raise OptionError("weight", f"{asked:g}", f"goes with method guided, not with {method}")
+    weight = 1.0 if asked is None else asked
+    check_guidance(weight)
+    return weight
+
+
+def check_enlarging(small: Size, res: str) -> Size:
     """Return the size that `res` means for an image of size `small`: one number is its longer side.
 
-    Raises OptionError when it is smaller than the image, or another option cannot work.
+    Raises OptionError when it is smaller than the image.
     """
-    check_guidance(weight)
     try:
         size = parse_size(res)
     except ValueError as error:

@@ -1,4 +1,8 @@
-"""Inpainting by reconstruction guidance (∞-Diff section 5, Fig. 9): fill a masked part so that it fits the rest."""
+"""Inpainting by reconstruction guidance (∞-Diff section 5, Fig. 9): fill a masked part so that it fits the rest.
+
+At sizes beyond the training size this is done to the image reduced to it; the filling is then enlarged, and gets its
+detail in windows of the training size, in sight of the visible pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,15 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.diffusion.dct import resample
 from infdiff.diffusion.guidance import guided
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Network, PointNetwork, Sample
 from infdiff.images.pixels import from_uint8
 from infdiff.pipelines.generate import generate
+from infdiff.pipelines.super_resolve import reduce
+from infdiff.pipelines.windows import WindowModel, add_detail
 from infdiff.points import gather
 from infdiff.seeding import generator_for
 
@@ -75,6 +82,35 @@ def inpaint(
         ),
         on_step=on_step,
     )
+
+
+def reduce_visible(image: Tensor, hidden: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """An image (1, C, H, W) and its hidden pixels (H, W) at a smaller size, the means over visible pixels alone.
+
+    A pixel of the smaller size is hidden if all that it covers is.
+    """
+    visible = (~hidden).to(image.dtype).expand(1, 1, -1, -1)
+    share = reduce(visible, size)
+    return reduce(visible * image, size) / share.clamp(min=torch.finfo(share.dtype).tiny), share[0, 0] == 0
+
+
+def detail_filling(
+    filled: Tensor,
+    image: Tensor,
+    hidden: Tensor,
+    model: WindowModel,
+    *,
+    seed: int,
+    indices: Sequence[int],
+    steps: int,
+    on_step: Callable[[], object] | None = None,
+) -> Tensor:
+    """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W); `filled` (N, C, h, w) are those of its reduction.
+
+    hidden: (H, W). The visible pixels are close to the image's, not equal: see `paste`.
+    """
+    enlarged = paste(resample(filled, (image.shape[2], image.shape[3])), image, hidden)
+    return add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, hidden=hidden, on_step=on_step)
 
 
 def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:

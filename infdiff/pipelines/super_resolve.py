@@ -22,7 +22,7 @@ from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddim, ddim_inversion
 from infdiff.pipelines.generate import generate
-from infdiff.pipelines.windows import LatentNetwork, add_detail
+from infdiff.pipelines.windows import WindowModel, add_detail
 
 METHODS = ("windows", "guided", "encode")
 
@@ -30,44 +30,26 @@ _BACK_PROJECTIONS = 6
 
 
 def default_method(size: Size, trained: Size) -> str:
-    """The best method for enlarging to a size: guided as far as the network has seen such a size, or windows."""
+    """The best way to make images of a size that are given in part: guided as far as training went, or windows."""
     return "windows" if size[0] > trained[0] or size[1] > trained[1] else "guided"
 
 
 @torch.no_grad()
 def super_resolve_in_windows(
-    encode: Callable[[Tensor], Tensor],
-    network_for: Callable[[int], LatentNetwork],
-    process: MollifiedDiffusion,
+    model: WindowModel,
     small: Tensor,
     *,
     size: Size,
-    window: Size,
     seed: int,
     steps: int,
     indices: Sequence[int] | None = None,
-    sharp: bool = False,
-    deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`.
-
-    encode, network_for, process, window, steps, sharp: as there.
-    """
+    """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`."""
     enlarged = back_project(resample(small, size), small)
-    detailed = add_detail(
-        enlarged,
-        encode,
-        network_for,
-        process,
-        window=window,
-        seed=seed,
-        indices=range(len(small)) if indices is None else indices,
-        steps=steps,
-        sharp=sharp,
-        on_step=on_step,
-    )
-    return back_project(deblur(detailed), small)
+    indices = range(len(small)) if indices is None else indices
+    detailed = add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, on_step=on_step)
+    return back_project(detailed, small)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -35,16 +36,21 @@ LatentNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows (h, w) that cover images (H, W), h <= H and w <= W, evenly spaced and overlapping."""
+    """Windows (h, w) of images (H, W), h <= H and w <= W. corners: the first row and column of each."""
 
     size: Size
     window: Size
+    corners: Sequence[tuple[int, int]]
 
-    @cached_property
-    def corners(self) -> list[tuple[int, int]]:
-        """The first row and column of every window."""
-        rows, columns = (_starts(n, w) for n, w in zip(self.size, self.window, strict=True))
-        return [(top, left) for top in rows for left in columns]
+    @classmethod
+    def over(cls, size: Size, window: Size, part: Tensor | None = None) -> Windows:
+        """Evenly spaced, overlapping windows that cover images, or only what is true in `part` (H, W) of them."""
+        rows, columns = (_starts(n, w) for n, w in zip(size, window, strict=True))
+        corners = [(top, left) for top in rows for left in columns]
+        if part is not None:
+            height, width = window
+            corners = [(top, left) for top, left in corners if part[top : top + height, left : left + width].any()]
+        return cls(size, window, corners)
 
     def split(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> (N * B, C, h, w): the first window of all images, then the second one."""
@@ -52,7 +58,7 @@ class Windows:
         return torch.cat([images[:, :, top : top + height, left : left + width] for top, left in self.corners])
 
     def join(self, parts: Tensor) -> Tensor:
-        """The inverse of `split`. Where windows overlap, the mean, in which a window's middle weighs more."""
+        """The inverse of `split`: where windows overlap, the mean, in which a window's middle weighs more; else 0."""
         height, width = self.window
         weight = (_ramp(height)[:, None] * _ramp(width)).to(parts)
         pieces = parts.chunk(len(self.corners))
@@ -61,7 +67,7 @@ class Windows:
         for piece, (top, left) in zip(pieces, self.corners, strict=True):
             total[:, :, top : top + height, left : left + width] += weight * piece
             weights[top : top + height, left : left + width] += weight
-        return total / weights
+        return total / weights.clamp(min=1)
 
 
 def window_of(size: Size, trained: Size) -> Size:
@@ -69,32 +75,45 @@ def window_of(size: Size, trained: Size) -> Size:
     return min(size[0], trained[0]), min(size[1], trained[1])
 
 
+@dataclass(frozen=True)
+class WindowModel:
+    """A model that draws detail in windows (h, w).
+
+    encode: windows (N, C, h, w) of images in [-1, 1] -> their latents (N, z_dim). network_for: a number of windows ->
+    the network on as many of them. process: `MollifiedDiffusion.with_pixels_of` the images' size. sharp: the last
+    estimate is that of the network's second output, not mollified. deblur: called with what the sampler made.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    network_for: Callable[[int], LatentNetwork]
+    process: MollifiedDiffusion
+    window: Size
+    sharp: bool = False
+    deblur: Callable[[Tensor], Tensor] = lambda images: images
+
+
 @torch.no_grad()
 def add_detail(
     images: Tensor,
-    encode: Callable[[Tensor], Tensor],
-    network_for: Callable[[int], LatentNetwork],
-    process: MollifiedDiffusion,
+    model: WindowModel,
     *,
-    window: Size,
     seed: int,
     indices: Sequence[int],
     steps: int,
-    sharp: bool = False,
+    hidden: Tensor | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
 
-    encode: windows (N, C, h, w) of the images -> their latents (N, z_dim). network_for: a number of windows -> the
-    network on as many of them. process: `MollifiedDiffusion.with_pixels_of` the images' size. steps: evaluations of the
-    network, at most; in each, every window goes through it. sharp: the last estimate is that of the network's second
-    output, not mollified. What is drawn for image i depends on (seed, indices[i]).
+    steps: evaluations of the network, at most; in each, every window goes through it. hidden: the pixels (H, W) that
+    lack detail, at least one, where the others are to stay what they are. What is drawn for image i depends on (seed,
+    indices[i]).
     """
     size: Size = (images.shape[2], images.shape[3])
-    windows = Windows(size, window)
-    latents = [encode(some) for some in windows.split(images).split(_AT_ONCE)]
+    windows, process = Windows.over(size, model.window, hidden), model.process
+    latents = [model.encode(some) for some in windows.split(images).split(_AT_ONCE)]
     # What they precompute is large: one for each number of windows, which is the same for all but the last ones.
-    networks = {count: network_for(count) for count in {len(z) for z in latents}}
+    networks = {count: model.network_for(count) for count in {len(z) for z in latents}}
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         parts = windows.split(x).split(_AT_ONCE)
@@ -109,7 +128,17 @@ def add_detail(
         start = process.state(process.clean(images), begin(), t)
         return ddpm(denoise, start, times, alpha_bar=process.alpha_bar, noise=noise)
 
-    return generate(
+    sharp_at = times[-2] if model.sharp else None
+
+    def keep_visible(denoise: Denoiser[int]) -> Denoiser[int]:
+        mollified = process.clean(images)
+
+        def estimate(x: Tensor, t: int) -> Tensor:
+            return torch.where(cast(Tensor, hidden), denoise(x, t), images if t == sharp_at else mollified)
+
+        return estimate
+
+    made = generate(
         network,
         process,
         size=size,
@@ -117,10 +146,12 @@ def add_detail(
         indices=indices,
         device=images.device,
         sample=sample,
-        denoiser=partial(process.denoiser, sharp_at=times[-2] if sharp else None),
+        denoiser=partial(process.denoiser, sharp_at=sharp_at),
+        guide=None if hidden is None else keep_visible,
         on_step=on_step,
         channels=images.shape[1],
     )
+    return model.deblur(made)
 
 
 def _starts(length: int, window: int) -> list[int]:

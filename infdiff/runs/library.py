@@ -20,8 +20,10 @@ from infdiff.methods.sampling import (
     check_enlarging,
     check_guidance,
     default_batch,
+    guidance_weight,
 )
 from infdiff.methods.sizes import training_size
+from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_options
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 
@@ -99,18 +101,23 @@ class Model:
         *,
         method: str | None = None,
         steps: int | None = None,
-        weight: float = 1.0,
+        weight: float | None = None,
         deblur: str | None = None,
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
-        """Return images at a larger size; one number is the longer side. method: "windows", "guided" or "encode"."""
+        """Return images at a larger size; one number is the longer side. method: "windows", "guided" or "encode".
+
+        weight: of "guided", 1 by default.
+        """
         self.trained.require_encoder()
         small = to_images(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
-        wanted = check_enlarging((small.shape[2], small.shape[3]), text, weight)
+        wanted = check_enlarging((small.shape[2], small.shape[3]), text)
         options = SamplingOptions.of(self.trained.method, wanted, steps=steps, deblur=deblur)
-        out = self.trained.super_resolve(small, wanted, seed=seed, method=method, options=options, weight=weight)
+        method = method or enlarging_method(self.trained, wanted)
+        weight = guidance_weight(method, weight)
+        out = enlarge(self.trained, small, wanted, seed=seed, method=method, options=options, weight=weight)
         return from_images(out, output)
 
     def inpaint(
@@ -119,6 +126,7 @@ class Model:
         mask: Any,
         n: int = 1,
         *,
+        method: str | None = None,
         variety: float = 0.0,
         steps: int | None = None,
         weight: float = 1.0,
@@ -127,19 +135,21 @@ class Model:
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
-        """Return n variants of one image, with new content where the mask is white, true or 1."""
+        """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided"."""
         given = to_images(image)
         if len(given) != 1:
             raise ValueError(f"{len(given)} images: inpaint takes one")
         hidden = to_mask(mask, (given.shape[2], given.shape[3]))
         check_guidance(weight, variety)
-        options = SamplingOptions.of(self.trained.method, steps=steps, deblur=deblur)
+        options = filling_options(self.trained, steps, deblur)
         variants = [
-            self.trained.inpaint(
+            fill(
+                self.trained,
                 given,
                 hidden,
                 [i],
                 options=options,
+                method=method,
                 weight=weight,
                 seed=seed,
                 variety=variety,

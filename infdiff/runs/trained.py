@@ -1,4 +1,4 @@
-"""A trained model on tensors: sample, encode, decode, enlarge, fill and interpolate images."""
+"""A trained model on tensors: sample, encode and decode images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import UserError
-from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.images.pixels import to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.methods.method import Method, build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.models import SparseEncoder
 from infdiff.pipelines.generate import encode, on_all_pixels
-from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
-from infdiff.pipelines.interpolate import interpolate
-from infdiff.pipelines.super_resolve import METHODS, default_method, super_resolve, super_resolve_in_windows
-from infdiff.pipelines.windows import window_of
+from infdiff.pipelines.super_resolve import super_resolve_in_windows
+from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -183,165 +181,39 @@ class TrainedModel:
             on_step=on_step,
         )
         if size != sampled and options.upscale == "windows":
-            images = self._enlarged_in_windows(images, size, seed, indices, options, on_step)
+            images = super_resolve_in_windows(
+                self.window_model(size, options),
+                images,
+                size=size,
+                seed=seed,
+                steps=options.steps,
+                indices=indices,
+                on_step=on_step,
+            )
         elif size != sampled and options.upscale == "cosine":
             images = resample(images, size)
         elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        return _finished(images, rounded)
+        return as_asked(images, rounded)
 
-    @torch.no_grad()
-    def super_resolve(
-        self,
-        images: Tensor,
-        size: Size,
-        *,
-        options: SamplingOptions,
-        method: str | None = None,
-        weight: float = 1.0,
-        seed: int = 0,
-        indices: Sequence[int] | None = None,
-        rounded: bool = True,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Return small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
+    def window_model(self, size: Size, options: SamplingOptions) -> WindowModel:
+        """Return what draws detail in images of a size, in windows of the training size.
 
-        method: one of `METHODS` there, None for `default_method`. options: steps, deblur, and tile with "encode"
-        ("guided" differentiates the network, which takes all rows at once); the sampler is ddim, and ddpm in windows.
-        Raises ValueError for an unknown method, and UserError for a run without encoder.
+        Raises UserError for a run without encoder.
         """
-        method = method or self.enlarging_method(size)
-        if method not in METHODS:
-            raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
-        trained, batch = self.infinity_diff, len(images)
-        if method == "windows":
-            small = from_uint8(images.to(self.device))
-            indices = range(batch) if indices is None else indices
-            return _finished(self._enlarged_in_windows(small, size, seed, indices, options, on_step), rounded)
-        z = self.encode(images)
-        rows = options.tile if method == "encode" else None
-        out = super_resolve(
-            lambda at: trained.network_at(self.denoiser, at, z, batch, self.device, rows),
-            trained.process,
-            from_uint8(images.to(self.device)),
-            size=size,
-            seed=seed,
-            times=trained.times(options.steps),
-            indices=indices,
-            method=method,
-            weight=weight,
-            sharp_at=trained.sharp_at(options),
-            deblur=lambda images: trained.deblurred(images, options),
-            on_step=on_step,
-        )
-        return _finished(out, rounded)
-
-    def enlarging_method(self, size: Size) -> str:
-        """Name the way of super-resolution to a size that is best for this run."""
-        return default_method(size, training_size(self.config))
-
-    def _enlarged_in_windows(
-        self,
-        small: Tensor,
-        size: Size,
-        seed: int,
-        indices: Sequence[int],
-        options: SamplingOptions,
-        on_step: OnStep | None,
-    ) -> Tensor:
-        trained = self.infinity_diff
-        process, window = trained.process.with_pixels_of(size), window_of(size, training_size(self.config))
-        return super_resolve_in_windows(
-            lambda windows: self.encode(to_uint8(windows)),
-            lambda count: on_all_pixels(cast(PointNetwork, self.denoiser), window, count, self.device),
-            process,
-            small,
-            size=size,
+        self.require_encoder()
+        trained, window = self.infinity_diff, window_of(size, training_size(self.config))
+        process = trained.process.with_pixels_of(size)
+        return WindowModel(
+            encode=lambda windows: self.encode(to_uint8(windows)),
+            network_for=lambda count: on_all_pixels(cast(PointNetwork, self.denoiser), window, count, self.device),
+            process=process,
             window=window,
-            seed=seed,
-            steps=options.steps,
-            indices=indices,
             sharp=options.deblur == "network",
             deblur=lambda images: trained.deblurred(images, options, process),
-            on_step=on_step,
         )
 
-    @torch.no_grad()
-    def interpolate(
-        self, images: Tensor, frames: int, *, options: SamplingOptions, on_step: OnStep | None = None
-    ) -> Tensor:
-        """Return (frames, 3, H, W) uint8 from the first to the second of two images (2, 3, H, W) uint8, both included.
 
-        options: steps, deblur and tile; the sampler is ddim. Raises UserError for a run without encoder.
-        """
-        z, trained, size = self.encode(images), self.infinity_diff, (images.shape[2], images.shape[3])
-        out = interpolate(
-            lambda z: trained.network_at(self.denoiser, size, z, len(z), self.device, options.tile),
-            trained.process,
-            from_uint8(images.to(self.device)),
-            z=z,
-            frames=frames,
-            times=trained.times(options.steps),
-            sharp_at=trained.sharp_at(options),
-            on_step=on_step,
-        )
-        return _finished(trained.deblurred(out, options), rounded=True)
-
-    @torch.no_grad()
-    def inpaint(
-        self,
-        image: Tensor,
-        hidden: Tensor,
-        indices: Sequence[int],
-        *,
-        options: SamplingOptions,
-        weight: float = 1.0,
-        seed: int = 0,
-        variety: float = 0.0,
-        pasted: bool = True,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Return variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 with new content in `hidden` (H, W) bool.
-
-        variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs a latent model.
-        options: sampler, eta, steps and deblur. pasted: the visible pixels are the image's exactly. weight: of the
-        guidance. Raises UserError when a model that this needs is missing.
-        """
-        trained, size = self.infinity_diff, (image.shape[2], image.shape[3])
-        image, hidden = image.to(self.device), hidden.to(self.device)
-        z = self._latents_around(image, hidden, indices, seed, variety)
-        clean = from_uint8(image)
-        out = inpaint(
-            trained.network_at(self.denoiser, size, z, len(indices), self.device),
-            trained.process,
-            clean,
-            hidden,
-            seed=seed,
-            indices=indices,
-            sample=trained.sampler(options),
-            weight=weight,
-            sharp_at=trained.sharp_at(options),
-            on_step=on_step,
-        )
-        out = trained.deblurred(out, options)
-        if not pasted:
-            return _finished(out, rounded=True)
-        return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
-
-    def _latents_around(
-        self, image: Tensor, hidden: Tensor, indices: Sequence[int], seed: int, variety: float
-    ) -> Tensor | None:
-        """Return a latent for each variant: new ones if every pixel is hidden, None without encoder."""
-        generators = [generator_for(self.device, seed, "latent", i) for i in indices]
-        if self.encoder is None:
-            return None
-        if bool(hidden.all()):
-            return None if self.latents is None else self.latents.sample(generators)
-        latent = encode_visible(self.encoder, image, hidden, points=point_count(self.config), seed=seed)
-        if variety == 0 or self.latents is None:
-            return latent.expand(len(generators), -1)
-        return self.latents.vary(latent, generators, variety)
-
-
-def _finished(images: Tensor, rounded: bool) -> Tensor:
+def as_asked(images: Tensor, rounded: bool) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32."""
     return (to_uint8(images) if rounded else images.float()).cpu()

@@ -80,6 +80,21 @@ def test_inpainting_keeps_what_is_visible(command, script, trained):
     assert (pixels(trained / "free" / "00000.png")[~hidden] != original[~hidden]).any()
 
 
+@pytest.mark.parametrize("method", ["windows", "guided"])
+def test_both_ways_of_inpainting_keep_what_is_visible(method, command, trained):
+    picture(trained / "photo.png", size=(24, 40))
+    mask(trained / "mask.png", size=(24, 40), box=(6, 8, 16, 20))
+    result = inpaint(command, "--method", method, "--out", "filled")
+    assert result.returncode == 0, result.stderr
+    original, filled = (pixels(trained / name) for name in ("photo.png", "filled/00000.png"))
+    hidden = pixels(trained / "mask.png")[..., 0] > 127
+    assert (filled[~hidden] == original[~hidden]).all()
+    assert json.loads((trained / "filled" / "samples.json").read_text())["method"] == method
+    # Beyond the training size, 16, windows are the default.
+    inpaint(command, *(() if method == "windows" else ("--method", method)), "--out", "again")
+    assert (pixels(trained / "again" / "00000.png") == filled).all()
+
+
 def test_a_white_mask_is_plain_generation(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png", box=(0, 0, 12, 20), mode="1")
@@ -104,7 +119,9 @@ def test_bad_input_to_super_resolution(command, trained):
     assert_one_line_error(superres(command, "--res", "10"), "--res 10", "smaller than the image")
     assert_one_line_error(superres(command, "--res", "big"), "--res")
     assert_one_line_error(superres(command, "--res", "40", "--steps", 1001), "--steps 1001")
-    assert_one_line_error(superres(command, "--res", "40", "--weight", 3), "--weight 3")
+    weight = ("--res", "40", "--weight")
+    assert_one_line_error(superres(command, *weight, 3, "--method", "guided"), "--weight 3")
+    assert_one_line_error(superres(command, *weight, 1), "--weight 1", "windows")
     assert_one_line_error(
         command("superres", "--run", "runs/x", "--input", "no.png", "--res", 9), "no.png", "no such file"
     )

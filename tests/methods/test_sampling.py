@@ -94,11 +94,11 @@ def test_limits_of_guidance_and_size():
         with pytest.raises(OptionError) as error:
             check_guidance(*arguments)
         assert error.value.name == named
-    assert check_enlarging((12, 20), "40", 1.0) == (24, 40)
-    assert check_enlarging((12, 20), "30x40", 1.0) == (30, 40)
+    assert check_enlarging((12, 20), "40") == (24, 40)
+    assert check_enlarging((12, 20), "30x40") == (30, 40)
     for res in ("10", "12x19", "big", "0"):
         with pytest.raises(OptionError, match=f"res: {res}: "):
-            check_enlarging((12, 20), res, 1.0)
+            check_enlarging((12, 20), res)
 
 
 @pytest.mark.parametrize(

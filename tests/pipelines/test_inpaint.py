@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from infdiff.pipelines.inpaint import encode_visible, paste
+from infdiff.pipelines.inpaint import encode_visible, paste, reduce_visible
 
 
 @pytest.fixture
@@ -29,6 +29,20 @@ def test_pasting_keeps_visible_pixels_exactly_and_blends_the_seam(image):
 def test_pasting_fills_an_image_that_is_all_hidden(image):
     out = paste(image * 0.5, image, torch.ones(24, 30, dtype=torch.bool))
     torch.testing.assert_close(out, image * 0.5)
+
+
+def test_a_reduced_image_is_the_mean_of_visible_pixels(image):
+    hidden = torch.zeros(24, 30, dtype=torch.bool)
+    hidden[3:13, 6:21] = True  # the cells of (8, 10) are of 3 x 3 pixels
+    changed = torch.where(hidden, -image, image)
+    small, small_hidden = reduce_visible(image, hidden, (8, 10))
+    again, _ = reduce_visible(changed, hidden, (8, 10))
+    torch.testing.assert_close(small, again)
+    wanted = torch.zeros(8, 10, dtype=torch.bool)
+    wanted[1:4, 2:7] = True  # the fifth row of cells is hidden in a third of its pixels
+    assert torch.equal(small_hidden, wanted)
+    torch.testing.assert_close(small[0, :, 4, 3], image[0, :, 13:15, 9:12].mean(dim=(1, 2)))
+    torch.testing.assert_close(small[0, :, 6, 3], image[0, :, 18:21, 9:12].mean(dim=(1, 2)))
 
 
 def test_the_latent_comes_from_visible_pixels_alone(image):

@@ -8,7 +8,7 @@ import torch
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.pipelines.super_resolve import default_method, reduce, super_resolve_in_windows
-from infdiff.pipelines.windows import Windows, add_detail, window_of
+from infdiff.pipelines.windows import WindowModel, Windows, add_detail, window_of
 
 SIZES = [((64, 64), (64, 64)), ((65, 200), (64, 64)), ((31, 17), (16, 16)), ((40, 9), (16, 9))]
 
@@ -16,7 +16,7 @@ SIZES = [((64, 64), (64, 64)), ((65, 200), (64, 64)), ((31, 17), (16, 16)), ((40
 @pytest.mark.parametrize(("size", "window"), SIZES)
 def test_joined_windows_are_the_image(size, window, generator):
     image = torch.rand(2, 3, *size, generator=generator)
-    windows = Windows(size, window)
+    windows = Windows.over(size, window)
     parts = windows.split(image)
     assert parts.shape == (2 * len(windows.corners), 3, *window)
     torch.testing.assert_close(windows.join(parts), image)
@@ -24,7 +24,7 @@ def test_joined_windows_are_the_image(size, window, generator):
 
 @pytest.mark.parametrize(("size", "window"), SIZES)
 def test_windows_share_a_quarter_and_reach_the_border(size, window):
-    corners = Windows(size, window).corners
+    corners = Windows.over(size, window).corners
     for axis in (0, 1):
         starts = sorted({corner[axis] for corner in corners})
         assert starts[0] == 0
@@ -37,7 +37,7 @@ def test_a_window_is_never_larger_than_the_image():
 
 
 def test_a_seam_between_two_windows_is_a_ramp():
-    windows = Windows((8, 28), (8, 16))
+    windows = Windows.over((8, 28), (8, 16))
     left, right = torch.zeros(1, 1, 8, 16), torch.ones(1, 1, 8, 16)
     line = windows.join(torch.cat([left, right]))[0, 0, 4]
     steps = line.diff()
@@ -75,18 +75,33 @@ def test_with_a_perfect_network_the_image_is_the_networks(generator):
     clean = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 5, generator=generator) - 0.5, (40, 40))
     p = process(0.0)
     large = p.with_pixels_of((40, 40))
-    parts = iter(Windows((40, 40), (16, 16)).split(clean).split(32))
-    out = add_detail(
-        torch.zeros(1, 3, 40, 40),
-        lambda windows: next(parts),
-        exact(large),
-        large,
-        window=(16, 16),
-        seed=0,
-        indices=[0],
-        steps=4,
-    )
+    parts = iter(Windows.over((40, 40), (16, 16)).split(clean).split(32))
+    model = WindowModel(lambda windows: next(parts), exact(large), large, window=(16, 16))
+    out = add_detail(torch.zeros(1, 3, 40, 40), model, seed=0, indices=[0], steps=4)
     torch.testing.assert_close(out, clean, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sharp", [True, False])
+def test_visible_pixels_stay_and_hidden_ones_are_the_networks(sharp, generator):
+    """T does nothing here, so that a second output adds nothing to the first."""
+    clean = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 5, generator=generator) - 0.5, (40, 40))
+    given = torch.zeros(1, 3, 40, 40)
+    hidden = torch.zeros(40, 40, dtype=torch.bool)
+    hidden[10:15, 5:25] = True
+    large = process(0.0).with_pixels_of((40, 40))
+    windows = Windows.over((40, 40), (16, 16), hidden)
+    assert 0 < len(windows.corners) < len(Windows.over((40, 40), (16, 16)).corners)
+    parts = iter(windows.split(clean).split(32))
+
+    def with_second_output(count):
+        network = exact(large)(count)
+        return lambda x, t, z: torch.cat([network(x, t, z), torch.zeros_like(x)], dim=1)
+
+    model = WindowModel(
+        lambda windows: next(parts), with_second_output if sharp else exact(large), large, (16, 16), sharp
+    )
+    out = add_detail(given, model, seed=0, indices=[0], steps=4, hidden=hidden)
+    torch.testing.assert_close(out, torch.where(hidden, clean, given), atol=1e-4, rtol=0)
 
 
 def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_own_seed(generator):
@@ -94,17 +109,13 @@ def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_ow
     small = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=generator) - 0.5, (16, 16), mode="bicubic")
 
     def enlarged(images, indices):
-        return super_resolve_in_windows(
+        model = WindowModel(
             lambda windows: windows.new_zeros(len(windows), 1),
             lambda count: lambda x, t, z: torch.zeros_like(x),
             p.with_pixels_of((40, 48)),
-            images,
-            size=(40, 48),
             window=(16, 16),
-            seed=3,
-            steps=3,
-            indices=indices,
         )
+        return super_resolve_in_windows(model, images, size=(40, 48), seed=3, steps=3, indices=indices)
 
     both = enlarged(small, [5, 9])
     assert both.shape == (2, 3, 40, 48)

@@ -7,6 +7,7 @@ from infdiff.config.files import load_config
 from infdiff.errors import UserError
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.runs.data import build_data
+from infdiff.runs.editing import enlarge, fill, morph
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel
 from infdiff.runs.trained import TrainedModel
@@ -68,7 +69,7 @@ def test_variants_of_an_image_need_a_latent_model(run, images):
 
     def variants(variety):
         trained = TrainedModel.load(run, CPU)
-        return trained.inpaint(images[:1], hidden, [0, 1], variety=variety, options=options(trained, 2))
+        return fill(trained, images[:1], hidden, [0, 1], variety=variety, options=options(trained, 2))
 
     assert torch.equal(variants(0.0)[:, :, :4], images[:1, :, :4].expand(2, -1, -1, -1))
     with pytest.raises(UserError, match=r"variety: 0\.5: needs a latent diffusion model"):
@@ -87,12 +88,12 @@ def test_a_run_without_encoder_samples_and_says_what_it_cannot(tmp_path, images)
     assert trained.describe_latents() == "none (the run has no encoder)"
     assert trained.sample([0], (16, 16), seed=0, options=options(trained, 2)).shape == (1, 3, 16, 16)
     hidden = torch.ones(16, 16, dtype=torch.bool)
-    assert trained.inpaint(images[:1], hidden, [0], options=options(trained, 2)).shape == (1, 3, 16, 16)
+    assert fill(trained, images[:1], hidden, [0], options=options(trained, 2)).shape == (1, 3, 16, 16)
     for call in (
         lambda: trained.encode(images),
         lambda: trained.decode(torch.zeros(1, 8), (16, 16), options=options(trained, 2)),
-        lambda: trained.super_resolve(images, (32, 32), options=options(trained, 2)),
-        lambda: trained.interpolate(images[:2], 3, options=options(trained, 2)),
+        lambda: enlarge(trained, images, (32, 32), options=options(trained, 2)),
+        lambda: morph(trained, images[:2], 3, options=options(trained, 2)),
     ):
         with pytest.raises(UserError, match="without an encoder"):
             call()

@@ -1,0 +1,212 @@
+"""Given images, changed with a trained model of ∞-Diff: enlarged, filled and interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from infdiff.coordinates import Size, within
+from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.methods.sampling import SamplingOptions
+from infdiff.methods.sizes import point_count, training_size
+from infdiff.pipelines.inpaint import detail_filling, encode_visible, inpaint, paste, reduce_visible
+from infdiff.pipelines.interpolate import interpolate
+from infdiff.pipelines.super_resolve import (
+    METHODS,
+    default_method,
+    small_size,
+    super_resolve,
+    super_resolve_in_windows,
+)
+from infdiff.runs.trained import OnStep, TrainedModel, as_asked
+from infdiff.seeding import generator_for
+
+FILLING_METHODS = ("windows", "guided")
+# Fewer steps leave fillings smoky, and without fresh noise in each they stay what the first noise made them (measured).
+_FILLING_STEPS = 50
+_FILLING_SAMPLER = "ddpm"
+
+
+def enlarging_method(run: TrainedModel, size: Size) -> str:
+    """The way of super-resolution to a size that is best for a run."""
+    return default_method(size, training_size(run.config))
+
+
+def filling_method(run: TrainedModel, size: Size) -> str:
+    """The way of inpainting images of a size that is best for a run."""
+    return "guided" if run.encoder is None else enlarging_method(run, size)
+
+
+def filling_options(run: TrainedModel, steps: int | None = None, deblur: str | None = None) -> SamplingOptions:
+    """Options for `fill`: fresh noise in every step, and at least 50 of them, if none are asked for.
+
+    Raises OptionError for options that cannot work, and UserError for a run of another method than ∞-Diff.
+    """
+    steps = steps or max(run.config.sample.steps, _FILLING_STEPS)
+    return SamplingOptions.of(run.infinity_diff, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
+
+
+@torch.no_grad()
+def enlarge(
+    run: TrainedModel,
+    images: Tensor,
+    size: Size,
+    *,
+    options: SamplingOptions,
+    method: str | None = None,
+    weight: float = 1.0,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+    rounded: bool = True,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
+
+    method: one of `METHODS` there, None for `enlarging_method`. weight: of "guided". options: steps, deblur, and tile
+    with "encode" ("guided" differentiates the network, which takes all rows at once); the sampler is ddim, and ddpm in
+    windows. Raises ValueError for an unknown method, and UserError for a run without encoder.
+    """
+    method = method or enlarging_method(run, size)
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+    trained, small = run.infinity_diff, from_uint8(images.to(run.device))
+    if method == "windows":
+        out = super_resolve_in_windows(
+            run.window_model(size, options),
+            small,
+            size=size,
+            seed=seed,
+            steps=options.steps,
+            indices=indices,
+            on_step=on_step,
+        )
+        return as_asked(out, rounded)
+    z = run.encode(images)
+    rows = options.tile if method == "encode" else None
+    out = super_resolve(
+        lambda at: trained.network_at(run.denoiser, at, z, len(images), run.device, rows),
+        trained.process,
+        small,
+        size=size,
+        seed=seed,
+        times=trained.times(options.steps),
+        indices=indices,
+        method=method,
+        weight=weight,
+        sharp_at=trained.sharp_at(options),
+        deblur=lambda images: trained.deblurred(images, options),
+        on_step=on_step,
+    )
+    return as_asked(out, rounded)
+
+
+@torch.no_grad()
+def morph(
+    run: TrainedModel, images: Tensor, frames: int, *, options: SamplingOptions, on_step: OnStep | None = None
+) -> Tensor:
+    """Frames (frames, 3, H, W) uint8 from the first to the second of two images (2, 3, H, W) uint8, both included.
+
+    options: steps, deblur and tile; the sampler is ddim. Raises UserError for a run without encoder.
+    """
+    z, trained, size = run.encode(images), run.infinity_diff, small_size(images)
+    out = interpolate(
+        lambda z: trained.network_at(run.denoiser, size, z, len(z), run.device, options.tile),
+        trained.process,
+        from_uint8(images.to(run.device)),
+        z=z,
+        frames=frames,
+        times=trained.times(options.steps),
+        sharp_at=trained.sharp_at(options),
+        on_step=on_step,
+    )
+    return as_asked(trained.deblurred(out, options), rounded=True)
+
+
+@torch.no_grad()
+def fill(
+    run: TrainedModel,
+    image: Tensor,
+    hidden: Tensor,
+    indices: Sequence[int],
+    *,
+    options: SamplingOptions,
+    method: str | None = None,
+    weight: float = 1.0,
+    seed: int = 0,
+    variety: float = 0.0,
+    pasted: bool = True,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 with new content in `hidden` (H, W) bool.
+
+    method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
+    None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
+    a latent model. options: those of `filling_options`; detail is drawn in at most as many steps as the run has.
+    weight: of the guidance. pasted: the visible pixels are the image's exactly. Raises ValueError for an unknown
+    method, and UserError when a model that this needs is missing.
+    """
+    image, hidden = image.to(run.device), hidden.to(run.device)
+    clean, size = from_uint8(image), small_size(image)
+    method = method or filling_method(run, size)
+    if method not in FILLING_METHODS:
+        raise ValueError(f"method {method!r}: choose one of {', '.join(FILLING_METHODS)}")
+    guided = partial(
+        _fill_guided, run, indices=indices, options=options, weight=weight, seed=seed, variety=variety, on_step=on_step
+    )
+    if method == "guided":
+        out = guided(clean, hidden)
+    else:
+        model = run.window_model(size, options)
+        filled = guided(*reduce_visible(clean, hidden, within(size, training_size(run.config))))
+        steps = min(options.steps, run.config.sample.steps)
+        out = detail_filling(filled, clean, hidden, model, seed=seed, indices=indices, steps=steps, on_step=on_step)
+    if not pasted:
+        return as_asked(out, rounded=True)
+    return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
+
+
+def _fill_guided(
+    run: TrainedModel,
+    clean: Tensor,
+    hidden: Tensor,
+    *,
+    indices: Sequence[int],
+    options: SamplingOptions,
+    weight: float,
+    seed: int,
+    variety: float,
+    on_step: OnStep | None,
+) -> Tensor:
+    trained = run.infinity_diff
+    z = _latents_around(run, to_uint8(clean), hidden, indices, seed, variety)
+    out = inpaint(
+        trained.network_at(run.denoiser, small_size(clean), z, len(indices), run.device),
+        trained.process,
+        clean,
+        hidden,
+        seed=seed,
+        indices=indices,
+        sample=trained.sampler(options),
+        weight=weight,
+        sharp_at=trained.sharp_at(options),
+        on_step=on_step,
+    )
+    return trained.deblurred(out, options)
+
+
+def _latents_around(
+    run: TrainedModel, image: Tensor, hidden: Tensor, indices: Sequence[int], seed: int, variety: float
+) -> Tensor | None:
+    """A latent for each variant: new ones if every pixel is hidden, None without encoder."""
+    generators = [generator_for(run.device, seed, "latent", i) for i in indices]
+    if run.encoder is None:
+        return None
+    if bool(hidden.all()):
+        return None if run.latents is None else run.latents.sample(generators)
+    latent = encode_visible(run.encoder, image, hidden, points=point_count(run.config), seed=seed)
+    if variety == 0 or run.latents is None:
+        return latent.expand(len(generators), -1)
+    return run.latents.vary(latent, generators, variety)
