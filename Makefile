@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lint types tests clean
+.PHONY: demo test check lint types tests test-long clean
 
 demo: $(INSTALLED)
 	.venv/bin/infdiff train
@@ -25,6 +25,9 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(PY) -m pytest --numprocesses auto --dist worksteal
+
+test-long: $(INSTALLED)
+	$(PY) -m pytest -m long
 
 # A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.
 $(INSTALLED): pyproject.toml constraints.txt

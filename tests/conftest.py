@@ -37,8 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"no CUDA kernels here: {reason}"))
-    # First, so that the other workers do all the rest meanwhile.
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 # Tests run side by side: one thread each, which also makes sums run in one order.

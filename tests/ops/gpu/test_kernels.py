@@ -19,9 +19,10 @@ TYPES = [torch.float32, torch.float16, torch.bfloat16]
 # Relative to the largest value: a rounding of the type itself, for sums in float32.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
-# Every channel number with every kernel size in float32; every one of each in the other types.
-CASES = [(torch.float32, c, k) for c in CHANNELS for k in KERNELS]
-CASES += [(t, c, 7) for t in TYPES[1:] for c in CHANNELS] + [(t, 8, k) for t in TYPES[1:] for k in KERNELS if k != 7]
+# Every channel number with every kernel size and number of points in float32; every one of each in the other types.
+CASES = [(torch.float32, c, k, n) for c in CHANNELS for k in KERNELS for n in (1, 2, 129, "all")]
+CASES += [(t, c, 7, n) for t in TYPES[1:] for c in CHANNELS for n in (2, "all")]
+CASES += [(t, 8, k, n) for t in TYPES[1:] for k in KERNELS if k != 7 for n in (1, 129)]
 
 
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -66,8 +67,7 @@ def compare(function, reference, inputs, dtype, device):
         assert_near(a, b, dtype)
 
 
-@pytest.mark.parametrize(("dtype", "channels", "k"), CASES)
-@pytest.mark.parametrize("count", [1, 2, 129, "all"])
+@pytest.mark.parametrize(("dtype", "channels", "k", "count"), CASES)
 def test_depthwise_convolution(dtype, channels, k, count, device):
     size = (9, 17) if device.type == "cpu" else (67, 45)
     ids = some_points(count, size)
