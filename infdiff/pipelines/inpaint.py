@@ -27,6 +27,8 @@ from infdiff.seeding import generator_for
 
 # Width of a seam's blend, as a fraction of the image's smaller side.
 _SEAM = 1 / 64
+# Noise std over signal std that a filling's detail is drawn from: with less it stays softer than what is around it.
+_NOISE = 2.0
 
 
 def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, points: int, seed: int) -> Tensor:
@@ -110,7 +112,9 @@ def detail_filling(
     hidden: (H, W). The visible pixels are close to the image's, not equal: see `paste`.
     """
     enlarged = paste(resample(filled, (image.shape[2], image.shape[3])), image, hidden)
-    return add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, hidden=hidden, on_step=on_step)
+    return add_detail(
+        enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, hidden=hidden, on_step=on_step
+    )
 
 
 def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ from infdiff.pipelines.windows import WindowModel, add_detail
 METHODS = ("windows", "guided", "encode")
 
 _BACK_PROJECTIONS = 6
+# Noise std over signal std that detail is drawn from (measured).
+_NOISE = 0.5
 
 
 def default_method(size: Size, trained: Size) -> str:
@@ -48,7 +50,7 @@ def super_resolve_in_windows(
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`."""
     enlarged = back_project(resample(small, size), small)
     indices = range(len(small)) if indices is None else indices
-    detailed = add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, on_step=on_step)
+    detailed = add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, on_step=on_step)
     return back_project(detailed, small)
 
 

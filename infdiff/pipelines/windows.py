@@ -23,8 +23,6 @@ from infdiff.diffusion.samplers import ddpm
 from infdiff.diffusion.schedules import noise_times
 from infdiff.pipelines.generate import generate
 
-# Noise std over signal std from which detail is drawn: less keeps the blur, more changes what is there (measured).
-_NOISE = 0.5
 # Part of a window that it shares with the next one, at least.
 _SHARED = 0.25
 # Windows in the network at a time, so that the memory of features does not grow with their number.
@@ -100,12 +98,14 @@ def add_detail(
     seed: int,
     indices: Sequence[int],
     steps: int,
+    noise: float,
     hidden: Tensor | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
 
-    steps: evaluations of the network, at most; in each, every window goes through it. hidden: the pixels (H, W) that
+    steps: evaluations of the network, at most; in each, every window goes through it. noise: std over signal std that
+    detail is drawn from; little keeps the blur, much changes what is there. hidden: the pixels (H, W) that
     lack detail, at least one, where the others are to stay what they are. What is drawn for image i depends on (seed,
     indices[i]).
     """
@@ -120,13 +120,13 @@ def add_detail(
         made = [networks[len(z)](part, t[:1].expand(len(z)), z) for part, z in zip(parts, latents, strict=True)]
         return windows.join(torch.cat(made))
 
-    first = int((process.log_ratio() - math.log(_NOISE)).abs().argmin())
+    first = int((process.log_ratio() - math.log(noise)).abs().argmin())
     times = noise_times(process.alpha_bar[: first + 1], min(steps, first))
 
-    def sample(denoise: Denoiser[int], begin: Noise, noise: Noise) -> Tensor:
+    def sample(denoise: Denoiser[int], begin: Noise, fresh: Noise) -> Tensor:
         t = torch.full((len(images),), times[0], device=images.device)
         start = process.state(process.clean(images), begin(), t)
-        return ddpm(denoise, start, times, alpha_bar=process.alpha_bar, noise=noise)
+        return ddpm(denoise, start, times, alpha_bar=process.alpha_bar, noise=fresh)
 
     sharp_at = times[-2] if model.sharp else None
 

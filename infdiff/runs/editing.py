@@ -144,7 +144,7 @@ def fill(
 
     method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
     None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
-    a latent model. options: those of `filling_options`; detail is drawn in at most as many steps as the run has.
+    a latent model. options: those of `filling_options`.
     weight: of the guidance. pasted: the visible pixels are the image's exactly. Raises ValueError for an unknown
     method, and UserError when a model that this needs is missing.
     """
@@ -161,8 +161,9 @@ def fill(
     else:
         model = run.window_model(size, options)
         filled = guided(*reduce_visible(clean, hidden, within(size, training_size(run.config))))
-        steps = min(options.steps, run.config.sample.steps)
-        out = detail_filling(filled, clean, hidden, model, seed=seed, indices=indices, steps=steps, on_step=on_step)
+        out = detail_filling(
+            filled, clean, hidden, model, seed=seed, indices=indices, steps=options.steps, on_step=on_step
+        )
     if not pasted:
         return as_asked(out, rounded=True)
     return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()

@@ -77,7 +77,7 @@ def test_with_a_perfect_network_the_image_is_the_networks(generator):
     large = p.with_pixels_of((40, 40))
     parts = iter(Windows.over((40, 40), (16, 16)).split(clean).split(32))
     model = WindowModel(lambda windows: next(parts), exact(large), large, window=(16, 16))
-    out = add_detail(torch.zeros(1, 3, 40, 40), model, seed=0, indices=[0], steps=4)
+    out = add_detail(torch.zeros(1, 3, 40, 40), model, seed=0, indices=[0], steps=4, noise=0.5)
     torch.testing.assert_close(out, clean, atol=1e-4, rtol=0)
 
 
@@ -100,7 +100,7 @@ def test_visible_pixels_stay_and_hidden_ones_are_the_networks(sharp, generator):
     model = WindowModel(
         lambda windows: next(parts), with_second_output if sharp else exact(large), large, (16, 16), sharp
     )
-    out = add_detail(given, model, seed=0, indices=[0], steps=4, hidden=hidden)
+    out = add_detail(given, model, seed=0, indices=[0], steps=4, noise=2.0, hidden=hidden)
     torch.testing.assert_close(out, torch.where(hidden, clean, given), atol=1e-4, rtol=0)
 
 
