@@ -12,6 +12,7 @@ COMMANDS = {
     "superres": "enlarge an image, with detail that the model adds",
     "inpaint": "fill a masked part of an image",
     "evaluate": "compare the images of a run or a folder with real ones",
+    "ablate": "train the rows of a paper's table for equal time, and compare them",
     "benchmark": "time operators, training steps and sampling steps on this machine",
     "doctor": "check this installation: versions, devices, kernels and every operator",
 }

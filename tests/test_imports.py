@@ -91,8 +91,10 @@ ALLOWED = {
         "tables",
         "training",
     },
+    "ablation": {"benchmark", "config", "errors", "files", "methods", "runs"},
     "commands": {
         "__version__",
+        "ablation",
         "benchmark",
         "cli",
         "command_names",
@@ -102,6 +104,7 @@ ALLOWED = {
         "doctor",
         "errors",
         "evaluation",
+        "files",
         "images",
         "methods",
         "metrics",
