@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import torch
 
@@ -15,12 +16,22 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 _REPEATS = 20
 
 
-def seconds_of(option: str, text: str) -> float:
-    """Return the seconds that "90s", "30m" or "1.5h" means. Raises OptionError for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise OptionError(option, text, "want a time, as 90s, 30m or 1.5h")
-    return float(match[1]) * _UNITS[match[2]]
+@dataclass(frozen=True)
+class Budget:
+    """The training of a row: `seconds` of it, or, where these are None, `steps`."""
+
+    seconds: float | None = None
+    steps: int = 0
+
+    @classmethod
+    def read(cls, option: str, text: str) -> Budget:
+        """Read "90s", "30m", "1.5h" or "500 steps". Raises OptionError for anything else."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|steps)", text.strip())
+        if match is None or float(match[1]) == 0 or (match[2] == "steps" and "." in match[1]):
+            raise OptionError(option, text, "want a time, as 90s, 30m or 1.5h, or a number, as '500 steps'")
+        if match[2] == "steps":
+            return cls(steps=int(match[1]))
+        return cls(seconds=float(match[1]) * _UNITS[match[2]])
 
 
 def seconds_a_step(config: Config, device: torch.device, repeat: int = _REPEATS) -> float:

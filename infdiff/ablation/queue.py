@@ -1,4 +1,4 @@
-"""Train the rows of a table one after the other, each for the same time, and compare their images with real ones.
+"""The trainings of a table, one after the other, each for the same time.
 
 The number of steps of every row is measured once and kept: a queue that was stopped goes on where it was.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from infdiff.ablation.budget import seconds_a_step
+from infdiff.ablation.budget import Budget, seconds_a_step
 from infdiff.ablation.tables import AblationTable, Row
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
@@ -31,14 +31,14 @@ _CHECKPOINTS = 4
 
 @dataclass(frozen=True)
 class Queue:
-    """The trainings of a table in a folder. overrides: further settings of every row; budget: seconds of each."""
+    """The trainings of a table in a folder. overrides: further settings of every row; budget: of each."""
 
     table: AblationTable
     rows: Sequence[Row]
     folder: Path
     data: str
     overrides: Sequence[str]
-    budget: float
+    budget: Budget
     seed: int
     device: torch.device
     say: Callable[[str], None] = lambda line: None
@@ -60,11 +60,11 @@ class Queue:
         return load_config(row.config or self.table.config, [*settings, *self.overrides])
 
     def plan(self) -> dict[str, dict[str, Any]]:
-        """Return steps, and seconds a step, of each row: measured at the first call, and read from plan.json later.
+        """Return the steps of each row: decided at the first call, and read from plan.json later.
 
         Raises UserError when the folder holds a queue of other options.
         """
-        asked = {"table": self.table.title, "budget": self.budget, "data": self.data, "seed": self.seed}
+        asked = {"table": self.table.title, "budget": asdict(self.budget), "data": self.data, "seed": self.seed}
         asked |= {"overrides": list(self.overrides), "device": str(self.device)}
         file = self.folder / "plan.json"
         found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"asked": asked, "rows": {}}
@@ -75,13 +75,18 @@ class Queue:
         make_folder(self.folder)
         for row in self.rows:
             if row.name not in found["rows"]:
-                seconds = seconds_a_step(self._unstarted(row), self.device)
-                steps = max(1, round(row.share * self.budget / seconds))
-                found["rows"][row.name] = {"steps": steps, "seconds_a_step": seconds}
-                self.say(f"{row.name}: {seconds:.3f} s a step, {steps} steps")
+                found["rows"][row.name] = self._steps(row)
                 save_json(file, found)
         kept: dict[str, dict[str, Any]] = found["rows"]
         return {row.name: kept[row.name] for row in self.rows}
+
+    def _steps(self, row: Row) -> dict[str, Any]:
+        if self.budget.seconds is None:
+            return {"steps": max(1, round(row.share * self.budget.steps))}
+        seconds = seconds_a_step(self._unstarted(row), self.device)
+        steps = max(1, round(row.share * self.budget.seconds / seconds))
+        self.say(f"{row.name}: {seconds:.3f} s a step, {steps} steps")
+        return {"steps": steps, "seconds_a_step": seconds}
 
     def _unstarted(self, row: Row) -> Config:
         """The configuration of a row without the run that it starts from, which need not exist yet."""

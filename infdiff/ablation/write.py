@@ -17,7 +17,7 @@ def as_markdown(
     lines = []
     for name, found in results.items():
         by_size = {str(row["size"]): row for row in found}
-        cells = [name, f"{plan[name]['steps']:,}", f"{1000 * plan[name]['seconds_a_step']:.0f}"]
+        cells = [name, f"{plan[name]['steps']:,}", _milliseconds(plan[name])]
         cells += [_cell(by_size.get(size), "frechet", ".1f") for size in sizes]
         cells += [_cell(by_size.get(size), "kid", ".3f") for size in sizes]
         lines.append(cells)
@@ -30,6 +30,10 @@ def as_markdown(
 
 def _published(row: Row) -> list[str]:
     return [row.name, *("–" if value is None else f"{value:g}" for value in row.published)]
+
+
+def _milliseconds(plan: Mapping[str, Any]) -> str:
+    return f"{1000 * plan['seconds_a_step']:.0f}" if "seconds_a_step" in plan else "–"
 
 
 def _cell(found: Mapping[str, Any] | None, metric: str, form: str) -> str:

@@ -5,7 +5,8 @@
   infdiff ablate --table infinity-3 --rows "all pixels;1/8 of the pixels" --budget 5m --data photos
   infdiff ablate --table dfu-1 --list                               # its rows, their settings, the paper's numbers
 
-A step of each row is timed first, so that all rows train for the same time. The same command again goes on where it
+A step of each row is timed first, so that all rows train for the same time; other programs disturb that, and a budget in
+steps does without. The same command again goes on where it
 stopped. The table is written as Markdown after every row, and at the end also as a report.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from infdiff.ablation.budget import seconds_of
+from infdiff.ablation.budget import Budget
 from infdiff.ablation.queue import Queue
 from infdiff.ablation.tables import ALIASES, TABLES, AblationTable, table_of
 from infdiff.ablation.write import as_markdown
@@ -39,7 +40,7 @@ def make_parser(prog: str | None) -> Parser:
     parser = Parser(__doc__, prog or "infdiff ablate")
     parser.add_argument("--table", required=True, choices=[*TABLES, *ALIASES], help="which table")
     parser.add_argument("--rows", default="", help="some of its rows, separated by ; (default: all)")
-    parser.add_argument("--budget", default="30m", help="training time of a row: 90s, 30m, 1.5h (default 30m)")
+    parser.add_argument("--budget", default="30m", help="training of a row: 90s, 30m (default), 1.5h, or '500 steps'")
     parser.add_argument("--data", default="", help="LMDB, folder or zip of images (default: the embedded demo faces)")
     parser.add_argument("--n", type=int, default=256, help="images compared at each size (default 256)")
     parser.add_argument("--network", default=DEFAULT, choices=NETWORKS, help="of the features")
@@ -58,7 +59,7 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     if arguments.list:
         print(description(table))
         return
-    budget, count = seconds_of("--budget", arguments.budget), positive("--n", arguments.n)
+    budget, count = Budget.read("--budget", arguments.budget), positive("--n", arguments.n)
     device = choose_device(arguments.device)
     folder = arguments.out or RUNS / f"ablation-{ALIASES.get(arguments.table, arguments.table)}"
     queue = Queue(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from infdiff.ablation import budget
-from infdiff.ablation.budget import seconds_a_step, seconds_of
+from infdiff.ablation.budget import Budget, seconds_a_step
 from infdiff.ablation.queue import Queue
 from infdiff.ablation.tables import ALIASES, TABLES, table_of
 from infdiff.ablation.write import as_markdown
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def queue(name, folder):
     table = TABLES[name]
-    return Queue(table, table.rows, folder, "", [], 60.0, 0, CPU)
+    return Queue(table, table.rows, folder, "", [], Budget(60.0), 0, CPU)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -50,15 +50,18 @@ def test_tables_go_by_the_papers_names_too():
         table_of("9")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
-def test_times(text, seconds):
-    assert seconds_of("--budget", text) == seconds
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("90s", Budget(90)), ("30m", Budget(1800)), ("1.5h", Budget(5400)), ("500 steps", Budget(steps=500))],
+)
+def test_budgets(text, budget):
+    assert Budget.read("--budget", text) == budget
 
 
-@pytest.mark.parametrize("text", ["30", "0m", "-1m", "m", "soon", ""])
-def test_what_is_no_time(text):
+@pytest.mark.parametrize("text", ["30", "0m", "-1m", "m", "soon", "", "0 steps", "1.5 steps"])
+def test_what_is_no_budget(text):
     with pytest.raises(OptionError, match="want a time, as 90s"):
-        seconds_of("--budget", text)
+        Budget.read("--budget", text)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,9 @@ def test_the_mean_step_is_weighted_as_training_draws(settings, expected, monkeyp
 
 def test_the_table_as_markdown():
     table = TABLES["infinity-3"]
-    plan = {"all pixels": {"steps": 1200, "seconds_a_step": 0.25}}
-    results = {"all pixels": [{"size": "32", "frechet": 91.04, "kid": 0.1109}]}
+    plan = {"all pixels": {"steps": 1200, "seconds_a_step": 0.25}, "1/2 of the pixels": {"steps": 7}}
+    results = {"all pixels": [{"size": "32", "frechet": 91.04, "kid": 0.1109}], "1/2 of the pixels": [{"size": "32"}]}
     lines = as_markdown(table, plan, results).splitlines()
     assert "| all pixels | 1,200 | 250 | 91.0 | 0.111 |" in lines
+    assert "| 1/2 of the pixels | 7 | – | – | – |" in lines
     assert "| 1/8 of the pixels | 6.48 | 1.6 |" in lines

@@ -36,6 +36,7 @@ def test_rows_are_trained_and_compared_and_a_second_call_changes_nothing(command
     assert (folder / "all-pixels" / "log.jsonl").read_text() == log
     assert (folder / "table.md").read_text() == table
     assert_one_line_error(command("ablate", *OPTIONS, *SMALL, "--seed", 1), "abl", "another seed", "--out")
+    assert_one_line_error(command("ablate", *OPTIONS, *SMALL, "--budget", "4 steps"), "another budget")
 
 
 def test_the_rows_of_a_table_are_listed(command, tmp_path):
