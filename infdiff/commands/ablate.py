@@ -5,9 +5,9 @@
   infdiff ablate --table infinity-3 --rows "all pixels;1/8 of the pixels" --budget 5m --data photos
   infdiff ablate --table dfu-1 --list                               # its rows, their settings, the paper's numbers
 
-A step of each row is timed first, so that all rows train for the same time; other programs disturb that, and a budget in
-steps does without. The same command again goes on where it
-stopped. The table is written as Markdown after every row, and at the end also as a report.
+A step of each row is timed first, so that all rows train for the same time; other programs disturb that, and a budget
+of steps does without. The same command again goes on where it stopped. The table is written as Markdown after every
+row, and at the end also as a report.
 """
 
 import sys

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from infdiff.cli import Parser, positive
 from infdiff.commands.trained_run import add_deblur, load_run, origin
+from infdiff.errors import OptionError
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
 from infdiff.methods.sampling import check_guidance
@@ -43,6 +44,9 @@ def make_parser(prog: str | None) -> Parser:
     )
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's, but at least 50)")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
+    parser.add_argument(
+        "--fixed-weight", type=float, metavar="LAMBDA", help="the paper's: steps of this many gradients, as they are"
+    )
     add_deblur(parser)
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
@@ -57,11 +61,14 @@ def run(arguments: Namespace) -> None:
     hidden = read_mask(arguments.mask, (image.shape[2], image.shape[3]))
     trained = load_run(arguments)
     check_guidance(arguments.weight, arguments.variety)
+    if arguments.fixed_weight is not None and not arguments.fixed_weight >= 0:
+        raise OptionError("fixed-weight", arguments.fixed_weight, "want 0 or more")
     options = filling_options(trained, arguments.steps, arguments.deblur)
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
     method = arguments.method or filling_method(trained, small_size(image))
     guidance = {"method": method, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
+    guidance |= {"fixed_weight": arguments.fixed_weight}
     guidance["pasted"] = not arguments.no_paste
     count = positive("--n", arguments.n)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")

@@ -44,6 +44,11 @@ def ddpm(denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: 
     return x
 
 
+def estimate_factors(times: Sequence[int], alpha_bar: Tensor) -> list[float]:
+    """The factor of the estimate in what each step of `ddpm` leads to, in the order of the steps."""
+    return [math.sqrt(bar_s) * (1 - bar_t / bar_s) / (1 - bar_t) for bar_t, bar_s, _ in _pairs(alpha_bar, times)]
+
+
 def dpm_solver_2m(
     denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise
 ) -> Tensor:

@@ -6,7 +6,7 @@ detail in windows of the training size, in sight of the visible pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -56,19 +56,22 @@ def inpaint(
     indices: Sequence[int],
     sample: Sample[int],
     weight: float = 1.0,
+    fixed: Mapping[int, float] | None = None,
     sharp_at: int | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W), with new content at its `hidden` pixels (H, W).
 
-    network: of N images of its size, differentiable. sharp_at: as `MollifiedDiffusion.denoiser`. The visible
-    pixels are close to the image's, not equal: see `paste`.
+    network: of N images of its size, differentiable. weight, fixed: of the guidance, as `guided`. sharp_at: as
+    `MollifiedDiffusion.denoiser`. The visible pixels are close to the image's, not equal: see `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
     visible = (~hidden).to(image.dtype)
     # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
     filled = _filled(image, hidden)
     known = process.mollifier(filled) * visible
+    # The paper's step follows the gradient itself.
+    smooth = process.mollifier.twice if fixed is None else lambda gradient: gradient
     last = None if sharp_at is None else (sharp_at, filled * visible)
     return generate(
         network,
@@ -79,9 +82,7 @@ def inpaint(
         device=image.device,
         sample=sample,
         denoiser=partial(process.denoiser, sharp_at=sharp_at),
-        guide=lambda denoise: guided(
-            denoise, lambda estimate: estimate * visible, known, weight, process.mollifier.twice, last
-        ),
+        guide=lambda denoise: guided(denoise, lambda estimate: estimate * visible, known, weight, smooth, last, fixed),
         on_step=on_step,
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size, within
+from infdiff.diffusion.guidance import fixed_lengths
 from infdiff.images.pixels import from_uint8, to_uint8
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
@@ -135,6 +136,7 @@ def fill(
     options: SamplingOptions,
     method: str | None = None,
     weight: float = 1.0,
+    fixed_weight: float | None = None,
     seed: int = 0,
     variety: float = 0.0,
     pasted: bool = True,
@@ -145,7 +147,8 @@ def fill(
     method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
     None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
     a latent model. options: those of `filling_options`.
-    weight: of the guidance. pasted: the visible pixels are the image's exactly. Raises ValueError for an unknown
+    weight: of the guidance; fixed_weight: the paper's lambda
+    instead. pasted: the visible pixels are the image's exactly. Raises ValueError for an unknown
     method, and UserError when a model that this needs is missing.
     """
     image, hidden = image.to(run.device), hidden.to(run.device)
@@ -154,7 +157,15 @@ def fill(
     if method not in FILLING_METHODS:
         raise ValueError(f"method {method!r}: choose one of {', '.join(FILLING_METHODS)}")
     guided = partial(
-        _fill_guided, run, indices=indices, options=options, weight=weight, seed=seed, variety=variety, on_step=on_step
+        _fill_guided,
+        run,
+        indices=indices,
+        options=options,
+        weight=weight,
+        fixed_weight=fixed_weight,
+        seed=seed,
+        variety=variety,
+        on_step=on_step,
     )
     if method == "guided":
         out = guided(clean, hidden)
@@ -177,11 +188,13 @@ def _fill_guided(
     indices: Sequence[int],
     options: SamplingOptions,
     weight: float,
+    fixed_weight: float | None,
     seed: int,
     variety: float,
     on_step: OnStep | None,
 ) -> Tensor:
     trained = run.infinity_diff
+    bars, times = trained.process.alpha_bar, trained.times(options.steps)
     z = _latents_around(run, to_uint8(clean), hidden, indices, seed, variety)
     out = inpaint(
         trained.network_at(run.denoiser, small_size(clean), z, len(indices), run.device),
@@ -192,6 +205,7 @@ def _fill_guided(
         indices=indices,
         sample=trained.sampler(options),
         weight=weight,
+        fixed=None if fixed_weight is None else fixed_lengths(fixed_weight, times, bars),
         sharp_at=trained.sharp_at(options),
         on_step=on_step,
     )

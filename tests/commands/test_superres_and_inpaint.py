@@ -95,6 +95,17 @@ def test_both_ways_of_inpainting_keep_what_is_visible(method, command, trained):
     assert (pixels(trained / "again" / "00000.png") == filled).all()
 
 
+def test_the_papers_guidance_weight(command, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png")
+    filled = {}
+    for weight in (0, 0.5):
+        result = inpaint(command, "--method", "guided", "--fixed-weight", weight, "--no-paste", "--out", f"w{weight}")
+        assert result.returncode == 0, result.stderr
+        filled[weight] = pixels(trained / f"w{weight}" / "00000.png")
+    assert (filled[0] != filled[0.5]).any()
+
+
 def test_a_white_mask_is_plain_generation(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png", box=(0, 0, 12, 20), mode="1")
@@ -137,6 +148,7 @@ def test_bad_input_to_inpainting(command, trained):
     assert_one_line_error(inpaint(command), "nothing in it is white")
     mask(trained / "mask.png")
     assert_one_line_error(inpaint(command, "--variety", 2), "--variety 2")
+    assert_one_line_error(inpaint(command, "--fixed-weight", -1), "--fixed-weight -1")
 
 
 def test_a_run_without_encoder(command, tmp_path):

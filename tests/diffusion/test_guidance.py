@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.guidance import fixed_lengths, guided
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.diffusion.samplers import ddim, ddim_inversion
+from infdiff.diffusion.samplers import ddim, ddim_inversion, ddpm
 from infdiff.diffusion.schedules import alpha_bar, sampling_times
 
 BAR = alpha_bar("cosine", 1000)
@@ -104,3 +104,22 @@ def test_each_image_of_a_batch_is_guided_by_itself(denoise, image):
     both = guided(denoise, lambda y: y[..., :6], image[..., :6])(image + 0.3, 400)
     one = guided(denoise, lambda y: y[..., :6], image[:1, :, :, :6])(image[:1] + 0.3, 400)
     torch.testing.assert_close(both[:1], one)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.02, 0.5])
+def test_a_fixed_weight_moves_each_state_by_as_many_gradients(weight, denoise, image):
+    """One step of ddpm by hand: x_{t-1} - weight * gradient of the squared error in x_t (∞-Diff section 5)."""
+    times = [600, 400, 0]
+    mask = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.float64)
+    mask[..., :5] = 1
+    follow = guided(denoise, lambda x: x * mask, image * mask, fixed=fixed_lengths(weight, times, BAR))
+    noise = torch.randn_like(image)
+    start = torch.randn_like(image)
+
+    def step(denoiser, x, t, s):
+        return ddpm(denoiser, x, [t, s], alpha_bar=BAR, noise=lambda: noise)
+
+    x = start.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(((denoise(x, 600) - image) * mask).square().sum(), x)
+    wanted = step(denoise, start, 600, 400) - weight * gradient
+    torch.testing.assert_close(step(follow, start, 600, 400), wanted)
