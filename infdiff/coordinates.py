@@ -50,6 +50,12 @@ def within(size: Size, limit: Size) -> Size:
     return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
+def covering(size: Size, shape: Size) -> Size:
+    """The smallest size in the proportions of `shape` that is nowhere smaller than `size`."""
+    scale = max(size[0] / shape[0], size[1] / shape[1])
+    return max(size[0], round(scale * shape[0])), max(size[1], round(scale * shape[1]))
+
+
 def cell_centres(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
     """(n,) centres of n equal cells of (0, 1)."""
     return (torch.arange(n, dtype=dtype, device=device) + 0.5) / n

@@ -4,7 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from infdiff.coordinates import cell_centres, format_size, parse_size, pixel_coordinates, to_grid_sample, within
+from infdiff.coordinates import (
+    cell_centres,
+    covering,
+    format_size,
+    parse_size,
+    pixel_coordinates,
+    to_grid_sample,
+    within,
+)
 
 
 def test_pixels_sit_at_cell_centres():
@@ -36,6 +44,14 @@ def test_sizes_are_read_height_first(text, size):
 def test_bad_sizes_are_named(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "wanted"),
+    [((64, 128), (64, 64), (128, 128)), ((48, 48), (64, 64), (48, 48)), ((90, 60), (64, 96), (90, 135))],
+)
+def test_the_smallest_size_in_given_proportions(size, shape, wanted):
+    assert covering(size, shape) == wanted
 
 
 @pytest.mark.parametrize(

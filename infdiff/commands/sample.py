@@ -25,7 +25,7 @@ from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import morph
-from infdiff.runs.trained import TrainedModel
+from infdiff.runs.trained import ASPECTS, TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -49,6 +49,12 @@ def make_parser(prog: str | None) -> Parser:
         choices=UPSCALES,
         help="none: sample at --res; or from the training size: bilinear, cosine, windows",
     )
+    parser.add_argument(
+        "--aspect",
+        choices=ASPECTS,
+        default=ASPECTS[0],
+        help="of sizes in other proportions than the training's: stretch (default), or keep: cut out of a larger image",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
@@ -66,9 +72,10 @@ def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
     trained = load_run(arguments)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
+    drawn = trained.drawn_size(size, arguments.aspect)
     options = SamplingOptions.of(
         trained.method,
-        size,
+        drawn,
         sampler=arguments.sampler,
         steps=arguments.steps,
         eta=arguments.eta,
@@ -82,17 +89,31 @@ def run(arguments: Namespace) -> None:
         interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
-    batch = positive("--batch", arguments.batch or default_batch(trained.method, size, options))
+    batch = positive("--batch", arguments.batch or default_batch(trained.method, drawn, options))
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
     latents = trained.describe_latents()
-    record = options.record(trained.method) | {"tile": options.tile, "size": list(size), "seed": arguments.seed}
+    record = options.record(trained.method) | {
+        "tile": options.tile,
+        "size": list(size),
+        "aspect": arguments.aspect,
+        "seed": arguments.seed,
+    }
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
-    evaluations = -(-count // batch) * options.evaluations(trained.method, size)
+    base = training_size(trained.config)
+    if drawn == size and size[0] * base[1] != size[1] * base[0]:
+        square, cut = format_size(base), format_size(trained.drawn_size(size, "keep"))
+        print(
+            f"note: images of {square} are stretched to {format_size(size)}: --aspect keep cuts them out of {cut}",
+            flush=True,
+        )
+    evaluations = -(-count // batch) * options.evaluations(trained.method, drawn)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
-            lambda indices: trained.sample(indices, size, seed=arguments.seed, options=options, on_step=bar.update),
+            lambda indices: trained.sample(
+                indices, size, seed=arguments.seed, options=options, aspect=arguments.aspect, on_step=bar.update
+            ),
             folder,
             count=count,
             batch=batch,

@@ -56,16 +56,21 @@ class Model:
         n: int = 1,
         size: int | str | Size | None = None,
         *,
+        aspect: str = "stretch",
         seed: int = 0,
         output: str = "pil",
         **given: Unpack[Given],
     ) -> Any:
-        """Return n new images. Sampling options take the place of the run's own: see `SamplingOptions`."""
+        """Return n new images. Sampling options take the place of the run's own: see `SamplingOptions`.
+
+        aspect: of sizes in other proportions than those of the training: "stretch" or "keep".
+        """
         wanted = self._size(size)
-        options = SamplingOptions.of(self.trained.method, wanted, **given)
-        batch = default_batch(self.trained.method, wanted, options)
+        drawn = self.trained.drawn_size(wanted, aspect)
+        options = SamplingOptions.of(self.trained.method, drawn, **given)
+        batch = default_batch(self.trained.method, drawn, options)
         images = [
-            self.trained.sample(indices.tolist(), wanted, seed=seed, options=options)
+            self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
             for indices in torch.arange(n).split(batch)
         ]
         return from_images(torch.cat(images), output)

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.config.settings import Config
-from infdiff.coordinates import Size
+from infdiff.coordinates import Size, covering
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.process import PointNetwork
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.methods.method import Method, build_modules, method_of
@@ -29,6 +29,8 @@ from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
+
+ASPECTS = ("stretch", "keep")
 
 # Called after each evaluation of the network.
 OnStep = Callable[[], object]
@@ -108,15 +110,28 @@ class TrainedModel:
         *,
         seed: int,
         options: SamplingOptions,
+        aspect: str = "stretch",
         rounded: bool = True,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return new images (B, 3, H, W)."""
+        """Return new images (B, 3, H, W): the middle of those of `drawn_size`, which `options` are for."""
         z = None
         if self.latents is not None:
             generators = [generator_for(self.device, seed, "latent", i) for i in indices]
             z = self.latents.sample(generators, options.truncation)
-        return self._generate(z, size, indices, seed, options, rounded, on_step)
+        images = self._generate(z, self.drawn_size(size, aspect), indices, seed, options, rounded, on_step)
+        top, left = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
+        return images[:, :, top : top + size[0], left : left + size[1]]
+
+    def drawn_size(self, size: Size, aspect: str) -> Size:
+        """Return the size at which images of a size are drawn.
+
+        aspect: "stretch" draws the unit square of the training images at that size; "keep" at one of their proportions
+        that holds it. Raises OptionError for anything else.
+        """
+        if aspect not in ASPECTS:
+            raise OptionError("aspect", aspect, f"want {' or '.join(ASPECTS)}")
+        return covering(size, training_size(self.config)) if aspect == "keep" else size
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

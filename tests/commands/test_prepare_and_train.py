@@ -61,6 +61,11 @@ def test_from_a_folder_of_images_to_samples_of_other_sizes(command, script, phot
     command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--out", "b")
     first, again = (pixels(tmp_path / folder / "00000.png") for folder in "ab")
     assert abs(first - again).max() <= 1
+    assert "stretched to 12x20: --aspect keep cuts them out of 20" in result.stdout
+    command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, "--aspect", "keep", "--out", "kept")
+    command("sample", "--run", "r", "--res", "20", "--n", 1, "--steps", 3, "--out", "square")
+    kept, square = (pixels(tmp_path / folder / "00000.png") for folder in ("kept", "square"))
+    assert (kept == square[4:16]).all()
     other = ("--seed", 1, "--deblur", "none", "--out", "c")
     command("sample", "--run", "r", "--res", "12x20", "--n", 1, "--steps", 3, *other)
     assert (pixels(tmp_path / "c" / "00000.png") != first).any()
