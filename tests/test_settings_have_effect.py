@@ -93,6 +93,7 @@ TABLE = {
     "model.blocks": (2, weights, {}),
     "model.mlp_ratio": (3, weights, {}),
     "model.depthwise": (False, weights, {}),
+    "model.nonlinear_kernel": (True, weights, {}),
     "model.backend": ("dense", backends, {}),
     "model.z_dim": (0, weights, {}),
     "model.initial_taps": ("smooth", weights, {}),

@@ -120,6 +120,7 @@ class InfinityDiffModel(ModelSettings):
     blocks: Count = 3  # sparse blocks down, and as many up
     mlp_ratio: Count = 2
     depthwise: bool = True  # false: regular convolutions, for the ablation
+    nonlinear_kernel: bool = False  # true: convolution, activation, convolution, for the ablation
     # smooth: taps start as Gaussians of many widths, some shifted, some differences; noise: each drawn by itself
     initial_taps: Annotated[str, one_of(INITIAL_TAPS)] = "noise"
     gated_input: bool = False  # the network's input, times a gate that t and z set, is added to its output

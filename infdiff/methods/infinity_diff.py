@@ -127,6 +127,7 @@ class InfinityDiff:
             "blocks": model.blocks,
             "mlp_ratio": model.mlp_ratio,
             "depthwise": model.depthwise,
+            "nonlinear": model.nonlinear_kernel,
             "taps": model.initial_taps,
             "backend": model.backend,
             "z_dim": model.z_dim,
@@ -288,7 +289,9 @@ class InfinityDiff:
     def tile_rows(self, size: Size) -> int:
         # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly
         # less memory, higher ones much more. But with enough pixels to keep a device busy.
-        reach = rows_around(self.config.model.kernel_size, scale_of(size, training_size(self.config)))
+        model = self.config.model
+        reach = rows_around(model.kernel_size, scale_of(size, training_size(self.config)))
+        reach *= 2 if model.nonlinear_kernel else 1
         return max(reach, _BUSY_PIXELS // size[1], 1)
 
     def feature_bytes(self, size: Size) -> int:

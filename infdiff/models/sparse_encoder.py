@@ -41,6 +41,7 @@ class SparseEncoder(nn.Module):
         blocks: int = 3,
         mlp_ratio: int = 2,
         depthwise: bool = True,
+        nonlinear: bool = False,
         taps: str = "noise",
         backend: str = "auto",
         sketch_side: int = 0,
@@ -55,6 +56,7 @@ class SparseEncoder(nn.Module):
                 mlp_ratio=mlp_ratio,
                 condition_dim=0,
                 depthwise=depthwise,
+                nonlinear=nonlinear,
                 taps=taps,
                 backend=backend,
             )

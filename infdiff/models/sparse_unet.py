@@ -45,6 +45,7 @@ class SparseUNet(nn.Module):
         z_dim: int = 0,
         condition_dim: int = 512,
         depthwise: bool = True,
+        nonlinear: bool = False,
         taps: str = "noise",
         backend: str = "auto",
         scale_grid: bool = False,
@@ -66,6 +67,7 @@ class SparseUNet(nn.Module):
                 condition_dim=condition_dim,
                 skip=skip,
                 depthwise=depthwise,
+                nonlinear=nonlinear,
                 taps=taps,
                 backend=backend,
             )
