@@ -38,6 +38,7 @@ POINTS = [*TINY, *SHORT, "latent.width=16", "latent.train.steps=3", "latent.trai
 KINDS = {
     "infinity_diff, unet": POINTS,
     "infinity_diff, dfu": [*POINTS, "model.grid.kind=dfu", "model.grid.modes=3"],
+    "infinity_diff, sparse": [*POINTS, "model.grid.kind=sparse"],
     "edm, unet": [*TINY_EDM, *SHORT],
     "edm, dfu": [*TINY_GRID, *SHORT],
 }
@@ -168,6 +169,7 @@ UNDER = {
 # What kinds refuse: another value than the only one, under these settings, and the key in the error.
 REFUSED = {
     "infinity_diff, unet": {"model.scale_grid": ({}, "model.scale_grid")},
+    "infinity_diff, sparse": {"model.scale_grid": ({}, "model.scale_grid")},
     "edm, unet": {
         "sample.sampler": ({}, "sample.sampler"),
         "finetune.run": ({"finetune.size": 24}, "finetune.size"),

@@ -66,6 +66,7 @@ class GridSettings(Section):
     """A grid network, inside that of ∞-Diff or alone: what all kinds have."""
 
     any_size: ClassVar[bool]  # whether nothing in the network depends on the size of the grid
+    on_points: ClassVar[bool] = False  # whether there is no grid
 
     kind: str
     channels: Count = 64
@@ -104,8 +105,20 @@ class DFUSettings(GridSettings):
         return self
 
 
+class SparseSettings(GridSettings):
+    """Points in place of a grid, at random fewer from level to level, for the ablation: sparse blocks as around it."""
+
+    any_size = False
+    on_points = True
+
+    kind: Literal["sparse"] = "sparse"
+
+
 AnyGrid = Annotated[
-    Annotated[UNetSettings, Tag("unet")] | Annotated[DFUSettings, Tag("dfu")], Discriminator(tag_of("kind", "unet"))
+    Annotated[UNetSettings, Tag("unet")]
+    | Annotated[DFUSettings, Tag("dfu")]
+    | Annotated[SparseSettings, Tag("sparse")],
+    Discriminator(tag_of("kind", "unet")),
 ]
 
 

@@ -119,17 +119,20 @@ class InfinityDiff:
 
     def networks(self) -> dict[str, nn.Module]:
         config, model = self.config, self.config.model
-        shared: dict[str, Any] = {
-            "base": training_size(config),
-            "grid": grid_size(config),
-            "channels": model.channels,
+        operator: dict[str, Any] = {
             "kernel_size": model.kernel_size,
-            "blocks": model.blocks,
             "mlp_ratio": model.mlp_ratio,
             "depthwise": model.depthwise,
             "nonlinear": model.nonlinear_kernel,
             "taps": model.initial_taps,
             "backend": model.backend,
+        }
+        shared: dict[str, Any] = {
+            **operator,
+            "base": training_size(config),
+            "grid": grid_size(config),
+            "channels": model.channels,
+            "blocks": model.blocks,
             "z_dim": model.z_dim,
             "sketch_side": model.sketch_side,
         }
@@ -139,6 +142,7 @@ class InfinityDiff:
             out_channels=model.channels,
             size=self.top_grid(),
             condition_dim=model.condition_dim,
+            operator=operator,
         )
         denoiser = SparseUNet(
             network,
@@ -151,7 +155,7 @@ class InfinityDiff:
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
             # Its grid stays as it is: a latent is of the function, whatever the size of the image.
-            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
+            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config), operator=operator)
             modules["encoder"] = SparseEncoder(trunk, **shared)
         return modules
 
@@ -286,7 +290,9 @@ class InfinityDiff:
             return images
         return (process or self.process).mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
-    def tile_rows(self, size: Size) -> int:
+    def tile_rows(self, size: Size) -> int | None:
+        if self.config.model.grid.on_points:
+            return None
         # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly
         # less memory, higher ones much more. But with enough pixels to keep a device busy.
         model = self.config.model

@@ -215,7 +215,10 @@ def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None) -> in
     if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
         return None
     if rows is None:
-        raise OptionError("tile", tile, f"a run of method {method.config.method} takes all rows of an image at once")
+        kind = method.config.model.grid.kind
+        raise OptionError(
+            "tile", tile, f"a run of method {method.config.method} with a network of kind {kind} takes all rows at once"
+        )
     if tile is None or tile == "auto":
         return rows
     if not tile.isdigit() or int(tile) < 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size, scale_of
+from infdiff.models.point_unet import PointUNet
 from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
@@ -20,7 +21,8 @@ from infdiff.nn.sparse_block import SparseBlock, by_rows
 class SparseUNet(nn.Module):
     """Values at points, diffusion time and latent -> values at the same points.
 
-    grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
+    grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape; or a network on points
+    alone, whose levels are spaced as cells of the grid would be.
     base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: also
     scale the grid with the image, for grid networks that accept any size. taps: how those of the sparse convolutions
     start, as `initial_taps`. gated_input: the input, times a gate that the condition sets, is added to the output,
@@ -33,7 +35,7 @@ class SparseUNet(nn.Module):
 
     def __init__(
         self,
-        grid_network: GridNetwork,
+        grid_network: GridNetwork | PointUNet,
         *,
         base: Size,
         grid: Size,
@@ -93,29 +95,45 @@ class SparseUNet(nn.Module):
 
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
         """Precompute what depends on the points alone; pass it to every call with the same points."""
+        network = self.grid_network
         return Geometry.of(
-            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid_for(size), backend=self.backend
+            ids,
+            size,
+            base=self.base,
+            kernel_size=self.kernel_size,
+            grid=self.grid_for(size),
+            backend=self.backend,
+            levels=len(network.levels) if isinstance(network, PointUNet) else 0,
         )
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
         condition = self.conditioning(t, z)  # (B, condition_dim)
-        points = geometry.points
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []
         for block in self.down:
             h = block(h, geometry, condition)  # (B, L, C)
             skips.append(h)
-        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
-        grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
-        inner = ops.grid_to_points(grid, points.ids, points.size, points.index)  # (B, L, C)
-        h = by_rows(lambda a, b: a + b, h, inner)
+        h = by_rows(lambda a, b: a + b, h, self.inner(h, geometry, condition, z))
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
+    def inner(self, h: Tensor, geometry: Geometry, condition: Tensor, z: Tensor | None) -> Tensor:
+        """The grid network's output for features (B, L, C), at the same points."""
+        points = geometry.points
+        if isinstance(self.grid_network, PointUNet):
+            if self.sketch is not None and z is not None:
+                sketch = self.sketch(z, self.grid).to(h.dtype)
+                h = h + ops.grid_to_points(sketch, points.ids, points.size, points.index)
+            return self.grid_network(h, geometry.levels, condition)
+        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
+        grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
+        return ops.grid_to_points(grid, points.ids, points.size, points.index)
+
     def on_grid(self, grid: Tensor, condition: Tensor, z: Tensor | None) -> Tensor:
         """The grid network's output (B, C, G, K), from features on the grid and what the latent says lies where."""
+        assert not isinstance(self.grid_network, PointUNet)
         if self.sketch is not None and z is not None:
             grid = grid + self.sketch(z, (grid.shape[2], grid.shape[3])).to(grid.dtype)
         return self.grid_network(grid, condition)

@@ -54,8 +54,10 @@ class SparseBlock(nn.Module):
         nonlinear: bool = False,
         taps: str = "noise",
         backend: str = "auto",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.merge = nn.Linear(2 * channels, channels) if skip else None
         convs = [
             SparseConv(channels, kernel_size, depthwise=depthwise, taps=taps, backend=backend)
@@ -84,7 +86,8 @@ class SparseBlock(nn.Module):
         return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
     def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        return self.narrow(F.silu(self.widen(self.norm(x, condition))))
+        h = F.silu(self.widen(self.norm(x, condition)))
+        return self.narrow(F.dropout(h, self.dropout, self.training))
 
 
 def by_rows(
