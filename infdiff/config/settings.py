@@ -141,6 +141,11 @@ class InfinityDiffModel(ModelSettings):
     # auto, lattice, torchsparse or dense: how sparse convolutions are computed
     backend: Annotated[str, one_of(BACKENDS)] = "auto"
     z_dim: CountOrNone = 1024  # length of the latents; 0: no autoencoder
+    separate_latent: bool = False  # z scales each block's features by itself; else it is one vector with t's embedding
+    positions: bool = True  # points also carry sines and cosines of their coordinates
+    layout: bool = True  # the condition is also laid out over the deepest grid, as a picture of 4 x 4
+    global_pooling: bool = False  # of the encoder's deepest grid; else it is averaged to 4 x 4, and read cell by cell
+    standardized_latents: bool = True  # by running estimates of their mean and variance
     # Side of a coarse image by which latents are read and written directly, next to the networks; 0: none.
     sketch_side: CountOrNone = 0
     grid_size: SizeText = 32  # of the grid inside the network: 32, or 32x48
@@ -157,6 +162,7 @@ class DiffusionSettings(Section):
     target: Annotated[str, one_of(TARGETS)] = "mollified_noise"  # mollified_noise, v, noise or image
     weighting: Annotated[str, one_of(WEIGHTINGS)] = "uniform"  # of the loss over times: uniform or min_snr
     data_std: Positive = 0.5  # root mean square of the images' values in [-1, 1]
+    scaled_input: bool = True  # the network sees x_t scaled to variance 1; else x_t as it is
 
 
 class EDMSettings(Section):

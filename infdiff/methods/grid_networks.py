@@ -75,18 +75,21 @@ def grid_network(
     out_channels: int,
     size: Size,
     condition_dim: int,
+    latent_dim: int = 0,
     layout: bool = True,
     operator: Mapping[str, Any] | None = None,
 ) -> UNet | PointUNet:
     """Return the network with fresh weights.
 
-    size: of the top grid, for a network that knows it. layout: the condition also says what lies where. operator:
-    arguments of `SparseBlock`, for a network on points.
+    size: of the top grid, for a network that knows it. latent_dim: the condition ends with a latent of this length, in
+    addition to condition_dim entries. layout: the condition also says what lies where. operator: arguments of
+    `SparseBlock`, for a network on points.
     """
     return NETWORKS[type(grid)].network(
         in_channels=in_channels,
         out_channels=out_channels,
         condition_dim=condition_dim,
+        latent_dim=latent_dim,
         layout=layout,
         **_options(grid, size, operator),
     )

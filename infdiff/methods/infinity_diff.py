@@ -50,7 +50,13 @@ class InfinityDiff:
         d = self.config.diffusion
         mollifier = Mollifier(d.sigma, training_size(self.config))
         return MollifiedDiffusion(
-            mollifier, schedule=d.schedule, steps=d.steps, shift=d.shift, target=d.target, data_std=d.data_std
+            mollifier,
+            schedule=d.schedule,
+            steps=d.steps,
+            shift=d.shift,
+            target=d.target,
+            data_std=d.data_std,
+            scaled_input=d.scaled_input,
         )
 
     def check(self) -> None:
@@ -135,6 +141,7 @@ class InfinityDiff:
             "blocks": model.blocks,
             "z_dim": model.z_dim,
             "sketch_side": model.sketch_side,
+            "positions": model.positions,
         }
         network = grid_network(
             model.grid,
@@ -142,6 +149,8 @@ class InfinityDiff:
             out_channels=model.channels,
             size=self.top_grid(),
             condition_dim=model.condition_dim,
+            latent_dim=model.z_dim if model.separate_latent else 0,
+            layout=model.layout,
             operator=operator,
         )
         denoiser = SparseUNet(
@@ -150,13 +159,16 @@ class InfinityDiff:
             scale_grid=model.scale_grid,
             gated_input=model.gated_input,
             sharp=model.sharp,
+            separate_latent=model.separate_latent,
             **shared,
         )
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
             # Its grid stays as it is: a latent is of the function, whatever the size of the image.
             trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config), operator=operator)
-            modules["encoder"] = SparseEncoder(trunk, **shared)
+            modules["encoder"] = SparseEncoder(
+                trunk, global_pooling=model.global_pooling, standardized=model.standardized_latents, **shared
+            )
         return modules
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:

@@ -64,6 +64,7 @@ class PointUNet(nn.Module):
         in_channels: int,
         out_channels: int,
         condition_dim: int,
+        latent_dim: int = 0,
         channels: int,
         multipliers: Sequence[int],
         blocks: int,
@@ -71,13 +72,13 @@ class PointUNet(nn.Module):
         **operator: Any,
     ) -> None:
         super().__init__()
-        operator["condition_dim"] = condition_dim
+        operator |= {"condition_dim": condition_dim, "latent_dim": latent_dim}
         block: Callable[..., SparseBlock] = partial(SparseBlock, **operator)
         self.down = PointDown(
             in_channels=in_channels, channels=channels, multipliers=multipliers, blocks=blocks, **operator
         )
         widths = self.down.widths
-        self.layout = nn.Linear(condition_dim, widths[-1] * LAYOUT_SIDE**2) if layout else None
+        self.layout = nn.Linear(condition_dim + latent_dim, widths[-1] * LAYOUT_SIDE**2) if layout else None
         self.middle = nn.ModuleList(block(widths[-1]) for _ in range(_MIDDLE))
         self.levels = nn.ModuleList(
             nn.ModuleList(block(width, skip=True) for _ in range(blocks)) for width in reversed(widths)

@@ -27,7 +27,9 @@ class SparseUNet(nn.Module):
     scale the grid with the image, for grid networks that accept any size. taps: how those of the sparse convolutions
     start, as `initial_taps`. gated_input: the input, times a gate that the condition sets, is added to the output,
     which otherwise sees it through normalisations alone. sharp: a second output, of as many channels as the input.
-    sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none.
+    sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none. positions:
+    points also carry their coordinates. separate_latent: the latent scales every block's features by itself, and the
+    condition, of condition_dim + z_dim then, ends with it.
     """
 
     # Between values and features: not for an optimiser of maps between features.
@@ -54,12 +56,14 @@ class SparseUNet(nn.Module):
         gated_input: bool = False,
         sharp: bool = False,
         sketch_side: int = 0,
+        positions: bool = True,
+        separate_latent: bool = False,
     ) -> None:
         super().__init__()
         self.scale_grid = scale_grid
         self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
-        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim)
-        self.lift = PointLift(in_channels, channels)
+        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim, separate=separate_latent)
+        self.lift = PointLift(in_channels, channels, positions)
 
         def block(skip: bool) -> SparseBlock:
             return SparseBlock(
@@ -67,6 +71,7 @@ class SparseUNet(nn.Module):
                 kernel_size,
                 mlp_ratio=mlp_ratio,
                 condition_dim=condition_dim,
+                latent_dim=z_dim if separate_latent else 0,
                 skip=skip,
                 depthwise=depthwise,
                 nonlinear=nonlinear,
@@ -81,7 +86,7 @@ class SparseUNet(nn.Module):
         self.norm = ModulatedLayerNorm(channels)
         self.out_channels = in_channels * (2 if sharp else 1)
         self.project = nn.Linear(channels, self.out_channels)
-        self.gate = nn.Linear(condition_dim, self.out_channels) if gated_input else None
+        self.gate = nn.Linear(self.conditioning.width, self.out_channels) if gated_input else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)

@@ -49,6 +49,7 @@ class SparseBlock(nn.Module):
         *,
         mlp_ratio: int,
         condition_dim: int,
+        latent_dim: int = 0,
         skip: bool = False,
         depthwise: bool = True,
         nonlinear: bool = False,
@@ -64,7 +65,7 @@ class SparseBlock(nn.Module):
             for _ in range(2 if nonlinear else 1)
         ]
         self.conv, self.conv_after = convs[0], convs[1] if nonlinear else None
-        self.norm = ModulatedLayerNorm(channels, condition_dim)
+        self.norm = ModulatedLayerNorm(channels, condition_dim, latent_dim)
         self.widen = nn.Linear(channels, mlp_ratio * channels)
         self.narrow = nn.Linear(mlp_ratio * channels, channels)
 

@@ -48,6 +48,7 @@ def at_once(model, x, t, z):
         ("model.blocks=1", "model.kernel_size=5", "model.nonlinear_kernel=true"),
         ("model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"),
         ("model.sharp=true", "model.gated_input=true", "model.sketch_side=3", "model.initial_taps=smooth"),
+        ("model.separate_latent=true", "model.positions=false", "model.layout=false", "model.gated_input=true"),
     ],
     ids=[
         "one block",
@@ -56,6 +57,7 @@ def at_once(model, x, t, z):
         "nonlinear kernel",
         "grid that follows the image",
         "second output, gate and sketch",
+        "as published",
     ],
 )
 def test_tiles_equal_all_at_once(size, rows, settings, generator):
