@@ -158,6 +158,7 @@ TABLE = {
     "sample.sampler": ("dpm++", samples, {}),
     "sample.steps": (2, samples, {}),
     "sample.eta": (1.0, samples, {"sample.sampler": "ddim"}),
+    "sample.variance": ("beta", samples, {"sample.sampler": "ddpm"}),
     "sample.truncation": (0.2, samples, {}),
     "sample.churn": (20.0, samples, {}),
     "sample.upscale": ("bilinear", samples, {}),

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from infdiff.data.image_set import CACHES
 from infdiff.diffusion.mollified import TARGETS
-from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS
+from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, VARIANCES
 from infdiff.diffusion.schedules import SCHEDULES, SPACINGS
 from infdiff.diffusion.times import DRAWS
 from infdiff.diffusion.weighting import WEIGHTINGS
@@ -258,6 +258,9 @@ class InfinityDiffSampling(SampleSettings):
     sampler: Annotated[str, one_of(SAMPLERS)] = "ddim"  # ddim, ddpm or dpm++
     spacing: Annotated[str, one_of(SPACINGS)] = "time"  # time: steps even in t; noise: even in (noise / signal)^(1/7)
     eta: UpToOne = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    variance: Annotated[str, one_of(VARIANCES)] = (
+        "posterior"  # of ddpm's steps: posterior (beta-tilde_t) or beta (beta_t)
+    )
     truncation: NotNegative = 1.0  # of the sampled latents' spread about their mean
 
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.config.settings import InfinityDiffConfig
+from infdiff.config.settings import InfinityDiffConfig, InfinityDiffSampling
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
-from infdiff.diffusion.samplers import SAMPLERS, sampler_options
+from infdiff.diffusion.samplers import SAMPLERS, VARIANCES, sampler_options
 from infdiff.diffusion.schedules import SPACINGS
 from infdiff.diffusion.times import DrawTimes, LognormalTimes, uniform_times
 from infdiff.diffusion.weighting import WEIGHTINGS
@@ -75,10 +75,12 @@ class InfinityDiff:
             raise UserError(
                 "model.sharp: there is nothing to restore with diffusion.sigma: 0 or diffusion.target: image"
             )
-        sampler, eta = config.sample.sampler, config.sample.eta
-        if eta and "eta" not in SAMPLERS[sampler].options:
-            takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)
-            raise UserError(f"sample.eta: {eta:g}: goes with sample.sampler: {takers} (here it is {sampler})")
+        sampler = config.sample.sampler
+        for option in sampler_options(SAMPLERS):
+            value = getattr(config.sample, option)
+            if option not in SAMPLERS[sampler].options and value != InfinityDiffSampling.model_fields[option].default:
+                takers = " or ".join(name for name, entry in SAMPLERS.items() if option in entry.options)
+                raise UserError(f"sample.{option}: {value}: goes with sample.sampler: {takers} (here it is {sampler})")
         if model.scale_grid and not model.grid.any_size:
             raise UserError(
                 f"model.scale_grid: a grid that follows the image wants model.grid.kind: {any_size_kinds()}"
@@ -122,6 +124,8 @@ class InfinityDiff:
             )
         if not 0 <= options.eta <= 1:
             raise OptionError("eta", f"{options.eta:g}", "want 0 (deterministic) to 1 (as noisy as ddpm)")
+        if options.variance not in VARIANCES:
+            raise OptionError("variance", options.variance, f"want {' or '.join(VARIANCES)}")
 
     def networks(self) -> dict[str, nn.Module]:
         config, model = self.config, self.config.model
@@ -281,10 +285,13 @@ class InfinityDiff:
         """The sampler that options name, as `pipelines.generate` takes it."""
         sampler, times, bars = self.samplers[options.sampler], self.times(options.steps), self.process.alpha_bar
 
-        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end.
+        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end, and
+        # so would a tuple of arguments, as a call with ** makes.
         def sample(denoise: Denoiser[int], first: Noise, noise: Noise) -> Tensor:
             if "eta" in sampler.options:
                 return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise, eta=options.eta)
+            if "variance" in sampler.options:
+                return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise, variance=options.variance)
             return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise)
 
         return sample
