@@ -43,6 +43,20 @@ def draw_points(batch: int, count: int, size: Size, generator: torch.Generator, 
     return draw(batch, count, size, generator).sort(dim=1).values
 
 
+def subset_points(ids: Tensor, count: int) -> Tensor:
+    """Keep `count` of the points (B, L) of each image at random: their numbers (B, count) int64, ascending.
+
+    A function of the ids alone, of one image's at a time: a new set of points has a new subset, and the same set the
+    same one in every step of sampling. Raises ValueError when count is not in 1..L.
+    """
+    if not 1 <= count <= ids.shape[1]:
+        raise ValueError(f"cannot keep {count} of {ids.shape[1]} points")
+    key = _hash32(ids.sum(dim=1, keepdim=True) & _HASH_BITS, torch.zeros_like(ids[:, :1]))
+    # The point's number decides between equal hashes.
+    order = (_hash32(ids, key) << 31) + torch.arange(ids.shape[1], device=ids.device)
+    return order.topk(count, dim=1, largest=False).indices.sort(dim=1).values
+
+
 def gather(image: Tensor, ids: Tensor) -> Tensor:
     """Values of an image (B, C, H, W) at points (B, L): (B, L, C)."""
     flat = image.flatten(2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from infdiff.points import KINDS, all_points, draw_points, gather, scatter
+from infdiff.points import KINDS, all_points, draw_points, gather, scatter, subset_points
 
 SHAPES = [((64, 64), 1024), ((5, 300), 129), ((17, 31), 526), ((16, 16), 255), ((1, 1), 1), ((2, 3), 6), ((40, 40), 1)]
 
@@ -91,3 +91,32 @@ def test_gather_reads_what_scatter_wrote(generator):
 
 def test_dense_points_are_every_pixel_in_order():
     assert all_points(2, (2, 3)).tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+
+
+def test_a_subset_is_a_function_of_the_points(generator):
+    size = (16, 20)
+    ids = draw_points(3, 90, size, generator)
+    kept = subset_points(ids, 30)
+    assert kept.shape == (3, 30)
+    assert (kept.diff(dim=1) > 0).all()
+    assert torch.equal(subset_points(ids, 30), kept)
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(subset_points(ids[order], 30), kept[order])
+    assert torch.equal(subset_points(ids, 90), torch.arange(90).expand(3, -1))
+    for count in (0, 91):
+        with pytest.raises(ValueError, match=f"cannot keep {count} of 90 points"):
+            subset_points(ids, count)
+
+
+def test_a_subset_is_random(generator):
+    """Each of 64 points of 400 images is kept as often as another, and two of them as often together as apart."""
+    ids = draw_points(400, 64, (32, 32), generator)
+    kept = torch.zeros(400, 64, dtype=torch.float64).scatter_(1, subset_points(ids, 16), 1.0)
+    # A count of 400 draws at 1/4 has a standard deviation of 8.7; the largest of 64 is below 4 of them.
+    assert (kept.sum(dim=0) - 100).abs().max() < 4 * 8.7
+    together = (kept[:, :-1] * kept[:, 1:]).mean()
+    assert together == pytest.approx(16 / 64 * 15 / 63, abs=4 * (0.06 * 0.94 / (400 * 63)) ** 0.5)
+    # And wherever it lies: a pixel that is in the image's set is kept in a quarter of the images, not always or never.
+    of_pixel = torch.zeros(1024, dtype=torch.float64).scatter_add_(0, ids.flatten(), kept.flatten())
+    met = torch.bincount(ids.flatten(), minlength=1024)
+    assert ((of_pixel / met)[met >= 20] < 0.9).all()

@@ -38,6 +38,7 @@ POINTS = [*TINY, *SHORT, "latent.width=16", "latent.train.steps=3", "latent.trai
 KINDS = {
     "infinity_diff, unet": POINTS,
     "infinity_diff, dfu": [*POINTS, "model.grid.kind=dfu", "model.grid.modes=3"],
+    "infinity_diff, sparse": [*POINTS, "model.grid.kind=sparse"],
     "edm, unet": [*TINY_EDM, *SHORT],
     "edm, dfu": [*TINY_GRID, *SHORT],
 }
@@ -93,8 +94,14 @@ TABLE = {
     "model.blocks": (2, weights, {}),
     "model.mlp_ratio": (3, weights, {}),
     "model.depthwise": (False, weights, {}),
+    "model.nonlinear_kernel": (True, weights, {}),
     "model.backend": ("dense", backends, {}),
     "model.z_dim": (0, weights, {}),
+    "model.separate_latent": (True, weights, {}),
+    "model.positions": (False, weights, {}),
+    "model.layout": (False, weights, {}),
+    "model.global_pooling": (True, weights, {}),
+    "model.standardized_latents": (False, weights, {}),
     "model.initial_taps": ("smooth", weights, {}),
     "model.gated_input": (True, weights, {}),
     "model.sharp": (True, weights, {}),
@@ -108,6 +115,7 @@ TABLE = {
     "diffusion.target": ("noise", loss, {}),
     "diffusion.weighting": ("min_snr", loss, {}),
     "diffusion.data_std": (0.3, loss, {}),
+    "diffusion.scaled_input": (False, loss, {}),
     "edm.noise": ("mollified", loss, {}),
     "edm.mollifier_sigma": (2.0, loss, {"edm.noise": "mollified"}),
     "edm.data_std": (0.3, loss, {}),
@@ -150,6 +158,7 @@ TABLE = {
     "sample.sampler": ("dpm++", samples, {}),
     "sample.steps": (2, samples, {}),
     "sample.eta": (1.0, samples, {"sample.sampler": "ddim"}),
+    "sample.variance": ("beta", samples, {"sample.sampler": "ddpm"}),
     "sample.truncation": (0.2, samples, {}),
     "sample.churn": (20.0, samples, {}),
     "sample.upscale": ("bilinear", samples, {}),
@@ -167,6 +176,7 @@ UNDER = {
 # What kinds refuse: another value than the only one, under these settings, and the key in the error.
 REFUSED = {
     "infinity_diff, unet": {"model.scale_grid": ({}, "model.scale_grid")},
+    "infinity_diff, sparse": {"model.scale_grid": ({}, "model.scale_grid")},
     "edm, unet": {
         "sample.sampler": ({}, "sample.sampler"),
         "finetune.run": ({"finetune.size": 24}, "finetune.size"),

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from infdiff.data.image_set import CACHES
 from infdiff.diffusion.mollified import TARGETS
-from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS
+from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, VARIANCES
 from infdiff.diffusion.schedules import SCHEDULES, SPACINGS
 from infdiff.diffusion.times import DRAWS
 from infdiff.diffusion.weighting import WEIGHTINGS
@@ -66,6 +66,7 @@ class GridSettings(Section):
     """A grid network, inside that of ∞-Diff or alone: what all kinds have."""
 
     any_size: ClassVar[bool]  # whether nothing in the network depends on the size of the grid
+    on_points: ClassVar[bool] = False  # whether there is no grid
 
     kind: str
     channels: Count = 64
@@ -104,8 +105,20 @@ class DFUSettings(GridSettings):
         return self
 
 
+class SparseSettings(GridSettings):
+    """Points in place of a grid, at random fewer from level to level, for the ablation: sparse blocks as around it."""
+
+    any_size = False
+    on_points = True
+
+    kind: Literal["sparse"] = "sparse"
+
+
 AnyGrid = Annotated[
-    Annotated[UNetSettings, Tag("unet")] | Annotated[DFUSettings, Tag("dfu")], Discriminator(tag_of("kind", "unet"))
+    Annotated[UNetSettings, Tag("unet")]
+    | Annotated[DFUSettings, Tag("dfu")]
+    | Annotated[SparseSettings, Tag("sparse")],
+    Discriminator(tag_of("kind", "unet")),
 ]
 
 
@@ -120,6 +133,7 @@ class InfinityDiffModel(ModelSettings):
     blocks: Count = 3  # sparse blocks down, and as many up
     mlp_ratio: Count = 2
     depthwise: bool = True  # false: regular convolutions, for the ablation
+    nonlinear_kernel: bool = False  # true: convolution, activation, convolution, for the ablation
     # smooth: taps start as Gaussians of many widths, some shifted, some differences; noise: each drawn by itself
     initial_taps: Annotated[str, one_of(INITIAL_TAPS)] = "noise"
     gated_input: bool = False  # the network's input, times a gate that t and z set, is added to its output
@@ -127,6 +141,11 @@ class InfinityDiffModel(ModelSettings):
     # auto, lattice, torchsparse or dense: how sparse convolutions are computed
     backend: Annotated[str, one_of(BACKENDS)] = "auto"
     z_dim: CountOrNone = 1024  # length of the latents; 0: no autoencoder
+    separate_latent: bool = False  # z scales each block's features by itself; else it is one vector with t's embedding
+    positions: bool = True  # points also carry sines and cosines of their coordinates
+    layout: bool = True  # the condition is also laid out over the deepest grid, as a picture of 4 x 4
+    global_pooling: bool = False  # of the encoder's deepest grid; else it is averaged to 4 x 4, and read cell by cell
+    standardized_latents: bool = True  # by running estimates of their mean and variance
     # Side of a coarse image by which latents are read and written directly, next to the networks; 0: none.
     sketch_side: CountOrNone = 0
     grid_size: SizeText = 32  # of the grid inside the network: 32, or 32x48
@@ -143,6 +162,7 @@ class DiffusionSettings(Section):
     target: Annotated[str, one_of(TARGETS)] = "mollified_noise"  # mollified_noise, v, noise or image
     weighting: Annotated[str, one_of(WEIGHTINGS)] = "uniform"  # of the loss over times: uniform or min_snr
     data_std: Positive = 0.5  # root mean square of the images' values in [-1, 1]
+    scaled_input: bool = True  # the network sees x_t scaled to variance 1; else x_t as it is
 
 
 class EDMSettings(Section):
@@ -238,6 +258,9 @@ class InfinityDiffSampling(SampleSettings):
     sampler: Annotated[str, one_of(SAMPLERS)] = "ddim"  # ddim, ddpm or dpm++
     spacing: Annotated[str, one_of(SPACINGS)] = "time"  # time: steps even in t; noise: even in (noise / signal)^(1/7)
     eta: UpToOne = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
+    variance: Annotated[str, one_of(VARIANCES)] = (
+        "posterior"  # of ddpm's steps: posterior (beta-tilde_t) or beta (beta_t)
+    )
     truncation: NotNegative = 1.0  # of the sampled latents' spread about their mean
 
 

@@ -28,7 +28,8 @@ TARGETS = ("mollified_noise", "v", "noise", "image")
 class MollifiedDiffusion:
     """A schedule, a mollifier and a target.
 
-    data_std: standard deviation of the images' values, used to bring the network's input to variance 1.
+    data_std: standard deviation of the images' values, used to bring the network's input to variance 1. scaled_input:
+    whether it is; else the network sees x_t itself.
     Times t are integers 0..steps; tensors of times have shape (B,).
     """
 
@@ -41,12 +42,14 @@ class MollifiedDiffusion:
         shift: float = 1.0,
         target: str,
         data_std: float = 0.5,
+        scaled_input: bool = True,
     ) -> None:
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
         if data_std <= 0:
             raise ValueError(f"data_std={data_std}: want a positive standard deviation")
         self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
+        self.scaled_input = scaled_input
         self.noise_std = mollifier.noise_variance() ** 0.5
         self.schedule = AlphaBar(schedule, steps, shift)
         self.alpha_bar = self.schedule.values
@@ -81,8 +84,8 @@ class MollifiedDiffusion:
         return 0.5 * ((1 - bar) / bar).log() + math.log(self.noise_std / self.data_std)
 
     def network_input(self, x: Tensor, t: Tensor) -> Tensor:
-        """x_t scaled to variance 1."""
-        return x / self._scale(x, t)
+        """x_t scaled to variance 1, or x_t itself without `scaled_input`."""
+        return x / self._scale(x, t) if self.scaled_input else x
 
     def training_target(
         self, image: Tensor, noise: Tensor, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor

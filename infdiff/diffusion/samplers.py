@@ -17,6 +17,9 @@ from torch import Tensor
 
 from infdiff.diffusion.process import Denoiser, Noise
 
+# sigma_t^2 of the reverse transitions (∞-Diff Eq. 29): beta-tilde_t of Eq. 10, or beta_t.
+VARIANCES = ("posterior", "beta")
+
 
 def ddim(
     denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise, eta: float = 0.0
@@ -33,13 +36,28 @@ def ddim(
     return x
 
 
-def ddpm(denoise: Denoiser[int], x: Tensor, times: Sequence[int], *, alpha_bar: Tensor, noise: Noise) -> Tensor:
-    """Ancestral sampling: a draw from the posterior of Eq. 10 at each step, with variance beta-tilde."""
+def ddpm(
+    denoise: Denoiser[int],
+    x: Tensor,
+    times: Sequence[int],
+    *,
+    alpha_bar: Tensor,
+    noise: Noise,
+    variance: str = "posterior",
+) -> Tensor:
+    """Ancestral sampling (∞-Diff Eqs. 10 and 29): at each step a draw about the posterior's mean.
+
+    variance: one of VARIANCES, in units of T xi's. "posterior": beta-tilde, exact for data that is one image; "beta":
+    beta, exact for Gaussian data as broad as the noise. The last step adds none.
+    """
+    if variance not in VARIANCES:
+        raise ValueError(f"unknown variance {variance!r}: choose one of {', '.join(VARIANCES)}")
     for bar_t, bar_s, t in _pairs(alpha_bar, times):
         image, beta = denoise(x, t), 1 - bar_t / bar_s
         x = (math.sqrt(bar_s) * beta * image + math.sqrt(bar_t / bar_s) * (1 - bar_s) * x) / (1 - bar_t)
         if bar_s < 1:
-            x = x + math.sqrt(beta * (1 - bar_s) / (1 - bar_t)) * noise()
+            spread = beta if variance == "beta" else beta * (1 - bar_s) / (1 - bar_t)
+            x = x + math.sqrt(spread) * noise()
         del image
     return x
 
@@ -134,7 +152,11 @@ class Sampler:
 
 
 # Of processes with integer times, and of EDM. Whatever is registered here is what runs under its name.
-SAMPLERS = {"ddim": Sampler(ddim, options=("eta",)), "ddpm": Sampler(ddpm), "dpm++": Sampler(dpm_solver_2m)}
+SAMPLERS = {
+    "ddim": Sampler(ddim, options=("eta",)),
+    "ddpm": Sampler(ddpm, options=("variance",)),
+    "dpm++": Sampler(dpm_solver_2m),
+}
 EDM_SAMPLERS = {"heun": Sampler(heun, lambda steps: 2 * steps - 1, options=("churn",))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from infdiff.methods.finetune import check_finetune
 from infdiff.methods.grid_networks import grid_network
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import largest, resolutions, training_size
-from infdiff.models import GridDenoiser
+from infdiff.models import GridDenoiser, UNet
 from infdiff.pipelines.generate import generate
 from infdiff.training.objectives import EDMObjective
 
@@ -51,6 +52,10 @@ class EDMMethod:
                 f"data.size: {format_size(size)} is not the largest of data.resolutions: with method: edm, set it to "
                 f"{format_size(top)}"
             )
+        if config.model.grid.on_points:
+            raise UserError(
+                f"model.grid.kind: {config.model.grid.kind}: a network on points wants method: infinity_diff"
+            )
         check_finetune(config)
 
     def grid(self) -> Size:
@@ -73,13 +78,16 @@ class EDMMethod:
 
     def networks(self) -> dict[str, nn.Module]:
         model = self.config.model
-        network = grid_network(
-            model.grid,
-            in_channels=3,
-            out_channels=3,
-            size=self.top_grid(),
-            condition_dim=model.condition_dim,
-            layout=False,
+        network = cast(
+            UNet,
+            grid_network(
+                model.grid,
+                in_channels=3,
+                out_channels=3,
+                size=self.top_grid(),
+                condition_dim=model.condition_dim,
+                layout=False,
+            ),
         )
         return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim)}
 

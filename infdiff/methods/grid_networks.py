@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from infdiff.config.settings import DFUSettings, GridSettings, UNetSettings
+from infdiff.config.settings import DFUSettings, GridSettings, SparseSettings, UNetSettings
 from infdiff.coordinates import Size, format_size
-from infdiff.models import DFU, GridUNet
+from infdiff.models import DFU, GridUNet, PointDown, PointUNet
 from infdiff.models.dfu import DFUDown
 from infdiff.models.grid_unet import GridDown
 from infdiff.models.unet import UNet, UNetDown
@@ -24,9 +24,9 @@ class GridNetwork(Generic[_Settings]):
     size. warnings(settings, size): lines about settings that are adjusted to it.
     """
 
-    network: Callable[..., UNet]
-    down: Callable[..., UNetDown]
-    options: Callable[[_Settings, Size], Mapping[str, Any]]
+    network: Callable[..., UNet | PointUNet]
+    down: Callable[..., UNetDown | PointDown]
+    options: Callable[[_Settings, Size], Mapping[str, Any]] = lambda grid, size: {}
     warnings: Callable[[_Settings, Size], list[str]] = lambda grid, size: []
 
 
@@ -59,6 +59,7 @@ def _modes_held(grid: DFUSettings, size: Size) -> int:
 NETWORKS: dict[type[GridSettings], GridNetwork[Any]] = {
     UNetSettings: GridNetwork(GridUNet, GridDown, _unet_options),
     DFUSettings: GridNetwork(DFU, DFUDown, _dfu_options, _dfu_warnings),
+    SparseSettings: GridNetwork(PointUNet, PointDown),
 }
 
 
@@ -68,24 +69,37 @@ def any_size_kinds() -> str:
 
 
 def grid_network(
-    grid: GridSettings, *, in_channels: int, out_channels: int, size: Size, condition_dim: int, layout: bool = True
-) -> UNet:
+    grid: GridSettings,
+    *,
+    in_channels: int,
+    out_channels: int,
+    size: Size,
+    condition_dim: int,
+    latent_dim: int = 0,
+    layout: bool = True,
+    operator: Mapping[str, Any] | None = None,
+) -> UNet | PointUNet:
     """Return the network with fresh weights.
 
-    size: of the top grid, for a network that knows it. layout: the condition also says what lies where.
+    size: of the top grid, for a network that knows it. latent_dim: the condition ends with a latent of this length, in
+    addition to condition_dim entries. layout: the condition also says what lies where. operator: arguments of
+    `SparseBlock`, for a network on points.
     """
     return NETWORKS[type(grid)].network(
         in_channels=in_channels,
         out_channels=out_channels,
         condition_dim=condition_dim,
+        latent_dim=latent_dim,
         layout=layout,
-        **_options(grid, size),
+        **_options(grid, size, operator),
     )
 
 
-def down_half(grid: GridSettings, *, in_channels: int, size: Size) -> UNetDown:
+def down_half(
+    grid: GridSettings, *, in_channels: int, size: Size, operator: Mapping[str, Any] | None = None
+) -> UNetDown | PointDown:
     """Return the down half of `grid_network`, without a condition: the trunk of an encoder."""
-    return NETWORKS[type(grid)].down(in_channels=in_channels, condition_dim=0, **_options(grid, size))
+    return NETWORKS[type(grid)].down(in_channels=in_channels, condition_dim=0, **_options(grid, size, operator))
 
 
 def grid_warnings(grid: GridSettings, size: Size) -> list[str]:
@@ -93,6 +107,7 @@ def grid_warnings(grid: GridSettings, size: Size) -> list[str]:
     return NETWORKS[type(grid)].warnings(grid, size)
 
 
-def _options(grid: GridSettings, size: Size) -> dict[str, Any]:
+def _options(grid: GridSettings, size: Size, operator: Mapping[str, Any] | None) -> dict[str, Any]:
     shared = {"channels": grid.channels, "multipliers": grid.multipliers, "blocks": grid.blocks}
-    return {**shared, "dropout": grid.dropout, **NETWORKS[type(grid)].options(grid, size)}
+    own = operator if grid.on_points and operator is not None else NETWORKS[type(grid)].options(grid, size)
+    return {**shared, "dropout": grid.dropout, **own}

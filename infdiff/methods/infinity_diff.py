@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.config.settings import InfinityDiffConfig
+from infdiff.config.settings import InfinityDiffConfig, InfinityDiffSampling
 from infdiff.coordinates import Size, scale_of
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
-from infdiff.diffusion.samplers import SAMPLERS, sampler_options
+from infdiff.diffusion.samplers import SAMPLERS, VARIANCES, sampler_options
 from infdiff.diffusion.schedules import SPACINGS
 from infdiff.diffusion.times import DrawTimes, LognormalTimes, uniform_times
 from infdiff.diffusion.weighting import WEIGHTINGS
@@ -50,7 +50,13 @@ class InfinityDiff:
         d = self.config.diffusion
         mollifier = Mollifier(d.sigma, training_size(self.config))
         return MollifiedDiffusion(
-            mollifier, schedule=d.schedule, steps=d.steps, shift=d.shift, target=d.target, data_std=d.data_std
+            mollifier,
+            schedule=d.schedule,
+            steps=d.steps,
+            shift=d.shift,
+            target=d.target,
+            data_std=d.data_std,
+            scaled_input=d.scaled_input,
         )
 
     def check(self) -> None:
@@ -69,10 +75,12 @@ class InfinityDiff:
             raise UserError(
                 "model.sharp: there is nothing to restore with diffusion.sigma: 0 or diffusion.target: image"
             )
-        sampler, eta = config.sample.sampler, config.sample.eta
-        if eta and "eta" not in SAMPLERS[sampler].options:
-            takers = " or ".join(name for name, entry in SAMPLERS.items() if "eta" in entry.options)
-            raise UserError(f"sample.eta: {eta:g}: goes with sample.sampler: {takers} (here it is {sampler})")
+        sampler = config.sample.sampler
+        for option in sampler_options(SAMPLERS):
+            value = getattr(config.sample, option)
+            if option not in SAMPLERS[sampler].options and value != InfinityDiffSampling.model_fields[option].default:
+                takers = " or ".join(name for name, entry in SAMPLERS.items() if option in entry.options)
+                raise UserError(f"sample.{option}: {value}: goes with sample.sampler: {takers} (here it is {sampler})")
         if model.scale_grid and not model.grid.any_size:
             raise UserError(
                 f"model.scale_grid: a grid that follows the image wants model.grid.kind: {any_size_kinds()}"
@@ -116,21 +124,28 @@ class InfinityDiff:
             )
         if not 0 <= options.eta <= 1:
             raise OptionError("eta", f"{options.eta:g}", "want 0 (deterministic) to 1 (as noisy as ddpm)")
+        if options.variance not in VARIANCES:
+            raise OptionError("variance", options.variance, f"want {' or '.join(VARIANCES)}")
 
     def networks(self) -> dict[str, nn.Module]:
         config, model = self.config, self.config.model
+        operator: dict[str, Any] = {
+            "kernel_size": model.kernel_size,
+            "mlp_ratio": model.mlp_ratio,
+            "depthwise": model.depthwise,
+            "nonlinear": model.nonlinear_kernel,
+            "taps": model.initial_taps,
+            "backend": model.backend,
+        }
         shared: dict[str, Any] = {
+            **operator,
             "base": training_size(config),
             "grid": grid_size(config),
             "channels": model.channels,
-            "kernel_size": model.kernel_size,
             "blocks": model.blocks,
-            "mlp_ratio": model.mlp_ratio,
-            "depthwise": model.depthwise,
-            "taps": model.initial_taps,
-            "backend": model.backend,
             "z_dim": model.z_dim,
             "sketch_side": model.sketch_side,
+            "positions": model.positions,
         }
         network = grid_network(
             model.grid,
@@ -138,6 +153,9 @@ class InfinityDiff:
             out_channels=model.channels,
             size=self.top_grid(),
             condition_dim=model.condition_dim,
+            latent_dim=model.z_dim if model.separate_latent else 0,
+            layout=model.layout,
+            operator=operator,
         )
         denoiser = SparseUNet(
             network,
@@ -145,13 +163,16 @@ class InfinityDiff:
             scale_grid=model.scale_grid,
             gated_input=model.gated_input,
             sharp=model.sharp,
+            separate_latent=model.separate_latent,
             **shared,
         )
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
         if model.z_dim:
             # Its grid stays as it is: a latent is of the function, whatever the size of the image.
-            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config))
-            modules["encoder"] = SparseEncoder(trunk, **shared)
+            trunk = down_half(model.grid, in_channels=model.channels, size=grid_size(config), operator=operator)
+            modules["encoder"] = SparseEncoder(
+                trunk, global_pooling=model.global_pooling, standardized=model.standardized_latents, **shared
+            )
         return modules
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
@@ -264,10 +285,13 @@ class InfinityDiff:
         """The sampler that options name, as `pipelines.generate` takes it."""
         sampler, times, bars = self.samplers[options.sampler], self.times(options.steps), self.process.alpha_bar
 
-        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end.
+        # Called with `first()` in place: a frame with a name for the first noise would keep it alive until the end, and
+        # so would a tuple of arguments, as a call with ** makes.
         def sample(denoise: Denoiser[int], first: Noise, noise: Noise) -> Tensor:
             if "eta" in sampler.options:
                 return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise, eta=options.eta)
+            if "variance" in sampler.options:
+                return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise, variance=options.variance)
             return sampler.run(denoise, first(), times, alpha_bar=bars, noise=noise)
 
         return sample
@@ -285,10 +309,14 @@ class InfinityDiff:
             return images
         return (process or self.process).mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
-    def tile_rows(self, size: Size) -> int:
+    def tile_rows(self, size: Size) -> int | None:
+        if self.config.model.grid.on_points:
+            return None
         # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly
         # less memory, higher ones much more. But with enough pixels to keep a device busy.
-        reach = rows_around(self.config.model.kernel_size, scale_of(size, training_size(self.config)))
+        model = self.config.model
+        reach = rows_around(model.kernel_size, scale_of(size, training_size(self.config)))
+        reach *= 2 if model.nonlinear_kernel else 1
         return max(reach, _BUSY_PIXELS // size[1], 1)
 
     def feature_bytes(self, size: Size) -> int:

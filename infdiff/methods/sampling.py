@@ -60,6 +60,7 @@ class Given(TypedDict, total=False):
     sampler: str | None
     steps: int | None
     eta: float | None
+    variance: str | None
     churn: float | None
     truncation: float | None
     upscale: str | None
@@ -71,7 +72,8 @@ class Given(TypedDict, total=False):
 class SamplingOptions:
     """Choices for sampling images. An option that a method does not have keeps its default, which has no effect.
 
-    sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; churn: noise of heun.
+    sampler: a name in the method's registry; steps: of the sampler. eta: noise of ddim; variance: of ddpm's steps;
+    churn: noise of heun.
     truncation: scale of the latents' spread. upscale: "bilinear" samples at the training size and resizes; "cosine"
     reads sizes beyond the training size off its cosine series; "windows" then draws detail in windows of it. deblur:
     "network", "wiener" or "none" (T x_0). tile: rows of pixels that go through the network at a time; None for all.
@@ -80,6 +82,7 @@ class SamplingOptions:
     sampler: str
     steps: int
     eta: float = 0.0
+    variance: str = "posterior"
     churn: float = 0.0
     truncation: float = 1.0
     upscale: str = "none"
@@ -215,7 +218,10 @@ def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None) -> in
     if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
         return None
     if rows is None:
-        raise OptionError("tile", tile, f"a run of method {method.config.method} takes all rows of an image at once")
+        kind = method.config.model.grid.kind
+        raise OptionError(
+            "tile", tile, f"a run of method {method.config.method} with a network of kind {kind} takes all rows at once"
+        )
     if tile is None or tile == "auto":
         return rows
     if not tile.isdigit() or int(tile) < 1:

@@ -4,6 +4,7 @@ from infdiff.models.dfu import DFU, DFUDown
 from infdiff.models.grid_denoiser import GridDenoiser
 from infdiff.models.grid_unet import GridDown, GridUNet
 from infdiff.models.latent_mlp import LatentMLP
+from infdiff.models.point_unet import PointDown, PointUNet
 from infdiff.models.sparse_encoder import SparseEncoder
 from infdiff.models.sparse_unet import SparseUNet
 from infdiff.models.tiled import denoise_tiled
@@ -18,6 +19,8 @@ __all__ = [
     "GridUNet",
     "LatentMLP",
     "Levels",
+    "PointDown",
+    "PointUNet",
     "SparseEncoder",
     "SparseUNet",
     "Trunk",

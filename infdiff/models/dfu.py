@@ -21,6 +21,7 @@ def dual_levels(
     blocks: int,
     modes: int,
     condition_dim: int,
+    latent_dim: int = 0,
     attention_levels: Collection[int] = (),
     kernel_size: int = 3,
     factor_rank: int = 0,
@@ -31,7 +32,7 @@ def dual_levels(
     multipliers: the channels of each level, the top one first, in units of `channels`; blocks: Dual-FNO blocks a level.
     modes: the lowest M frequencies of the top level's spectral convolutions, halved at each further level (at least 1);
     0 for none: the multi-resolution U-Net. kernel_size: of the spatial taps; 1 for the FNO U-Net. attention_levels: 0
-    is the top one. factor_rank: of the spectral weights, 0 for full ones.
+    is the top one. factor_rank: of the spectral weights, 0 for full ones. latent_dim: as in `ModulatedLayerNorm`.
     Raises ValueError for an attention level that is not there and an even kernel_size.
     """
     if not set(attention_levels) <= set(range(len(multipliers))):
@@ -41,7 +42,13 @@ def dual_levels(
         held = max(1, modes >> level) if modes else 0
         dual = partial(DualConv, kernel_size=kernel_size, modes=held, factor_rank=factor_rank)
         return ConvBlock(
-            in_channels, width, condition_dim=condition_dim, dropout=dropout, attention=attention, convolution=dual
+            in_channels,
+            width,
+            condition_dim=condition_dim,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            attention=attention,
+            convolution=dual,
         )
 
     return Levels(
@@ -73,10 +80,17 @@ class DFU(UNet):
     """
 
     def __init__(
-        self, *, in_channels: int, out_channels: int, condition_dim: int, layout: bool = False, **dual: Any
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        condition_dim: int,
+        latent_dim: int = 0,
+        layout: bool = False,
+        **dual: Any,
     ) -> None:
-        levels = dual_levels(condition_dim=condition_dim, **dual)
-        layout_dim = condition_dim if layout else 0
+        levels = dual_levels(condition_dim=condition_dim, latent_dim=latent_dim, **dual)
+        layout_dim = condition_dim + latent_dim if layout else 0
         super().__init__(levels, in_channels=in_channels, out_channels=out_channels, layout_dim=layout_dim)
 
     def spatial_parameters(self, *, except_bottom: bool = False) -> Iterator[tuple[str, nn.Parameter]]:

@@ -19,19 +19,27 @@ def sized_levels(
     attention_sizes: Sequence[int],
     size: int,
     condition_dim: int,
+    latent_dim: int = 0,
     dropout: float = 0.0,
     dropout_size: int = 16,
 ) -> Levels:
     """Levels for grids of known sizes. size: the side of the top grid (the longer one, where they differ).
 
     attention_sizes: the sides of the grids after which attention is applied. dropout acts on grids of at most
-    dropout_size.
+    dropout_size. latent_dim: as in `ModulatedLayerNorm`.
     """
     sides = [-(-size // 2**level) for level in range(len(multipliers))]
 
     def block(level: int, in_channels: int, width: int, *, attention: bool) -> nn.Module:
         rate = dropout if sides[level] <= dropout_size else 0.0
-        return ConvBlock(in_channels, width, condition_dim=condition_dim, dropout=rate, attention=attention)
+        return ConvBlock(
+            in_channels,
+            width,
+            condition_dim=condition_dim,
+            latent_dim=latent_dim,
+            dropout=rate,
+            attention=attention,
+        )
 
     return Levels(
         channels=channels,
@@ -57,8 +65,15 @@ class GridUNet(UNet):
     """
 
     def __init__(
-        self, *, in_channels: int, out_channels: int, condition_dim: int, layout: bool = True, **sized: Any
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        condition_dim: int,
+        latent_dim: int = 0,
+        layout: bool = True,
+        **sized: Any,
     ) -> None:
-        levels = sized_levels(condition_dim=condition_dim, **sized)
-        layout_dim = condition_dim if layout else 0
+        levels = sized_levels(condition_dim=condition_dim, latent_dim=latent_dim, **sized)
+        layout_dim = condition_dim + latent_dim if layout else 0
         super().__init__(levels, in_channels=in_channels, out_channels=out_channels, layout_dim=layout_dim)

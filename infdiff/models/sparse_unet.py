@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.coordinates import Size, scale_of
+from infdiff.models.point_unet import PointUNet
 from infdiff.models.unet import GridNetwork
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
@@ -20,12 +21,15 @@ from infdiff.nn.sparse_block import SparseBlock, by_rows
 class SparseUNet(nn.Module):
     """Values at points, diffusion time and latent -> values at the same points.
 
-    grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape.
+    grid_network: maps (B, channels, G, K) and a condition (B, condition_dim) to the same shape; or a network on points
+    alone, whose levels are spaced as cells of the grid would be.
     base: the resolution (H, W) whose pixels space the taps; images of other sizes rescale the kernels. scale_grid: also
     scale the grid with the image, for grid networks that accept any size. taps: how those of the sparse convolutions
     start, as `initial_taps`. gated_input: the input, times a gate that the condition sets, is added to the output,
     which otherwise sees it through normalisations alone. sharp: a second output, of as many channels as the input.
-    sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none.
+    sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none. positions:
+    points also carry their coordinates. separate_latent: the latent scales every block's features by itself, and the
+    condition, of condition_dim + z_dim then, ends with it.
     """
 
     # Between values and features: not for an optimiser of maps between features.
@@ -33,7 +37,7 @@ class SparseUNet(nn.Module):
 
     def __init__(
         self,
-        grid_network: GridNetwork,
+        grid_network: GridNetwork | PointUNet,
         *,
         base: Size,
         grid: Size,
@@ -45,18 +49,21 @@ class SparseUNet(nn.Module):
         z_dim: int = 0,
         condition_dim: int = 512,
         depthwise: bool = True,
+        nonlinear: bool = False,
         taps: str = "noise",
         backend: str = "auto",
         scale_grid: bool = False,
         gated_input: bool = False,
         sharp: bool = False,
         sketch_side: int = 0,
+        positions: bool = True,
+        separate_latent: bool = False,
     ) -> None:
         super().__init__()
         self.scale_grid = scale_grid
         self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
-        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim)
-        self.lift = PointLift(in_channels, channels)
+        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim, separate=separate_latent)
+        self.lift = PointLift(in_channels, channels, positions)
 
         def block(skip: bool) -> SparseBlock:
             return SparseBlock(
@@ -64,8 +71,10 @@ class SparseUNet(nn.Module):
                 kernel_size,
                 mlp_ratio=mlp_ratio,
                 condition_dim=condition_dim,
+                latent_dim=z_dim if separate_latent else 0,
                 skip=skip,
                 depthwise=depthwise,
+                nonlinear=nonlinear,
                 taps=taps,
                 backend=backend,
             )
@@ -77,7 +86,7 @@ class SparseUNet(nn.Module):
         self.norm = ModulatedLayerNorm(channels)
         self.out_channels = in_channels * (2 if sharp else 1)
         self.project = nn.Linear(channels, self.out_channels)
-        self.gate = nn.Linear(condition_dim, self.out_channels) if gated_input else None
+        self.gate = nn.Linear(self.conditioning.width, self.out_channels) if gated_input else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
@@ -91,29 +100,45 @@ class SparseUNet(nn.Module):
 
     def geometry(self, ids: Tensor, size: Size) -> Geometry:
         """Precompute what depends on the points alone; pass it to every call with the same points."""
+        network = self.grid_network
         return Geometry.of(
-            ids, size, base=self.base, kernel_size=self.kernel_size, grid=self.grid_for(size), backend=self.backend
+            ids,
+            size,
+            base=self.base,
+            kernel_size=self.kernel_size,
+            grid=self.grid_for(size),
+            backend=self.backend,
+            levels=len(network.levels) if isinstance(network, PointUNet) else 0,
         )
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
         condition = self.conditioning(t, z)  # (B, condition_dim)
-        points = geometry.points
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []
         for block in self.down:
             h = block(h, geometry, condition)  # (B, L, C)
             skips.append(h)
-        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
-        grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
-        inner = ops.grid_to_points(grid, points.ids, points.size, points.index)  # (B, L, C)
-        h = by_rows(lambda a, b: a + b, h, inner)
+        h = by_rows(lambda a, b: a + b, h, self.inner(h, geometry, condition, z))
         for block in self.up:
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
+    def inner(self, h: Tensor, geometry: Geometry, condition: Tensor, z: Tensor | None) -> Tensor:
+        """The grid network's output for features (B, L, C), at the same points."""
+        points = geometry.points
+        if isinstance(self.grid_network, PointUNet):
+            if self.sketch is not None and z is not None:
+                sketch = self.sketch(z, self.grid).to(h.dtype)
+                h = h + ops.grid_to_points(sketch, points.ids, points.size, points.index)
+            return self.grid_network(h, geometry.levels, condition)
+        grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
+        grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
+        return ops.grid_to_points(grid, points.ids, points.size, points.index)
+
     def on_grid(self, grid: Tensor, condition: Tensor, z: Tensor | None) -> Tensor:
         """The grid network's output (B, C, G, K), from features on the grid and what the latent says lies where."""
+        assert not isinstance(self.grid_network, PointUNet)
         if self.sketch is not None and z is not None:
             grid = grid + self.sketch(z, (grid.shape[2], grid.shape[3])).to(grid.dtype)
         return self.grid_network(grid, condition)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff import ops
 from infdiff.coordinates import Scale, Size, pixel_coordinates, scale_of
 from infdiff.memory import mapped_empty
 from infdiff.models.sparse_unet import SparseUNet
-from infdiff.nn.sparse_block import SparseBlock, by_rows
+from infdiff.nn.sparse_block import SparseBlock, SparseConv, by_rows
 
 
 @torch.no_grad()
@@ -115,7 +116,8 @@ class _TiledBlock:
         self.skip: list[Tensor] | None = None
         self.added: Tensor | None = None
         self.tile_rows = memory.like.shape[1]
-        self.reach = ops.rows_around(block.conv.taps.shape[-1], scale)
+        self.convs = [block.conv] if block.conv_after is None else [block.conv, block.conv_after]
+        self.reach = sum(self._rows_around(conv) for conv in self.convs)
         around = -(-self.reach // self.tile_rows)
         batch, _, width, channels = memory.like.shape
         held_rows = min((2 * around + 1) * self.tile_rows, size[0])
@@ -157,17 +159,7 @@ class _TiledBlock:
         """Compute the next tile, and drop the rows that no later one reads."""
         last = min(self.done + self.tile_rows, self.size[0])
         window = self.held[:, : self.end - self.first]
-        conv = self.block.conv
-        convolved = ops.conv2d_tile(
-            window,
-            conv.taps,
-            self.size,
-            self.scale,
-            first=self.done,
-            tile_rows=last - self.done,
-            window_first=self.first,
-        )
-        convolved += conv.bias.to(convolved)
+        convolved = self._convolved(window, last)
         x = window[:, self.done - self.first : last - self.first]
         result = self.memory.take(last - self.done)
         self.block.mixed(x.flatten(1, 2), convolved.flatten(1, 2), self.condition, out=result.flatten(1, 2))
@@ -176,6 +168,29 @@ class _TiledBlock:
         if self.kept is not None:
             self.kept.append(result)
         return result
+
+    def _convolved(self, window: Tensor, last: int) -> Tensor:
+        """The block's operator on rows `done` to `last`: (B, rows, W, C).
+
+        With two convolutions, of the first one also the rows around them that the second one reads.
+        """
+        if len(self.convs) == 1:
+            return self._conv(self.convs[0], window, self.first, self.done, last)
+        around = self._rows_around(self.convs[1])
+        first, end = max(self.done - around, 0), min(last + around, self.size[0])
+        between = F.silu(self._conv(self.convs[0], window, self.first, first, end))
+        return self._conv(self.convs[1], between, first, self.done, last)
+
+    def _conv(self, conv: SparseConv, window: Tensor, window_first: int, first: int, last: int) -> Tensor:
+        """Rows `first` to `last` of a convolution of the image, of which `window` holds rows from window_first on."""
+        out = ops.conv2d_tile(
+            window, conv.taps, self.size, self.scale, first=first, tile_rows=last - first, window_first=window_first
+        )
+        out += conv.bias.to(out)
+        return out
+
+    def _rows_around(self, conv: SparseConv) -> int:
+        return ops.rows_around(conv.taps.shape[-1], self.scale)
 
     def _drop_read_rows(self) -> None:
         first = max(self.first, (self.done - self.reach) // self.tile_rows * self.tile_rows)

@@ -96,7 +96,7 @@ class UNetDown(nn.Module):
         for level, stage in enumerate(self.levels):
             if level:
                 x = self.reductions[level - 1](x)  # (B, C, g, k) -> (B, C, ceil(g / 2), ceil(k / 2))
-            for block in _blocks(stage):
+            for block in blocks_of(stage):
                 x = block(x, condition)  # (B, C, g, k) -> (B, width(level), g, k)
                 skips.append(x)
         return x, skips  # (B, out_channels, g, k)
@@ -142,12 +142,12 @@ class UNet(nn.Module):
         for level, stage in enumerate(self.levels):
             if level:
                 x = self.enlargements[level - 1](x, skips[-1].shape[2:])  # to the next finer grid
-            for block in _blocks(stage):
+            for block in blocks_of(stage):
                 x = block(torch.cat([x, skips.pop()], dim=1), condition)  # (B, C + skip, g, k) -> (B, width, g, k)
         return self.conv_out(x)  # (B, out_channels, G, K)
 
 
-def _blocks(stage: nn.Module) -> nn.ModuleList:
-    """The blocks of a level: a module list's items are typed as any module."""
+def blocks_of(stage: nn.Module) -> nn.ModuleList:
+    """The blocks of a level; what a module list holds is typed as any module."""
     assert isinstance(stage, nn.ModuleList)
     return stage

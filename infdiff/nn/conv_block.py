@@ -39,6 +39,7 @@ class ConvBlock(nn.Module):
         channels: int,
         *,
         condition_dim: int,
+        latent_dim: int = 0,
         dropout: float = 0.0,
         attention: bool = False,
         convolution: Callable[..., nn.Module] = conv,
@@ -46,7 +47,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.norm_in = GridLayerNorm(in_channels)
         self.conv_in = convolution(in_channels, channels)
-        self.norm_out = GridLayerNorm(channels, condition_dim)
+        self.norm_out = GridLayerNorm(channels, condition_dim, latent_dim)
         self.dropout = dropout
         # A block starts as the identity: the deep network begins as a shallow one.
         self.conv_out = convolution(channels, channels, gain=0.0)

@@ -21,18 +21,21 @@ def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> T
 class PointLift(nn.Module):
     """Values and coordinates of points -> features (B, L, channels).
 
-    Positions enter as sines and cosines of the coordinates, so that the latent of an image, which is one vector, can
-    say what lies where.
+    positions: coordinates enter as sines and cosines, so that the latent of an image, which is one vector, can say what
+    lies where; else the values alone do, as published.
     """
 
     octaves = 3
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, positions: bool = True) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_channels + 4 * self.octaves, channels)
+        self.positions = positions
+        self.linear = nn.Linear(in_channels + (4 * self.octaves if positions else 0), channels)
 
     def forward(self, x: Tensor, coordinates: Tensor) -> Tensor:
         """x (B, L, in_channels), coordinates (B or 1, L, 2) in (0, 1)^2."""
+        if not self.positions:
+            return self.linear(x)
         frequency = math.pi * 2.0 ** torch.arange(self.octaves, device=x.device)
         angle = (coordinates.unsqueeze(-1) * frequency).flatten(2)
         position = torch.cat([angle.sin(), angle.cos()], dim=-1).to(x.dtype)
@@ -40,23 +43,26 @@ class PointLift(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """Diffusion time t (B,) and latent z (B, z_dim) -> (B, dim), the condition that every block reads.
+    """Diffusion time t (B,) and latent z (B, z_dim) -> (B, width), the condition that every block reads.
 
-    Without an autoencoder z_dim is 0 and z None.
+    Without an autoencoder z_dim is 0 and z None. separate: z follows the embedding of t as it is, for norms in which it
+    is a scale by itself; else both are one vector of length dim.
     """
 
-    def __init__(self, *, dim: int, z_dim: int, frequencies: int = 128) -> None:
+    def __init__(self, *, dim: int, z_dim: int, separate: bool = False, frequencies: int = 128) -> None:
         super().__init__()
-        self.frequencies = frequencies
+        self.frequencies, self.z_dim = frequencies, z_dim
+        self.width = dim + (z_dim if separate else 0)
         self.time = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.latent = nn.Linear(z_dim, dim) if z_dim else None
+        self.latent = nn.Linear(z_dim, dim) if z_dim and not separate else None
 
     def forward(self, t: Tensor, z: Tensor | None) -> Tensor:
-        if (z is None) != (self.latent is None):
+        if (z is None) == bool(self.z_dim):
             raise ValueError("this model needs a latent z" if z is None else "this model takes no latent z")
         sines = sinusoidal_embedding(t, self.frequencies).to(next(self.time.parameters()).dtype)
         with without_autocast(t.device):  # near times differ by less than bfloat16 resolves of their sines
             embedding: Tensor = self.time(sines)
             if self.latent is not None and z is not None:
                 embedding = embedding + self.latent(z)
-            return nn.functional.silu(embedding)
+            condition = nn.functional.silu(embedding)
+            return condition if z is None or self.latent is not None else torch.cat([condition, z], dim=1)

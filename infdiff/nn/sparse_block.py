@@ -37,7 +37,10 @@ class SparseConv(nn.Module):
 
 
 class SparseBlock(nn.Module):
-    """Residual: convolution, modulated LayerNorm, MLP. Optionally first merges the features of a skip connection."""
+    """Residual: convolution, modulated LayerNorm, MLP. Optionally first merges the features of a skip connection.
+
+    nonlinear: the operator is convolution, activation, convolution: its kernel depends on the function (Eq. 13).
+    """
 
     def __init__(
         self,
@@ -46,22 +49,33 @@ class SparseBlock(nn.Module):
         *,
         mlp_ratio: int,
         condition_dim: int,
+        latent_dim: int = 0,
         skip: bool = False,
         depthwise: bool = True,
+        nonlinear: bool = False,
         taps: str = "noise",
         backend: str = "auto",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.merge = nn.Linear(2 * channels, channels) if skip else None
-        self.conv = SparseConv(channels, kernel_size, depthwise=depthwise, taps=taps, backend=backend)
-        self.norm = ModulatedLayerNorm(channels, condition_dim)
+        convs = [
+            SparseConv(channels, kernel_size, depthwise=depthwise, taps=taps, backend=backend)
+            for _ in range(2 if nonlinear else 1)
+        ]
+        self.conv, self.conv_after = convs[0], convs[1] if nonlinear else None
+        self.norm = ModulatedLayerNorm(channels, condition_dim, latent_dim)
         self.widen = nn.Linear(channels, mlp_ratio * channels)
         self.narrow = nn.Linear(mlp_ratio * channels, channels)
 
     def forward(self, x: Tensor, geometry: Geometry, condition: Tensor | None, skip: Tensor | None = None) -> Tensor:
         if skip is not None:
             x = by_rows(self.merged, x, skip)
-        return self.mixed(x, self.conv(x, geometry), condition)
+        convolved = self.conv(x, geometry)
+        if self.conv_after is not None:
+            convolved = self.conv_after(F.silu(convolved), geometry)
+        return self.mixed(x, convolved, condition)
 
     def merged(self, x: Tensor, skip: Tensor) -> Tensor:
         """The block's input, from features and those of a skip connection; for blocks that have one."""
@@ -73,7 +87,8 @@ class SparseBlock(nn.Module):
         return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
     def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        return self.narrow(F.silu(self.widen(self.norm(x, condition))))
+        h = F.silu(self.widen(self.norm(x, condition)))
+        return self.narrow(F.dropout(h, self.dropout, self.training))
 
 
 def by_rows(

@@ -9,6 +9,7 @@ from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
 from infdiff.ops.nearest_points import Neighbours, nearest_points, nearest_points_ref
 from infdiff.ops.point_set import Points
 from infdiff.ops.points_to_grid import points_to_grid, points_to_grid_ref
+from infdiff.ops.points_to_points import Sources, points_to_points, sources_of
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_ref, tent_matrix
 from infdiff.ops.routing import BACKENDS
 from infdiff.ops.sparse_conv2d import sparse_conv2d, sparse_conv2d_ref
@@ -21,6 +22,7 @@ __all__ = [
     "GridFromTiles",
     "Neighbours",
     "Points",
+    "Sources",
     "Voxels",
     "conv2d_tile",
     "grid_to_points",
@@ -34,9 +36,11 @@ __all__ = [
     "neighbour_table",
     "points_to_grid",
     "points_to_grid_ref",
+    "points_to_points",
     "resize_kernel",
     "resize_kernel_ref",
     "rows_around",
+    "sources_of",
     "sparse_conv2d",
     "sparse_conv2d_ref",
     "sparse_depthwise_conv2d",

@@ -43,6 +43,7 @@ class Calibration:
         encoder, points = cast(SparseEncoder, modules["encoder"]), point_count(self.config)
         count = self.count()
         places = torch.arange(count) * len(self.images) // count
+        assert encoder.standardize is not None
         with encoder.standardize.measuring():
             for number, some in enumerate(places.split(_BATCH)):
                 on_progress(number * _BATCH, count)

@@ -28,6 +28,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
     given = TrainingData(config, data, device)
     modules = build_modules(config)
     load_start(config, modules)
+    standardizes = getattr(modules.get("encoder"), "standardize", None) is not None
     sampling = quick_sampling(config, device)
     preview = Previews(
         sampling,
@@ -58,7 +59,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         if config.train.eval_every
         else None,
         eval_every=config.train.eval_every,
-        calibrate=Calibration(config, data.train, device) if "encoder" in modules else None,
+        calibrate=Calibration(config, data.train, device) if standardizes else None,
     )
 
 

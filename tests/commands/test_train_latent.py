@@ -83,3 +83,19 @@ def test_a_run_without_encoder(command):
     settings = [s for s in TINY if not s.startswith("model.z_dim")]
     command("train", "--steps", 1, "--out", "runs/x", *settings, "model.z_dim=0")
     assert_one_line_error(train(command), "without an encoder")
+
+
+def test_the_published_architecture_trains_both_models_and_samples(command):
+    """Latents that are not standardised, nor shared with the time, nor laid out anywhere, and x_t as it is."""
+    published = [
+        *("positions=false", "layout=false", "separate_latent=true", "global_pooling=true"),
+        *("standardized_latents=false", "sketch_side=0"),
+    ]
+    settings = [*TINY, *(f"model.{setting}" for setting in published), "diffusion.scaled_input=false"]
+    for arguments in (
+        ("train", "--steps", 2, "--out", "runs/x", *settings),
+        ("train-latent", "--run", "runs/x", *SMALL, "--steps", 10),
+        ("sample", "--run", "runs/x", "--res", 24, "--out", "out"),
+    ):
+        done = command(*arguments)
+        assert done.returncode == 0, done.stderr

@@ -37,6 +37,20 @@ DEMO = [
     "train.checkpoint_every=900",
 ]
 DFU = ["train.optimiser=adamw", "train.steps=4000", "train.checkpoint_every=400", "sample.upscale=none"]
+# What the published configurations did not say then.
+UNPUBLISHED = [
+    "model.condition_dim=512",
+    "model.separate_latent=false",
+    "model.positions=true",
+    "model.layout=true",
+    "model.global_pooling=false",
+    "model.standardized_latents=true",
+    "diffusion.scaled_input=true",
+    "train.beta2=0.999",
+    "train.ema_decay=0.9999",
+    "sample.steps=50",
+    "sample.deblur_epsilon=0.1",
+]
 SAVED = {
     "demo": ("demo", DEMO),
     "demo_overridden": (
@@ -60,7 +74,7 @@ SAVED = {
     "dfu_finetune_160": ("dfu_finetune_160", ["finetune.run=runs/dfu_ffhq_96"]),
     "unet_single_96": ("unet_single_96", []),
     "infdiff_dfu_128": ("infdiff_dfu_128", []),
-    "ffhq_256": ("ffhq_256", ["model.depthwise=false", "train.subsample=8", "train.points=halton"]),
+    "ffhq_256": ("ffhq_256", [*UNPUBLISHED, "model.depthwise=false", "train.subsample=8", "train.points=halton"]),
 }
 
 

@@ -9,8 +9,8 @@ from infdiff.diffusion.mollifier import Mollifier
 SIZE = (16, 16)
 
 
-def make(target="v", sigma=1.0):
-    return MollifiedDiffusion(Mollifier(sigma, SIZE), target=target, data_std=0.7)
+def make(target="v", sigma=1.0, **options):
+    return MollifiedDiffusion(Mollifier(sigma, SIZE), target=target, data_std=0.7, **options)
 
 
 def test_state_has_the_marginals_of_equation_9(generator):
@@ -49,6 +49,27 @@ def test_unit_variance_of_input_and_v_target(generator):
         target = process.training_target(image, noise, image, noise, times)[inner]
         assert state.var().item() == pytest.approx(1, rel=0.03)
         assert target.var().item() == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_unscaled_input_is_the_state_and_what_is_predicted_stays(target, generator):
+    """A network that is told T x_0 predicts the target; the state that it sees is x_t itself, or that over its std."""
+    image = torch.rand(2, 3, *SIZE, generator=generator) * 2 - 1
+    for scaled in (True, False):
+        process = make(target, scaled_input=scaled)
+        mollified = process.mollifier(image)
+        white, noise = process.mollifier.noise_pair(2, 3, SIZE, [generator])
+        times = torch.full((2,), 400)
+        state, seen = process.state(mollified, noise, times), []
+
+        def network(x, t, process=process, white=white, noise=noise, seen=seen, mollified=mollified):
+            seen.append(x)
+            return process.training_target(image, white, mollified, noise, t)
+
+        torch.testing.assert_close(process.denoiser(network)(state, 400), mollified, rtol=1e-3, atol=1e-3)
+        bar = process.alpha_bar[400].item()
+        std = (bar * 0.7**2 + (1 - bar) * process.noise_std**2) ** 0.5 if scaled else 1.0
+        torch.testing.assert_close(seen[0], state / std)
 
 
 def test_signal_over_noise_is_that_of_states(generator):

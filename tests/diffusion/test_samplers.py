@@ -42,6 +42,7 @@ GAUSSIAN_RUNS = [
     ("ddim", 200, {"eta": 0.5}),
     ("ddim", 300, {"eta": 1.0}),
     ("ddpm", 500, {}),
+    ("ddpm", 900, {"variance": "beta"}),
     ("dpm++", 50, {}),
 ]
 
@@ -104,6 +105,39 @@ def test_ddpm_moves_by_the_posterior_of_equation_10():
     for (t, before), (s, after) in itertools.pairwise([*seen, (0, out)]):
         mean, spread = posterior(before, 0.5 * before, BAR[t].item(), BAR[s].item())
         torch.testing.assert_close(after, mean + spread * fixed, rtol=0, atol=1e-15)
+
+
+def spread_after(times, data_variance, variance):
+    """Variance of ddpm's state at the last of these times, from noise, for T x_0 of mean 0 and a variance.
+
+    Each step is x -> a x + b noise; ddpm itself says what a and b are.
+    """
+    spread = NOISE_VARIANCE
+    for pair in itertools.pairwise(times):
+
+        def denoise(x, t):
+            bar = BAR[t].item()
+            return bar**0.5 * data_variance / (bar * data_variance + (1 - bar) * NOISE_VARIANCE) * x
+
+        a, b = (
+            ddpm(denoise, torch.tensor(x), pair, alpha_bar=BAR, noise=lambda n=n: torch.tensor(n), variance=variance)
+            for x, n in ((1.0, 0.0), (0.0, 1.0))
+        )
+        spread = a.item() ** 2 * spread + b.item() ** 2 * NOISE_VARIANCE
+    return spread
+
+
+@pytest.mark.parametrize("steps", [2, 7, 100])
+def test_each_variance_is_exact_for_the_data_that_it_is_for(steps):
+    """Eq. 9's marginals, in any number of steps: beta for data as broad as the noise, beta-tilde for a single image."""
+    times = sampling_times(1000, steps)[:-1]
+    left = (1 - BAR[times[-1]].item()) * NOISE_VARIANCE
+    assert spread_after(times, NOISE_VARIANCE, "beta") == pytest.approx(NOISE_VARIANCE, rel=1e-5)
+    assert spread_after(times, NOISE_VARIANCE, "posterior") < 0.999 * NOISE_VARIANCE
+    assert spread_after(times, 0.0, "posterior") == pytest.approx(left, rel=1e-5)
+    assert spread_after(times, 0.0, "beta") > 1.001 * left
+    with pytest.raises(ValueError, match="unknown variance 'large'"):
+        spread_after(times, 0.0, "large")
 
 
 def test_ddpm_is_ddim_with_all_of_its_noise():

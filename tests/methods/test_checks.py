@@ -51,6 +51,10 @@ def test_a_grid_network_alone_has_its_largest_resolution_as_base():
         ("diffusion.schedule=cubic", "diffusion.schedule"),
         ("sample.steps=2000", "sample.steps"),
         ("sample.eta=0.5", r"sample.eta: 0.5: goes with sample.sampler: ddim \(here it is ddpm\)"),
+        (
+            "sample.variance=beta;sample.sampler=ddim",
+            r"sample.variance: beta: goes with sample.sampler: ddpm \(here it is ddim\)",
+        ),
         ("train.subsample={1: 1, 10000: 1}", "train.subsample: 10000 leaves no point of 4096 pixels"),
         ("diffusion.sigma=0;model.sharp=true", "model.sharp"),
         ("train.times=lognormal;train.times_log_mean=40", "train.times_log_mean: 40 .* only 0%"),

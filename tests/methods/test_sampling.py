@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infdiff.config.files import load_config
-from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, heun
+from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, ddpm, heun
 from infdiff.errors import OptionError
 from infdiff.methods.method import method_of
 from infdiff.methods.sampling import (
@@ -44,10 +44,10 @@ def test_what_is_not_given_is_the_runs():
 
 
 def test_the_record_has_the_options_of_the_method():
-    shared = {"upscale": "none", "deblur": "none"}
+    shared, noise = {"upscale": "none", "deblur": "none"}, {"eta": 0.0, "variance": "posterior"}
     method = points("sample.sampler=ddim", "sample.steps=7", "sample.deblur=none")
     record = SamplingOptions.of(method, tile=3).record(method)
-    assert record == {"sampler": "ddim", "steps": 7, "eta": 0.0, "truncation": record["truncation"]} | shared
+    assert record == {"sampler": "ddim", "steps": 7, "truncation": record["truncation"]} | shared | noise
     assert SamplingOptions.of(edm(), steps=3).record(edm()) == {"sampler": "heun", "steps": 3, "churn": 0.0} | shared
 
 
@@ -60,7 +60,9 @@ def test_the_record_has_the_options_of_the_method():
         (points, {"sampler": "heun"}, "sampler", "ddim, ddpm, dpm++"),
         (points, {"eta": 1.5, "sampler": "ddim"}, "eta", "0 (deterministic) to 1"),
         (points, {"eta": 0.5, "sampler": "dpm++"}, "eta", "goes with ddim, not with dpm++"),
-        (points, {"churn": 1.0}, "churn", "a run of method infinity_diff has only sampler, steps, eta, truncation"),
+        (points, {"variance": "beta", "sampler": "ddim"}, "variance", "goes with ddpm, not with ddim"),
+        (points, {"variance": "both", "sampler": "ddpm"}, "variance", "want posterior or beta"),
+        (points, {"churn": 1.0}, "churn", "a run of method infinity_diff has only sampler, steps, eta, variance,"),
         (points, {"truncation": -0.1}, "truncation", "0 (the mean latent) or more"),
         (points, {"truncation": math.inf}, "truncation", "0 (the mean latent) or more"),
         (points, {"truncation": math.nan}, "truncation", "0 (the mean latent) or more"),
@@ -185,11 +187,15 @@ def test_what_is_registered_is_what_runs(method, registry, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "registry", "function", "option", "named"),
-    [(points, SAMPLERS, ddim, "eta", "eta"), (edm, EDM_SAMPLERS, heun, "churn", "s_churn")],
-    ids=["points", "edm"],
+    ("method", "registry", "function", "option", "named", "value"),
+    [
+        (points, SAMPLERS, ddim, "eta", "eta", 0.5),
+        (points, SAMPLERS, ddpm, "variance", "variance", "beta"),
+        (edm, EDM_SAMPLERS, heun, "churn", "s_churn", 0.5),
+    ],
+    ids=["ddim", "ddpm", "edm"],
 )
-def test_a_samplers_own_option_reaches_it(method, registry, function, option, named, monkeypatch):
+def test_a_samplers_own_option_reaches_it(method, registry, function, option, named, value, monkeypatch):
     seen = []
 
     def watched(denoise, x, steps, **given):
@@ -201,6 +207,6 @@ def test_a_samplers_own_option_reaches_it(method, registry, function, option, na
     torch.manual_seed(0)
     modules = run.networks()
     z = torch.zeros(1, 8) if "encoder" in modules else None
-    options = SamplingOptions.of(run, sampler="watched", steps=2, **{option: 0.5})
+    options = SamplingOptions.of(run, sampler="watched", steps=2, **{option: value})
     run.generate(modules["denoiser"].eval(), size=(16, 16), seed=0, indices=[0], z=z, device=CPU, options=options)
-    assert seen == [0.5]
+    assert seen == [value]

@@ -34,3 +34,26 @@ def test_the_sketch_reads_the_values_directly():
     difference = direct(x, geometry) - plain(x, geometry)
     expected = direct.sketch(colours) / (direct.standardize.variance + 1e-6).sqrt()
     torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_global_pooling_reads_the_mean_of_the_cells():
+    """As coarse pooling does whose weights are the same for every cell: the grid is 4 x 4 at the bottom."""
+    coarse, whole = encoder(standardized=False), encoder(standardized=False, global_pooling=True)
+    weights = whole.state_dict()
+    weights["project.weight"] = weights["project.weight"].repeat_interleave(16, dim=1) / 16
+    coarse.load_state_dict(weights)
+    ids, x, _, _ = inputs((16, 16), 100)
+    geometry = whole.geometry(ids, (16, 16))
+    torch.testing.assert_close(whole(x, geometry), coarse(x, geometry))
+
+
+def test_latents_are_left_as_they_are_without_standardisation():
+    plain, standardized = encoder(standardized=False), encoder()
+    standardized.load_state_dict(plain.state_dict(), strict=False)
+    for _ in range(3):  # running estimates of several batches
+        ids, x, _, _ = inputs((16, 16), 100)
+        standardized(x, standardized.geometry(ids, (16, 16)))
+    geometry = plain.geometry(ids, (16, 16))
+    estimates = standardized.eval().standardize
+    expected = (plain(x, geometry) - estimates.mean) / (estimates.variance + 1e-6).sqrt()
+    torch.testing.assert_close(standardized(x, geometry), expected)
