@@ -16,6 +16,7 @@ from tests.observables import (
     backends,
     batches,
     deblurred,
+    frozen,
     latent_model,
     latent_training,
     loss,
@@ -136,6 +137,7 @@ TABLE = {
     "finetune.run": ("nowhere", mixture, {"finetune.size": 24}),
     "finetune.size": (24, mixture, {}),
     "finetune.weight": (0.5, mixture, {"finetune.size": 24}),
+    "finetune.freeze": ("none", frozen, {"finetune.size": 24}),
     "latent.width": (24, latent_model, {}),
     "latent.layers": (3, latent_model, {}),
     "latent.schedule": ("cosine", latent_model, {}),
@@ -172,6 +174,7 @@ REFUSED = {
         "finetune.run": ({"finetune.size": 24}, "finetune.size"),
         "finetune.size": ({}, "finetune.size"),
         "finetune.weight": ({"finetune.size": 24}, "finetune.size"),
+        "finetune.freeze": ({"finetune.size": 24}, "finetune.size"),
     },
     "edm, dfu": {"sample.sampler": ({}, "sample.sampler")},
 }

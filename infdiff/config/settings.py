@@ -46,6 +46,7 @@ from infdiff.schema import (
 from infdiff.training.settings import OptimiserSettings
 
 UPSCALES = ("none", "bilinear", "cosine", "windows")
+FREEZES = ("spatial", "none")
 DEBLURS = ("auto", "network", "wiener", "none")
 
 
@@ -174,6 +175,8 @@ class FinetuneSettings(Section):
     run: str = ""  # whose EMA weights training starts from; `train --finetune` sets it
     size: SizeTextOrNone = 0  # R, larger than all of data.resolutions; 0: no fine-tuning
     weight: Annotated[float, Field(gt=0, le=1)] = 0.2  # w_R; the resolutions share the rest evenly
+    # On upsampled batches. spatial: all spatial convolutions but the bottom level's stay as they are; none: all move.
+    freeze: Annotated[str, one_of(FREEZES)] = "spatial"
 
 
 class TrainSettings(OptimiserSettings):

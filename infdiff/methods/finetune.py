@@ -75,10 +75,10 @@ def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
 def frozen_parameters(config: Config, modules: Mapping[str, nn.Module]) -> Callable[[Tensor], Sequence[nn.Parameter]]:
     """Return the parameters frozen for a batch.
 
-    All spatial convolutions but the bottom level's if it is upsampled, otherwise none.
+    With `finetune.freeze: spatial`, all spatial convolutions but the bottom level's if it is upsampled; otherwise none.
     """
     size = upsampled_size(config)
-    if size is None:
+    if size is None or not isinstance(config, EDMConfig) or config.finetune.freeze == "none":
         return lambda batch: ()
     network = modules["denoiser"].network
     assert isinstance(network, DFU)
