@@ -76,6 +76,7 @@ TABLE = {
     "data.resolutions": ({"8": 1, "16": 1}, batches, {}),
     "data.batch_sizes": ({"8": 2}, batches, MULTI),
     "data.flip": (False, loss, {}),
+    "data.augment": (0.3, loss, {}),
     "data.cache": ("none", batches, {}),
     "data.workers": (0, batches, {"data.cache": "none"}),
     "model.condition_dim": (24, weights, {}),

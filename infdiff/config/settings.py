@@ -63,6 +63,12 @@ class DataSettings(Section):
     workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode, with cache: none
 
 
+class EDMData(DataSettings):
+    # Probability of each of EDM's augmentations, which a label tells the network; 0: none. Half of the images are then
+    # flipped, whatever the probability.
+    augment: UpToOne = 0.0
+
+
 class GridSettings(Section):
     """A grid network, inside that of ∞-Diff or alone: what all kinds have."""
 
@@ -311,6 +317,7 @@ class EDMConfig(Config):
     """EDM with a grid network alone, on all pixels: DFU and its baselines."""
 
     method: Literal["edm"] = "edm"
+    data: EDMData = EDMData()
     model: ModelSettings = ModelSettings()
     edm: EDMSettings = EDMSettings()
     train: TrainSettings = TrainSettings()
