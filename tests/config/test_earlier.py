@@ -37,6 +37,8 @@ DEMO = [
     "train.checkpoint_every=900",
 ]
 DFU = ["train.optimiser=adamw", "train.steps=4000", "train.checkpoint_every=400", "sample.upscale=none"]
+# DFU's recipe as it was.
+RECIPE = ["data.flip=true", "data.augment=0", "model.grid.dropout=0.05", "train.clip=1"]
 SAVED = {
     "demo": ("demo", DEMO),
     "demo_overridden": (
@@ -57,8 +59,11 @@ SAVED = {
         "dfu_landscapes_64",
         [*DFU, "edm.noise=mollified", "edm.mollifier_sigma=0.8", "sample.churn=10"],
     ),
-    "dfu_finetune_160": ("dfu_finetune_160", ["finetune.run=runs/dfu_ffhq_96"]),
-    "unet_single_96": ("unet_single_96", []),
+    "dfu_finetune_160": (
+        "dfu_finetune_160",
+        ["finetune.run=runs/dfu_ffhq_96", "model.grid.attention_levels=[]", *RECIPE],
+    ),
+    "unet_single_96": ("unet_single_96", ["model.grid.attention_sizes=[12]", *RECIPE]),
     "infdiff_dfu_128": ("infdiff_dfu_128", []),
     "ffhq_256": ("ffhq_256", ["model.depthwise=false", "train.subsample=8", "train.points=halton"]),
 }
