@@ -15,6 +15,7 @@ from infdiff.config.files import changed, flatten, load_config, save_config
 from infdiff.data.latents import Latents
 from infdiff.errors import UserError
 from infdiff.methods.checks import check_config
+from infdiff.methods.finetune import frozen_parameters
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import largest, training_weights
 from infdiff.runs.data import TrainingData, build_data
@@ -159,6 +160,12 @@ def mixture(config, tmp_path):
     except UserError as error:
         return str(error)
     return training_weights(config)
+
+
+def frozen(config, tmp_path):
+    """How many parameters stay as they are on a batch of the largest size."""
+    batch = torch.empty(1, 3, *largest(training_weights(config)))
+    return len(frozen_parameters(config, build_modules(config))(batch))
 
 
 def opened(config, tmp_path):

@@ -46,6 +46,7 @@ from infdiff.schema import (
 from infdiff.training.settings import OptimiserSettings
 
 UPSCALES = ("none", "bilinear", "cosine", "windows")
+FREEZES = ("spatial", "none")
 DEBLURS = ("auto", "network", "wiener", "none")
 
 
@@ -60,6 +61,12 @@ class DataSettings(Section):
     flip: bool = False  # mirror every second image
     cache: Annotated[str, one_of(CACHES)] = "ram"  # none (decode in workers), ram or device (all images as uint8)
     workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode, with cache: none
+
+
+class EDMData(DataSettings):
+    # Probability of each of EDM's augmentations, which a label tells the network; 0: none. Half of the images are then
+    # flipped, whatever the probability.
+    augment: UpToOne = 0.0
 
 
 class GridSettings(Section):
@@ -194,6 +201,8 @@ class FinetuneSettings(Section):
     run: str = ""  # whose EMA weights training starts from; `train --finetune` sets it
     size: SizeTextOrNone = 0  # R, larger than all of data.resolutions; 0: no fine-tuning
     weight: Annotated[float, Field(gt=0, le=1)] = 0.2  # w_R; the resolutions share the rest evenly
+    # On upsampled batches. spatial: all spatial convolutions but the bottom level's stay as they are; none: all move.
+    freeze: Annotated[str, one_of(FREEZES)] = "spatial"
 
 
 class TrainSettings(OptimiserSettings):
@@ -331,6 +340,7 @@ class EDMConfig(Config):
     """EDM with a grid network alone, on all pixels: DFU and its baselines."""
 
     method: Literal["edm"] = "edm"
+    data: EDMData = EDMData()
     model: ModelSettings = ModelSettings()
     edm: EDMSettings = EDMSettings()
     train: TrainSettings = TrainSettings()

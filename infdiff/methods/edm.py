@@ -24,6 +24,7 @@ from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser, UNet
 from infdiff.pipelines.generate import generate
+from infdiff.training.augment import LABELS
 from infdiff.training.objectives import EDMObjective
 
 
@@ -89,13 +90,14 @@ class EDMMethod:
                 layout=False,
             ),
         )
-        return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim)}
+        label_dim = LABELS if self.config.data.augment else 0
+        return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim, label_dim=label_dim)}
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
         return modules["denoiser"](torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta"))
 
     def objective(self) -> EDMObjective:
-        return EDMObjective(self.process, flip=self.config.data.flip)
+        return EDMObjective(self.process, flip=self.config.data.flip, augment=self.config.data.augment)
 
     @property
     def rates(self) -> tuple[float, ...]:

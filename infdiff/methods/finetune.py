@@ -48,8 +48,12 @@ def start_of(config: Config) -> tuple[Path, int] | None:
     folder = Path(config.finetune.run)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"--finetune {folder}: not a run directory (no config.yaml)")
-    known = config_differences(load_config(folder / "config.yaml"), config, ignore=_MAY_DIFFER)
+    earlier = load_config(folder / "config.yaml")
+    known = config_differences(earlier, config, ignore=_MAY_DIFFER)
     differences = [d for d in known if d.partition(":")[0] in _ARCHITECTURE or d.startswith("model.")]
+    if isinstance(earlier, EDMConfig) and bool(earlier.data.augment) != bool(config.data.augment):
+        # The layer that reads labels is there or not.
+        differences.append(f"data.augment: {earlier.data.augment:g} -> {config.data.augment:g}")
     if differences:
         raise UserError(f"--finetune {folder}: a run of another architecture ({'; '.join(differences)})")
     checkpoints = folder / "checkpoints"
@@ -75,10 +79,10 @@ def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
 def frozen_parameters(config: Config, modules: Mapping[str, nn.Module]) -> Callable[[Tensor], Sequence[nn.Parameter]]:
     """Return the parameters frozen for a batch.
 
-    All spatial convolutions but the bottom level's if it is upsampled, otherwise none.
+    With `finetune.freeze: spatial`, all spatial convolutions but the bottom level's if it is upsampled; otherwise none.
     """
     size = upsampled_size(config)
-    if size is None:
+    if size is None or not isinstance(config, EDMConfig) or config.finetune.freeze == "none":
         return lambda batch: ()
     network = modules["denoiser"].network
     assert isinstance(network, DFU)

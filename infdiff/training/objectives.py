@@ -7,6 +7,7 @@ generator on its device, which alone decides every draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,11 +17,12 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.diffusion.process import PointNetwork
+from infdiff.diffusion.process import Network, PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import from_uint8
 from infdiff.points import draw_points, gather
+from infdiff.training.augment import augment
 
 
 class MollifiedObjective:
@@ -92,22 +94,35 @@ class EDMObjective:
     """EDM, for images (B, 3, H, W) uint8 of any size: lambda(sigma) |D(y + sigma n; sigma) - y|^2 (Eqs. 2 and 8).
 
     The mean over pixels and channels. lambda makes an error of the image one of the network, which `weighting` weighs.
-    sigmas(batch, generator): draws noise levels (batch,), by default as the process does.
+    sigmas(batch, generator): draws noise levels (batch,), by default as the process does. augment: the probability of
+    each transformation of `augment.augment`, in training alone, as dropout is; 0 for none.
     """
 
     def __init__(
-        self, process: EDM, *, flip: bool, weighting: Weighting = uniform, sigmas: DrawTimes | None = None
+        self,
+        process: EDM,
+        *,
+        flip: bool,
+        weighting: Weighting = uniform,
+        sigmas: DrawTimes | None = None,
+        augment: float = 0.0,
     ) -> None:
-        self.process, self.flip, self.weighting = process, flip, weighting
+        self.process, self.flip, self.weighting, self.augment = process, flip, weighting, augment
         self.sigmas = sigmas if sigmas is not None else process.draw_sigma
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, (batch, channels, height, width) = self.process, images.shape
         x0 = from_uint8(images)
-        clean = process.clean(flip_at_random(x0, generator) if self.flip else x0)
+        if self.flip:
+            x0 = flip_at_random(x0, generator)
+        network: Network = modules["denoiser"]
+        if self.augment and modules["denoiser"].training:
+            x0, label = augment(x0, self.augment, generator)
+            network = partial(modules["denoiser"], label=label)
+        clean = process.clean(x0)
         sigma = self.sigmas(batch, generator)
         noise = process.noise(batch, channels, (height, width), [generator])
-        prediction = process.denoise(modules["denoiser"], process.state(clean, noise, sigma), sigma)
+        prediction = process.denoise(network, process.state(clean, noise, sigma), sigma)
         error = (prediction - clean).square().mean(dim=(1, 2, 3))
         return _weighted_mean(error, process.loss_weight(sigma) * self.weighting(process.snr(sigma)))
 

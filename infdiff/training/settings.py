@@ -25,7 +25,7 @@ class OptimiserSettings(Section):
     decay_from: UpToOne = 1.0  # after this part of the run the learning rate falls linearly to 0
     beta2: BelowOne = 0.999  # of Adam
     weight_decay: NotNegative = 0.0  # of AdamW: each step shrinks weights by this much of the learning rate
-    clip: Positive = 1.0  # largest norm of the gradient
+    clip: NotNegative = 1.0  # largest norm of the gradient; 0: no limit
     ema_decay: BelowOne = 0.9999  # approached as (1 + n) / (10 + n)
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: bool = False  # torch.compile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -187,7 +188,7 @@ class Trainer:
                 loss.backward()
             total += loss.detach()
             self.seen += batch.shape[0]
-        norm = nn.utils.clip_grad_norm_(self.parameters, s.clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf)
         bad = (~(norm.isfinite() & total.isfinite())).float()
         self.optimiser.step(s.rate(self.step), bad)
         self.ema.update(self.modules, self.step)

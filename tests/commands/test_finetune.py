@@ -77,6 +77,34 @@ def test_spatial_weights_but_the_bottoms_stay_bit_for_bit_on_enlarged_batches_on
     assert min(seen.values()) > 0
 
 
+def test_without_freezing_every_weight_moves_on_every_batch(start, tmp_path):
+    tuned = trainer(start, tmp_path, "finetune.freeze=none")
+    batches = tuned.batches(0)
+    seen = set()
+    for step in range(8):
+        before = [p.detach().clone() for p in tuned.parameters]
+        tuned.step = step
+        seen.add(tuned.train_step(batches).label)
+        assert not any(torch.equal(p, b) for p, b in zip(tuned.parameters, before, strict=True))
+    assert "24" in seen
+
+
+@pytest.mark.parametrize("freeze", ["none", "spatial"])
+def test_all_of_the_weight_may_be_on_the_upsampled_images(command, start, tmp_path, freeze):
+    """The rows of Table 3 without a mixture: every batch is upsampled, and it resumes exactly."""
+    settings = [*TUNE, "finetune.weight=1", f"finetune.freeze={freeze}"]
+    tuned = trainer(start, tmp_path, *settings)
+    assert {tuple(batch.shape[2:]) for batch in itertools.islice(tuned.batches(0), 40)} == {(24, 24)}
+    for folder, steps in (("parts", 2), ("parts", 4), ("whole", 4)):
+        result = command("train", "--finetune", start, "--out", folder, "--steps", steps, *settings)
+        assert result.returncode == 0, result.stderr
+    first = checkpoint.load_tensors(start / "checkpoints", 6, "ema_denoiser")
+    a, b = (checkpoint.load_tensors(tmp_path / f / "checkpoints", 4, "denoiser") for f in ("parts", "whole"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    name = "network.down.levels.0.0.conv_in.spatial.weight"
+    assert torch.equal(a[name], first[name]) == (freeze == "spatial")
+
+
 def test_enlarged_images_are_those_of_the_largest_resolution(start, tmp_path):
     config = load_config(CONFIG_FOLDER / "demo.yaml", MANY)
     data = build_data(config, CPU)

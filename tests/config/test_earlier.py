@@ -51,6 +51,8 @@ UNPUBLISHED = [
     "sample.steps=50",
     "sample.deblur_epsilon=0.1",
 ]
+# DFU's recipe as it was.
+RECIPE = ["data.flip=true", "data.augment=0", "model.grid.dropout=0.05", "train.clip=1"]
 SAVED = {
     "demo": ("demo", DEMO),
     "demo_overridden": (
@@ -71,8 +73,11 @@ SAVED = {
         "dfu_landscapes_64",
         [*DFU, "edm.noise=mollified", "edm.mollifier_sigma=0.8", "sample.churn=10"],
     ),
-    "dfu_finetune_160": ("dfu_finetune_160", ["finetune.run=runs/dfu_ffhq_96"]),
-    "unet_single_96": ("unet_single_96", []),
+    "dfu_finetune_160": (
+        "dfu_finetune_160",
+        ["finetune.run=runs/dfu_ffhq_96", "model.grid.attention_levels=[]", *RECIPE],
+    ),
+    "unet_single_96": ("unet_single_96", ["model.grid.attention_sizes=[12]", *RECIPE]),
     "infdiff_dfu_128": ("infdiff_dfu_128", []),
     "ffhq_256": ("ffhq_256", [*UNPUBLISHED, "model.depthwise=false", "train.subsample=8", "train.points=halton"]),
 }

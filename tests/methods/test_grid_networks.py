@@ -6,10 +6,13 @@ import torch
 from infdiff.config.files import load_config
 from infdiff.config.keys import sections_of
 from infdiff.config.settings import GridSettings, ModelSettings
-from infdiff.methods.checks import config_warnings
+from infdiff.methods.checks import check_config, config_warnings
 from infdiff.methods.grid_networks import NETWORKS
 from infdiff.methods.method import build_modules, method_of
+from infdiff.methods.sizes import resolutions, training_size
+from infdiff.nn.attention import GridAttention
 from infdiff.shipped import CONFIG_FOLDER
+from infdiff.training.augment import LABELS
 
 CONFIGS = sorted(CONFIG_FOLDER.glob("*.yaml"))
 
@@ -33,11 +36,50 @@ def test_every_config_builds(path):
 
 
 def test_parameter_counts_of_dfu_and_its_baselines():
-    assert parameters("dfu_ffhq_96") == parameters("dfu_church_96") == 790_870_659
-    assert parameters("unet_multires_96") == 50_576_003
-    assert parameters("fno_unet_96") == 754_819_715
+    assert parameters("dfu_ffhq_96") == parameters("dfu_church_96") == 793_248_899
+    assert parameters("unet_multires_96") == 52_954_243
+    assert parameters("fno_unet_96") == 757_197_955
     assert parameters("infdiff_dfu_128") == 60_579_843
-    assert parameters("unet_single_96") == 56_047_107
+    assert parameters("unet_single_96") == 56_052_227
+
+
+CHURCH = "data.resolutions={32: 1, 48: 1, 64: 1, 96: 1}"
+SINGLE = [["unet_single_96", f"data.size={n}", f"model.grid.attention_sizes=[{n // 4}]"] for n in (32, 48, 64, 80)]
+ROWS = [
+    ["dfu_ffhq_96"],
+    ["dfu_ffhq_96_weighted"],
+    ["dfu_church_96"],
+    ["dfu_finetune_160"],
+    ["dfu_ffhq_96", "data.size=64", "data.resolutions={}"],
+    ["unet_multires_96"],
+    ["unet_multires_96", CHURCH],
+    ["fno_unet_96"],
+    ["fno_unet_96", CHURCH],
+    ["unet_single_96"],
+    *SINGLE,
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+def test_every_row_of_dfus_tables_has_attention_on_its_third_level_and_labels(row):
+    config = load_config(row[0], row[1:])
+    check_config(config)
+    with torch.device("meta"):
+        denoiser = build_modules(config)["denoiser"]
+        places = []
+        attention = [module for module in denoiser.modules() if isinstance(module, GridAttention)]
+        for module in attention:
+            module.register_forward_hook(lambda module, inputs, output: places.append(tuple(output.shape[2:])))
+        size = training_size(config)
+        denoiser(torch.empty(1, 3, *size), torch.empty(1), torch.empty(1, LABELS))
+    third, fourth = (size[0] // 4,) * 2, (size[0] // 8,) * 2
+    assert places == [*[third] * 4, fourth, *[third] * 4]  # four blocks down, the middle, four up
+    assert config.train.clip == 0
+
+
+def test_the_weighted_mixture_is_the_papers():
+    weights = resolutions(load_config("dfu_ffhq_96_weighted"))
+    assert weights == pytest.approx({(32, 32): 0.05, (48, 48): 0.1, (64, 64): 0.15, (80, 80): 0.3, (96, 96): 0.4})
 
 
 @pytest.mark.parametrize("name", ["unet_landscapes_64", "fno_landscapes_64", "unet_single_landscapes_64"])

@@ -141,6 +141,25 @@ def test_a_step_is_adam_on_the_clipped_gradient(tmp_path):
         torch.testing.assert_close(parameter, old - 1e-2 * g / (g.abs() + 1e-8), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("clip", "part"), [(0, 1.0), (0.1, None)])
+def test_without_clipping_the_gradient_is_taken_as_it_is(tmp_path, clip, part):
+    """Adam's first moment after one step is a tenth of the gradient."""
+
+    def steep(modules, batch, generator):
+        return 1000 * modules["net"][0](batch).square().mean()
+
+    trainer = make(tmp_path, SETTINGS.changed(steps=1, warmup=0, clip=clip, bfloat16=False), steep)
+    start = [p.detach().clone().requires_grad_() for p in trainer.parameters[:2]]
+    trainer.run()
+    gradients = torch.autograd.grad(1000 * nn.functional.linear(DATA[:4], *start).square().mean(), start)
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    assert norm > 100
+    moments = weights(tmp_path, 1)["optimizer"]
+    for name, gradient in zip(("net.0.weight", "net.0.bias"), gradients, strict=True):
+        expected = 0.1 * gradient * (part or clip / norm)
+        torch.testing.assert_close(moments[f"{name}:exp_avg"], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_accumulated_batches_are_one_large_batch(tmp_path):
     def plain(modules, batch, generator):
         return modules["net"][0](batch).square().mean()
@@ -174,9 +193,11 @@ class Bad:
         return loss * float(self.kind)
 
 
+@pytest.mark.parametrize("clip", [1, 0])
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_a_bad_step_changes_nothing_and_is_counted(tmp_path, kind):
-    trainer = make(tmp_path, SETTINGS.changed(steps=5, checkpoint_every=1, keep_checkpoints=9), Bad({2, 3}, kind))
+def test_a_bad_step_changes_nothing_and_is_counted(tmp_path, kind, clip):
+    settings = SETTINGS.changed(steps=5, checkpoint_every=1, keep_checkpoints=9, clip=clip)
+    trainer = make(tmp_path, settings, Bad({2, 3}, kind))
     trainer.run()
     before, after = weights(tmp_path, 2), weights(tmp_path, 4)
     assert_same({"net": before["net"], "optimizer": before["optimizer"]}, after)
