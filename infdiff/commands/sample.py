@@ -43,7 +43,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's; heun for runs trained with EDM")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--eta", type=float, help="noise added by ddim, 0 (default) to 1")
-    parser.add_argument("--variance", help="of ddpm's steps: posterior (default) or beta, larger")
+    parser.add_argument("--variance", help="of ddpm's steps: posterior (default) or beta, which is larger")
     parser.add_argument("--churn", type=float, help="noise added by heun, 0 (default) or more")
     parser.add_argument(
         "--upscale",

@@ -223,6 +223,7 @@ def trained(points_run, tmp_path_factory):
         (["--steps", "0"], ["--steps"]),
         (["--steps", "5000"], ["--steps", "1000"]),
         (["--eta", "2"], ["--eta"]),
+        (["--variance", "large", "--sampler", "ddpm"], ["--variance large", "posterior or beta"]),
         (["--truncation", "-1"], ["--truncation"]),
         (["--sampler", "magic"], ["--sampler"]),
         (["--checkpoint", "77"], ["--checkpoint"]),
