@@ -1,7 +1,9 @@
 """Train the rows of a paper's table for equal time on small networks, and compare their images.
 
   infdiff ablate --table infinity-3 --budget 30m --data photos      # ∞-Diff: training on a part of the pixels
+  infdiff ablate --table infinity-2 --budget 30m --data photos      # ∞-Diff: the parts of the network
   infdiff ablate --table dfu-1 --budget 30m --data photos           # DFU and its baselines across resolutions
+  infdiff ablate --table dfu-3 --budget 30m --data photos           # DFU: ways of fine-tuning
   infdiff ablate --table infinity-3 --rows "all pixels;1/8 of the pixels" --budget 5m --data photos
   infdiff ablate --table dfu-1 --list                               # its rows, their settings, the paper's numbers
 
