@@ -41,9 +41,20 @@ def open_images(path: str) -> ImageFolder:
 
 
 def check_request(
-    task: str, sizes: Sequence[Size], count: int, *, images: bool, data: bool, latents: str = LATENTS[0]
+    task: str,
+    sizes: Sequence[Size],
+    count: int,
+    *,
+    images: bool,
+    data: bool,
+    latents: str = LATENTS[0],
+    patches: int | None = None,
 ) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
+    if patches is not None and task != "generate":
+        raise OptionError("patches", patches, "goes with --task generate only")
+    if patches is not None and patches < SMALLEST:
+        raise OptionError("patches", patches, f"want at least {SMALLEST} pixels")
     if latents != LATENTS[0] and (images or task != "generate"):
         raise OptionError("latents", latents, "goes with --task generate of a run only")
     for size in sizes:
@@ -67,19 +78,22 @@ def open_real_images(
 
 def score_folder(evaluation: Evaluation, images: ImageFolder, sizes: Sequence[Size]) -> None:
     """Score images at their own size, or reduced to `sizes`; larger sizes are skipped with a warning."""
-    for size in sizes or [images.size]:
-        if size[0] > images.size[0] or size[1] > images.size[1]:
-            held = format_size(images.size)
+    sizes, held = sizes or [images.size], format_size(images.size)
+    within = [size for size in sizes if size[0] <= images.size[0] and size[1] <= images.size[1]]
+    if not within:
+        raise OptionError("res", None, f"every size is beyond the images' {held} pixels")
+    for size in sizes:
+        if size not in within:
             evaluation.warn(f"size: {format_size(size)} is left out: the images have {held} pixels")
-            continue
+    evaluation.require_patches(within)
+    for size in within:
         if size != images.size:
-            evaluation.warn(f"size: the images have {format_size(images.size)} pixels: reduced to {format_size(size)}")
-        real = evaluation.real.chosen
-        if real.sizes != {size} and real.fitting(size) == size:
-            evaluation.warn(f"size: the real images are cropped and reduced to {format_size(size)} (antialiased)")
+            evaluation.warn(f"size: the images have {held} pixels: reduced to {format_size(size)}")
+        if isinstance(evaluation.against, RealImages):
+            real = evaluation.against.chosen
+            if real.sizes != {size} and real.fitting(size) == size:
+                evaluation.warn(f"size: the real images are cropped and reduced to {format_size(size)} (antialiased)")
         evaluation.score_images(images, size, "images")
-    if not evaluation.results:
-        raise OptionError("res", None, f"every size is beyond the images' {format_size(images.size)} pixels")
 
 
 def score_corruptions(evaluation: Evaluation, sizes: Sequence[Size]) -> None:
@@ -133,6 +147,7 @@ def score_generated(
     """Score `count` new images at each size. latents: of the latent model, or those of training images."""
     if latents == "real":
         maker.run.require_encoder()
+    evaluation.require_patches(sizes)
     for size in sizes:
         if latents == "real":
             made = maker.decoded(evaluation.real.train.spread(count), size)
