@@ -29,12 +29,14 @@ tests: $(INSTALLED)
 test-long: $(INSTALLED)
 	$(PY) -m pytest -m long
 
+# Tests compare with functions of torch-fidelity and clean-fid that need no torchvision: its builds go with some of torch.
 # A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infdiff needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps torch-fidelity clean-fid
 	touch $@
 
 clean:

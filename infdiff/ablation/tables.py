@@ -76,8 +76,9 @@ def _tuned(name: str, weight: float, freeze: str, *published: float) -> Row:
         f"finetune.weight={weight}",
         f"finetune.freeze={freeze}",
         "data.batch_sizes={80: 6}",
+        "train.learning_rate=1e-4",
+        "train.warmup=0",
     )
-    settings += ("train.learning_rate=1e-4", "train.warmup=0")
     return Row(name, settings, published, start=_PRETRAINED, share=0.25)
 
 

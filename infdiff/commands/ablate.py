@@ -77,36 +77,25 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     )
     for row in rows:
         queue.config(row)
-    network = load_network(arguments.network, device)
+    networks = [load_network(arguments.network, device)]
     plan, found, markdown = queue.plan(), {}, folder / "table.md"
     for row, run_folder in queue.train():
         request = Request(
             task="generate",
             sizes=[(size, size) for size in table.sizes],
-            small=(1, 1),
             count=count,
             metrics=["frechet", "kid"],
-            images=None,
-            data=None,
-            held_out=None,
-            split=None,
-            checkpoint="last",
-            steps=None,
-            truncation=None,
-            deblur=None,
-            latents=table.latents,
-            batch=None,
-            seed=arguments.seed,
-            out=None,
             device=device,
+            latents=table.latents,
+            seed=arguments.seed,
             keep_examples=True,
         )
         with tqdm(desc=row.name, unit="image", disable=None) as bar:
-            found[row.name] = evaluate(request, run_folder, network, bar.update)
+            found[row.name] = evaluate(request, run_folder, networks, bar.update)
         results = {name: one.evaluation.results for name, one in found.items()}
         save_text(markdown, as_markdown(table, plan, results))
     report = folder / "report.html"
-    print(finish(request, list(found.values()), network, command, json=folder / "results.json", report=report))
+    print(finish(request, list(found.values()), networks, command, json=folder / "results.json", report=report))
     print(f"{markdown}, {report}")
 
 

@@ -4,10 +4,14 @@
   infdiff evaluate --run runs/photos --res 64 --data photos256.lmdb --split val --json scores.json
   infdiff evaluate --run runs/a runs/b --res 64,128 --n 500 --report compared.html     # side by side
   infdiff evaluate --images pictures --data photos256.lmdb          # a folder or zip instead of a run
+  infdiff evaluate --images pictures --data ffhq.npz --network inception # published statistics: mu and sigma
+  infdiff evaluate --run runs/photos --res 1024 --data photos.lmdb --patches 256 # detail that networks see reduced
+  infdiff evaluate --run runs/photos --network clip,dinov2          # several feature networks, the same images
   infdiff evaluate --run runs/photos --task reconstruct --res 64 --n 100
   infdiff evaluate --run runs/photos --task superres --from 64 --res 256 --data photos256.lmdb --n 20
   infdiff evaluate --run runs/photos --task denoise --n 256         # the loss by noise level, on some and all points
   infdiff evaluate --run runs/photos --res 64 --n 500 --latents real # what the latent model costs: without it
+  infdiff evaluate --run runs/photos --res 64 --steps 10,25,50,100  # the distance against the number of steps
   infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
   torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
 
@@ -24,12 +28,17 @@ from tqdm import tqdm
 
 from infdiff.cli import Parser, choose_device, output_file, positive, size_argument
 from infdiff.commands.trained_run import add_deblur
+from infdiff.config.settings import UPSCALES
+from infdiff.errors import OptionError
 from infdiff.evaluation.evaluate import Request, evaluate, finish
 from infdiff.evaluation.generated import Shard
 from infdiff.evaluation.real_images import SPLITS
+from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, holds_statistics
 from infdiff.evaluation.tasks import LATENTS, TASKS
+from infdiff.methods.method import SAMPLERS
 from infdiff.metrics.compare import METRICS, choose_metrics
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
+from infdiff.pipelines.super_resolve import METHODS
 from infdiff.runs.prepared_data import enclosing, prepared
 
 
@@ -49,13 +58,21 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--res", default="", help="64,128,512x256: sizes (default: the training size, or the images')")
     parser.add_argument("--from", dest="small", default="64", help="input size of superres (default 64)")
     parser.add_argument("--n", type=int, default=2000, help="samples at each size (default 2000)")
-    parser.add_argument("--data", type=Path, help="LMDB, folder or zip of real images (default: the run's data)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="LMDB, folder or zip of real images, or their statistics in an .npz (default: the run's)",
+    )
     parser.add_argument("--held-out", type=Path, help="LMDB of held-out images (default: a part of --data)")
     parser.add_argument("--split", choices=SPLITS, help="default: train for the run's data, val for pairs")
     parser.add_argument("--metrics", default="", help=f"some of {','.join(METRICS)} (default: all)")
-    parser.add_argument("--network", default=DEFAULT, choices=NETWORKS, help="of the features")
+    parser.add_argument("--network", default=DEFAULT, help=f"of the features, one or more of {','.join(NETWORKS)}")
+    parser.add_argument("--patches", type=int, metavar="SIDE", help="compare random patches of this size, too")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
-    parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
+    parser.add_argument("--steps", default="", help="10,25,50: sampling steps (default: the run's)")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's")
+    parser.add_argument("--upscale", choices=UPSCALES, help="to sizes beyond the training size (default: the run's)")
+    parser.add_argument("--method", choices=METHODS, help="of superres (default: the best for the run)")
     parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
     add_deblur(parser)
     parser.add_argument(
@@ -75,20 +92,42 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     output_file("--json", arguments.json)
     output_file("--report", arguments.report)
     request = request_of(arguments)
+    steps_asked: Sequence[int] = numbers_of_steps(arguments.steps)
     folders = request.folders(arguments.run)
+    if steps_asked and folders == [None]:
+        raise OptionError("steps", arguments.steps, "goes with images that a run makes")
     request = with_prepared_images(request)
-    network = load_network(arguments.network, request.device)
+    names = dict.fromkeys(name for name in arguments.network.split(",") if name)
+    networks = [load_network(name, request.device) for name in names or [DEFAULT]]
     with tqdm(unit="image", disable=None if Shard.here().rank == 0 else True) as bar:
-        found = [evaluate(request, folder, network, bar.update) for folder in folders]
+        found = [
+            evaluate(replace(request, steps=steps), folder, networks, bar.update)
+            for folder in folders
+            for steps in steps_asked or (None,)
+        ]
+    if len(steps_asked) > 1:
+        found = [replace(one, name=f"{one.name}, {one.about['options']['steps']} steps") for one in found]
     if Shard.here().rank == 0:
-        print(finish(request, found, network, command, json=arguments.json, report=arguments.report))
+        print(finish(request, found, networks, command, json=arguments.json, report=arguments.report))
+
+
+def numbers_of_steps(text: str) -> list[int]:
+    """Return what --steps lists. Raises OptionError for what is no number of steps."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if not part.isdecimal():
+            raise OptionError("steps", text, "want whole numbers with commas between them, as in 10,25,50")
+    return [positive("--steps", int(part)) for part in parts]
 
 
 def with_prepared_images(request: Request) -> Request:
     """Prepare real images that are given as a folder or a zip, at the size of the largest comparison."""
     size = enclosing(request.sizes) if request.sizes else None
     say = print if Shard.here().rank == 0 else lambda line: None
-    data, held_out = (path and prepared(path, size, say) for path in (request.data, request.held_out))
+    data, held_out = (
+        path if path is None or holds_statistics(path) else prepared(path, size, say)
+        for path in (request.data, request.held_out)
+    )
     return replace(request, data=data, held_out=held_out)
 
 
@@ -101,17 +140,23 @@ def request_of(arguments: Namespace) -> Request:
         "held_out",
         "split",
         "checkpoint",
-        "steps",
+        "sampler",
         "truncation",
+        "upscale",
         "deblur",
+        "method",
         "batch",
         "latents",
+        "patches",
     )
+    metrics = choose_metrics([name for name in arguments.metrics.split(",") if name])
+    if not arguments.metrics and holds_statistics(arguments.data):
+        metrics = list(METRICS_OF_STATISTICS)
     return Request(
         sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
         small=size_argument("--from", arguments.small),
         count=positive("--n", arguments.n),
-        metrics=choose_metrics([name for name in arguments.metrics.split(",") if name]),
+        metrics=metrics,
         device=choose_device(arguments.device),
         keep_examples=arguments.report is not None,
         **{name: getattr(arguments, name) for name in (*same, "seed", "out")},

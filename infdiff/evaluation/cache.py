@@ -28,7 +28,7 @@ def cached_description(
     path = folder / f"{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.safetensors"
     try:
         t = safetensors.torch.load_file(path)
-        return Description(t["features"], t["spectra"], Gaussian(t["mean"], t["root"], len(t["features"])))
+        return Description(t["features"], t["spectra"], Gaussian(t["mean"], t["root"]))
     except (OSError, SafetensorError, KeyError):
         made = make()
     gaussian = made.gaussian

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 
 from infdiff import __version__
-from infdiff.config.settings import InfinityDiffConfig
+from infdiff.config.settings import Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import OptionError
 from infdiff.evaluation import table, tasks
 from infdiff.evaluation.generated import ImageMaker, Shard
+from infdiff.evaluation.patches import PatchCutter
+from infdiff.evaluation.real_images import RealImages
 from infdiff.evaluation.report import ReportSubject, save_report
 from infdiff.evaluation.results import Evaluation
+from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, PublishedStatistics, holds_statistics
 from infdiff.files import save_json
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_weights
@@ -34,23 +37,27 @@ class Request:
 
     task: str
     sizes: Sequence[Size]
-    small: Size
     count: int
     metrics: Sequence[str]
-    images: str | None
-    data: Path | None
-    held_out: Path | None
-    split: str | None
-    checkpoint: str
-    steps: int | None
-    truncation: float | None
-    deblur: str | None
-    latents: str
-    batch: int | None
-    seed: int
-    out: Path | None
     device: torch.device
-    keep_examples: bool
+    small: Size = (64, 64)
+    images: str | None = None
+    data: Path | None = None
+    held_out: Path | None = None
+    split: str | None = None
+    checkpoint: str = "last"
+    sampler: str | None = None
+    steps: int | None = None
+    truncation: float | None = None
+    upscale: str | None = None
+    deblur: str | None = None
+    method: str | None = None
+    latents: str = tasks.LATENTS[0]
+    patches: int | None = None
+    batch: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    keep_examples: bool = False
 
     def folders(self, runs: Sequence[Path]) -> list[Path | None]:
         """Return the runs to evaluate, by default the newest; [None] for a task that needs no run.
@@ -58,7 +65,17 @@ class Request:
         Raises OptionError for options that do not go together.
         """
         images, data = self.images is not None, self.data is not None
-        tasks.check_request(self.task, self.sizes, self.count, images=images, data=data, latents=self.latents)
+        tasks.check_request(
+            self.task,
+            self.sizes,
+            self.count,
+            images=images,
+            data=data,
+            latents=self.latents,
+            patches=self.patches,
+            method=self.method,
+        )
+        self._check_statistics()
         if images or self.task == tasks.CALIBRATE:
             if runs:
                 raise OptionError("run", runs[0], f"does not go with --images, nor with --task {tasks.CALIBRATE}")
@@ -66,6 +83,22 @@ class Request:
         if self.out is not None and len(runs) > 1:
             raise OptionError("out", self.out, "takes one run; the images of several runs are kept in their folders")
         return list(runs or [RunFolder.newest().path])
+
+    def _check_statistics(self) -> None:
+        """Raise OptionError for an option that takes real images, where `data` names statistics alone."""
+        if not holds_statistics(self.data):
+            return
+        wanted: dict[str, object] = {
+            "task": self.task if self.task != "generate" else None,
+            "latents": self.latents if self.latents == "real" else None,
+            "metrics": ",".join(name for name in self.metrics if name not in METRICS_OF_STATISTICS) or None,
+            "patches": self.patches,
+            "split": self.split,
+            "held_out": self.held_out,
+        }
+        for name, value in wanted.items():
+            if value is not None:
+                raise OptionError(name, value, f"takes real images, and --data {self.data} holds statistics alone")
 
 
 @dataclass(frozen=True)
@@ -92,24 +125,52 @@ class Evaluated:
 
 
 def evaluate(
-    request: Request, folder: Path | None, network: FeatureNetwork, on_images: Callable[[int], object]
+    request: Request, folder: Path | None, networks: Sequence[FeatureNetwork], on_images: Callable[[int], object]
 ) -> Evaluated:
     """Evaluate the run in a folder; without a folder, the images of the request or corruptions of real images."""
     images = tasks.open_images(request.images) if request.images is not None else None
     run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
     config = InfinityDiffConfig() if run is None else run.config
-    real = tasks.open_real_images(config, request.task, request.data, request.held_out, request.split)
-    evaluation = Evaluation(network, real, request.metrics, on_images, request.keep_examples)
+    against = _open_reference(request, config, networks)
+    cutter = None if request.patches is None else PatchCutter(request.patches, request.seed)
+    evaluation = Evaluation(networks, against, request.metrics, on_images, request.keep_examples, cutter)
     if run is None:
         return _evaluate_images(request, images, evaluation)
-    options = SamplingOptions.of(run.method, steps=request.steps, truncation=request.truncation, deblur=request.deblur)
+    options = SamplingOptions.of(
+        run.method,
+        sampler=request.sampler,
+        steps=request.steps,
+        truncation=request.truncation,
+        upscale=request.upscale,
+        deblur=request.deblur,
+    )
     parent = request.out or run.folder.path / "evaluation"
     maker = ImageMaker(run, parent, request.seed, options, request.batch, Shard.here(), on_images)
-    tasks.score_run(evaluation, maker, request.task, request.sizes, request.count, request.small, request.latents)
+    tasks.score_run(
+        evaluation,
+        maker,
+        request.task,
+        request.sizes,
+        request.count,
+        small=request.small,
+        latents=request.latents,
+        method=request.method,
+    )
     real_latents = "of training images" if request.latents == "real" else None
     about = {"run": str(run.folder), "step": run.step, "latents": real_latents or run.describe_latents()}
     about |= {"options": options.record(run.method), "parameters": run.parameter_counts}
-    return Evaluated(str(run.folder), about | {"real": real.about()}, evaluation, run)
+    return Evaluated(str(run.folder), about | {"real": against.about()}, evaluation, run)
+
+
+def _open_reference(
+    request: Request, config: Config, networks: Sequence[FeatureNetwork]
+) -> RealImages | PublishedStatistics:
+    """Open the real images, or the statistics that stand for them."""
+    if request.data is not None and holds_statistics(request.data):
+        statistics = PublishedStatistics.open(request.data)
+        statistics.require(networks)
+        return statistics
+    return tasks.open_real_images(config, request.task, request.data, request.held_out, request.split)
 
 
 def _evaluate_images(request: Request, images: ImageFolder | None, evaluation: Evaluation) -> Evaluated:
@@ -118,13 +179,13 @@ def _evaluate_images(request: Request, images: ImageFolder | None, evaluation: E
     else:
         tasks.score_folder(evaluation, images, request.sizes)
     name = request.images or "corruptions"
-    return Evaluated(name, {"images": request.images, "real": evaluation.real.about()}, evaluation)
+    return Evaluated(name, {"images": request.images, "real": evaluation.against.about()}, evaluation)
 
 
 def finish(
     request: Request,
     found: Sequence[Evaluated],
-    network: FeatureNetwork,
+    networks: Sequence[FeatureNetwork],
     command: Sequence[str],
     *,
     json: Path | None,
@@ -136,13 +197,18 @@ def finish(
     warnings = list(dict.fromkeys(line for one in found for line in one.evaluation.warnings))
     about: dict[str, Any] = {"command": list(command), "infdiff": __version__, "torch": torch.__version__}
     about |= {"task": request.task, "seed": request.seed, "metrics": list(request.metrics)}
-    about |= {"network": {"name": network.name, "version": network.version}, "device": str(request.device)}
+    used = [{"name": network.name, "version": network.version} for network in networks]
+    about |= {"network": used[0], "device": str(request.device)}
+    if len(used) > 1:
+        about["networks"] = used
+    if request.patches is not None:
+        about["patches"] = request.patches
     if json is not None:
         runs = {"runs": [one.about for one in found]}
         save_json(json, about | runs | {"warnings": warnings, "results": results})
     if report is not None:
-        facts = {key: value for key, value in about.items() if key not in ("command", "network")}
-        facts |= {"features": f"{network.name} ({network.version})"}
+        facts = {key: value for key, value in about.items() if key not in ("command", "network", "networks")}
+        facts |= {"features": [f"{network.name} ({network.version})" for network in networks]}
         subjects = [one.subject() for one in found]
         save_report(report, subjects, shlex.join(command), facts)
     return table.as_text(results, warnings)

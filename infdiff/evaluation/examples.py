@@ -53,13 +53,14 @@ def examples_of_images(
     size: Size,
     what: str,
     described: Description,
-    real: Description,
+    real: Description | None,
     train: tuple[StoredImages, Tensor] | None,
     at: Size,
 ) -> ExampleSheet:
     """Return the first images, and of all images those nearest to training images, with their nearest matches.
 
-    train: the training images and their features (N, D), if they are known at `at`, the size compared at.
+    real: None for statistics without images. train: the training images and their features (N, D), if they are known at
+    `at`, the size compared at.
     """
     shown = min(len(images), _ROWS * _columns(size))
     sheet = contact_sheet(torch.stack([images.read(i, size) for i in range(shown)]), _columns(size))
@@ -70,7 +71,7 @@ def examples_of_images(
         for i in found.distances[:, 0].argsort()[: _COLUMNS[1]].tolist():
             others = stored.take(found.indices[i].tolist(), at)
             matches.append(NearestMatches(images.read(i, at), others, found.distances[i]))
-    spectra = (description.spectra.double().mean(dim=0) for description in (described, real))
+    spectra = (one.spectra.double().mean(dim=0) if one is not None else None for one in (described, real))
     return ExampleSheet(what, format_size(size), sheet, (), tuple(matches), *spectra)
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from infdiff.coordinates import parse_size
-from infdiff.metrics.compare import LEGEND
+from infdiff.metrics.compare import columns_of
 from infdiff.metrics.spectrum import FIRST_RING
 from infdiff.training.log import logged
 
@@ -32,7 +32,7 @@ def plot_quality(series: Mapping[str, Sequence[dict[str, Any]]], trained: Sequen
 
     None where no row has a metric.
     """
-    names = [name for name in LEGEND if any(name in row for rows in series.values() for row in rows)]
+    names = columns_of(row for rows in series.values() for row in rows)
     if not names:
         return None
     with _panels(names) as (figure, axes):

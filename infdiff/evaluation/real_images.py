@@ -19,6 +19,7 @@ from infdiff.data.image_set import ImageSet, split
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
 from infdiff.evaluation.cache import cached_description
+from infdiff.evaluation.patches import PatchCutter
 from infdiff.images.transforms import RESIZE_FILTER, size_of_crop
 from infdiff.metrics.compare import FEWEST, Description, describe
 from infdiff.metrics.features import FeatureNetwork
@@ -56,19 +57,19 @@ class StoredImages:
 
     def spread(self, count: int) -> StoredImages:
         """Return `count` images at even distances, at most all."""
-        every, total = self._every(), len(self)
+        every, total = self._every, len(self)
         count = min(count, total)
         return StoredImages(
             tuple((store, [index]) for store, index in (every[n * total // count] for n in range(count)))
         )
 
+    @cached_property
     def _every(self) -> list[tuple[ImageStore, int]]:
         return [(store, index) for store, indices in self.pieces for index in indices]
 
     def take(self, numbers: Sequence[int], size: Size) -> Tensor:
         """Return (B, 3, H, W) uint8, images by their place, cropped to the aspect ratio of `size` and resized."""
-        every = self._every()
-        return torch.stack([ImageSet(store, [index], size)[0] for store, index in (every[n] for n in numbers)])
+        return torch.stack([ImageSet(store, [index], size)[0] for store, index in (self._every[n] for n in numbers)])
 
     def batches(self, size: Size) -> Iterator[Tensor]:
         """Yield batches (B, 3, H, W) uint8 of all images, cropped to the aspect ratio of `size` and resized."""
@@ -150,4 +151,22 @@ def describe_real(
 ) -> Description:
     """Return the description of real images at a size that all of them reach, cached on disk."""
     key = ("real", stored.fingerprint, size, RESIZE_FILTER, network.name, network.version)
-    return cached_description(key, lambda: describe(network, stored.batches(size), on_images))
+    return cached_description(key, lambda: describe([network], stored.batches(size), on_images)[0])
+
+
+def describe_real_patches(
+    network: FeatureNetwork,
+    stored: StoredImages,
+    size: Size,
+    cutter: PatchCutter,
+    count: int,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> Description:
+    """Return the description of `count` patches of real images at a size that all of them reach, cached on disk."""
+    key = ("patches", stored.fingerprint, size, RESIZE_FILTER, network.name, network.version, cutter, count)
+
+    def make() -> Description:
+        patches = cutter.batches(lambda numbers: stored.take(numbers, size), len(stored), size, count)
+        return describe([network], patches, on_images)[0]
+
+    return cached_description(key, make)

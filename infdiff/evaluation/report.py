@@ -19,7 +19,7 @@ from infdiff.errors import OptionError
 from infdiff.evaluation.examples import ExampleSheet
 from infdiff.evaluation.plots import plot_losses, plot_quality, plot_spectra
 from infdiff.files import save_text
-from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER
+from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER, columns_of, metric_of
 
 _TEMPLATE = "report.html"
 
@@ -62,7 +62,7 @@ def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, An
     environment.filters |= {"number": _number, "image": _image, "plain": _plain}
     template = environment.from_string(resources.files("infdiff.evaluation").joinpath(_TEMPLATE).read_text())
     rows = _rows(subjects)
-    names = [name for name in LEGEND if any(name in row for row in rows)]
+    names = columns_of(rows)
     examples = [(subject, example) for subject in subjects for example in subject.examples]
     return template.render(
         subjects=subjects,
@@ -71,7 +71,7 @@ def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, An
         facts=facts,
         rows=rows,
         metrics=names,
-        legend=LEGEND,
+        legend={name: LEGEND[metric_of(name)] for name in names},
         costs=COSTS,
         best=_best(rows, names),
         several=len({row["what"] for row in rows}) > 1,
@@ -97,8 +97,8 @@ def _best(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> set[tuple[int
     for name in names:
         for size in {row["size"] for row in rows}:
             own = {place: row[name] for place, row in enumerate(rows) if row["size"] == size and name in row}
-            if name in MORE_IS_BETTER and len(set(own.values())) > 1:
-                value = (max if MORE_IS_BETTER[name] else min)(own.values())
+            if (metric := metric_of(name)) in MORE_IS_BETTER and len(set(own.values())) > 1:
+                value = (max if MORE_IS_BETTER[metric] else min)(own.values())
                 best |= {(place, name) for place, found in own.items() if found == value}
     return best
 

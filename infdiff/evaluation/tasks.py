@@ -41,9 +41,23 @@ def open_images(path: str) -> ImageFolder:
 
 
 def check_request(
-    task: str, sizes: Sequence[Size], count: int, *, images: bool, data: bool, latents: str = LATENTS[0]
+    task: str,
+    sizes: Sequence[Size],
+    count: int,
+    *,
+    images: bool,
+    data: bool,
+    latents: str = LATENTS[0],
+    patches: int | None = None,
+    method: str | None = None,
 ) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
+    if patches is not None and task != "generate":
+        raise OptionError("patches", patches, "goes with --task generate only")
+    if patches is not None and patches < SMALLEST:
+        raise OptionError("patches", patches, f"want at least {SMALLEST} pixels")
+    if method is not None and task != "superres":
+        raise OptionError("method", method, "goes with --task superres only")
     if latents != LATENTS[0] and (images or task != "generate"):
         raise OptionError("latents", latents, "goes with --task generate of a run only")
     for size in sizes:
@@ -67,19 +81,22 @@ def open_real_images(
 
 def score_folder(evaluation: Evaluation, images: ImageFolder, sizes: Sequence[Size]) -> None:
     """Score images at their own size, or reduced to `sizes`; larger sizes are skipped with a warning."""
-    for size in sizes or [images.size]:
-        if size[0] > images.size[0] or size[1] > images.size[1]:
-            held = format_size(images.size)
+    sizes, held = sizes or [images.size], format_size(images.size)
+    within = [size for size in sizes if size[0] <= images.size[0] and size[1] <= images.size[1]]
+    if not within:
+        raise OptionError("res", None, f"every size is beyond the images' {held} pixels")
+    for size in sizes:
+        if size not in within:
             evaluation.warn(f"size: {format_size(size)} is left out: the images have {held} pixels")
-            continue
+    evaluation.require_patches(within)
+    for size in within:
         if size != images.size:
-            evaluation.warn(f"size: the images have {format_size(images.size)} pixels: reduced to {format_size(size)}")
-        real = evaluation.real.chosen
-        if real.sizes != {size} and real.fitting(size) == size:
-            evaluation.warn(f"size: the real images are cropped and reduced to {format_size(size)} (antialiased)")
+            evaluation.warn(f"size: the images have {held} pixels: reduced to {format_size(size)}")
+        if isinstance(evaluation.against, RealImages):
+            real = evaluation.against.chosen
+            if real.sizes != {size} and real.fitting(size) == size:
+                evaluation.warn(f"size: the real images are cropped and reduced to {format_size(size)} (antialiased)")
         evaluation.score_images(images, size, "images")
-    if not evaluation.results:
-        raise OptionError("res", None, f"every size is beyond the images' {format_size(images.size)} pixels")
 
 
 def score_corruptions(evaluation: Evaluation, sizes: Sequence[Size]) -> None:
@@ -94,10 +111,12 @@ def score_run(
     task: str,
     sizes: Sequence[Size],
     count: int,
+    *,
     small: Size,
     latents: str = LATENTS[0],
+    method: str | None = None,
 ) -> None:
-    """Score a run on one of TASKS, by default at its training size. small: input size of superres.
+    """Score a run on one of TASKS, by default at its training size. small, method: input size and way of superres.
 
     latents: of generated images, one of LATENTS.
     """
@@ -112,7 +131,7 @@ def score_run(
     if task == "reconstruct":
         score_reconstructed(evaluation, maker, sizes, count)
     else:
-        score_super_resolved(evaluation, maker, small, sizes, count)
+        score_super_resolved(evaluation, maker, small, sizes, count, method)
 
 
 def score_denoised(evaluation: Evaluation, run: TrainedModel, sizes: Sequence[Size], count: int, seed: int) -> None:
@@ -133,6 +152,7 @@ def score_generated(
     """Score `count` new images at each size. latents: of the latent model, or those of training images."""
     if latents == "real":
         maker.run.require_encoder()
+    evaluation.require_patches(sizes)
     for size in sizes:
         if latents == "real":
             made = maker.decoded(evaluation.real.train.spread(count), size)
@@ -151,9 +171,17 @@ def score_reconstructed(evaluation: Evaluation, maker: ImageMaker, sizes: Sequen
 
 
 def score_super_resolved(
-    evaluation: Evaluation, maker: ImageMaker, small: Size, sizes: Sequence[Size], count: int
+    evaluation: Evaluation,
+    maker: ImageMaker,
+    small: Size,
+    sizes: Sequence[Size],
+    count: int,
+    method: str | None = None,
 ) -> None:
-    """Score the first `count` real images, reduced to `small` and super-resolved, and bicubic upsampling."""
+    """Score the first `count` real images, reduced to `small` and super-resolved, and bicubic upsampling.
+
+    method: of super-resolution, by default the best for the run.
+    """
     for size in sizes:
         if small[0] >= size[0] or small[1] >= size[1]:
             raise OptionError("from", format_size(small), f"not smaller than --res {format_size(size)}")
@@ -161,11 +189,11 @@ def score_super_resolved(
 
     def methods(size: Size, made: GeneratedImages) -> dict[str, Images]:
         return {
-            enlarging_method(maker.run, size): made.take,
+            method or enlarging_method(maker.run, size): made.take,
             "bicubic": lambda numbers: corruptions.resize_bicubic(reduced(truth.take(numbers, size), small), size),
         }
 
-    _score_pairs(evaluation, truth, sizes, lambda size: maker.super_resolved(truth, small, size), methods)
+    _score_pairs(evaluation, truth, sizes, lambda size: maker.super_resolved(truth, small, size, method), methods)
 
 
 def _score_pairs(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,15 +36,22 @@ class Description(NamedTuple):
 
 
 def describe(
-    network: FeatureNetwork, batches: Iterable[Tensor], on_images: Callable[[int], object] = lambda count: None
-) -> Description:
-    """Describe batches of images (B, 3, H, W) uint8, at least two images; on_images(n) is called after each batch."""
-    features, spectra = [], []
+    networks: Sequence[FeatureNetwork],
+    batches: Iterable[Tensor],
+    on_images: Callable[[int], object] = lambda count: None,
+) -> list[Description]:
+    """Describe batches of images (B, 3, H, W) uint8 by each network, at least two images.
+
+    on_images(n) is called after each batch.
+    """
+    features: list[list[Tensor]] = [[] for _ in networks]
+    spectra = []
     for batch in batches:
-        features.append(network(batch).cpu())
-        spectra.append(radial_spectrum(batch.to(network.device)).float().cpu())
+        for found, network in zip(features, networks, strict=True):
+            found.append(network(batch).cpu())
+        spectra.append(radial_spectrum(batch.to(networks[0].device)).float().cpu())
         on_images(len(batch))
-    return Description.of(torch.cat(features), torch.cat(spectra))
+    return [Description.of(torch.cat(found), torch.cat(spectra)) for found in features]
 
 
 class Comparison(NamedTuple):
@@ -95,11 +102,16 @@ METRICS: dict[str, Callable[[Comparison], dict[str, float]]] = {
     "memorisation": _memorisation,
 }
 
+# Metrics of pixels, which are the same for every feature network.
+_OF_PIXELS = ("spectrum",)
+
 LEGEND = {
     "frechet": "Fréchet distance of features, 0 for equal sets",
     "kid": "kernel distance of features, about 0 for sets of one kind",
     "precision": "fraction of the images among the real ones",
     "recall": "fraction of the real images among the images",
+    "patch_frechet": "Fréchet distance of the features of patches",
+    "patch_kid": "kernel distance of the features of patches",
     "diversity": "mean distance of two images, over that of two real ones",
     "spectrum": "distance of the radial power spectra in dB",
     "nearest": "mean feature distance to the nearest training image",
@@ -120,6 +132,8 @@ MORE_IS_BETTER = {
     "kid": False,
     "precision": True,
     "recall": True,
+    "patch_frechet": False,
+    "patch_kid": False,
     "spectrum": False,
     "psnr": True,
     "ssim": True,
@@ -143,10 +157,38 @@ def compare(sets: Comparison, metrics: Iterable[str]) -> dict[str, float]:
     return results
 
 
+def compare_by_each(
+    networks: Sequence[FeatureNetwork], sets: Sequence[Comparison], metrics: Sequence[str]
+) -> dict[str, float]:
+    """Return the results of `metrics` by each network: sets[i] holds the features of networks[i]."""
+    results = compare(sets[0], metrics)
+    for network, others in zip(networks[1:], sets[1:], strict=True):
+        found = compare(others, [metric for metric in metrics if metric not in _OF_PIXELS])
+        results |= named_by(network, found)
+    return results
+
+
+def named_by(network: FeatureNetwork, results: dict[str, float]) -> dict[str, float]:
+    """Return results by columns that name the network, as those of all networks but the first are called."""
+    return {f"{name} ({network.name})": value for name, value in results.items()}
+
+
+def metric_of(column: str) -> str:
+    """Return the column's name without that of a network."""
+    return column.partition(" (")[0]
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of rows that LEGEND explains, in its order."""
+    order = {name: place for place, name in enumerate(LEGEND)}
+    found = dict.fromkeys(name for row in rows for name in row if metric_of(name) in order)
+    return sorted(found, key=lambda name: order[metric_of(name)])
+
+
 def caveats(network: FeatureNetwork, counts: dict[str, int]) -> list[str]:
-    """Return caveats about a Fréchet distance computed from this many images of each set, one line each."""
+    """Return caveats about a Fréchet distance of sets, one line each; counts: their sizes by what they hold."""
     return [
-        f"few images: {count} {name} images are fewer than the {network.dimension} features of {network.name}: the "
+        f"few images: {count} {name} are fewer than the {network.dimension} features of {network.name}: the "
         "Fréchet distance is too large, and only comparable at the same counts; KID does not depend on them"
         for name, count in counts.items()
         if count <= network.dimension

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# A covariance that was computed in float32 is symmetric, and has no negative eigenvalue, to this part of its largest
+# entry.
+_ROUNDING = 1e-4
+
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The Gaussian fitted to `count` features, in float64: mean (D,), and root (R, D), root^T root = covariance."""
+    """The Gaussian of a set's features, in float64: mean (D,), and root (R, D), root^T root = covariance."""
 
     mean: Tensor
     root: Tensor
-    count: int
 
     @classmethod
     def fit(cls, features: Tensor) -> Gaussian:
@@ -27,7 +30,23 @@ class Gaussian:
         if len(root) > root.shape[1]:
             # The R of root = QR has the same R^T R, and D rows.
             root = torch.linalg.qr(root, mode="r").R
-        return cls(mean, root, len(features))
+        return cls(mean, root)
+
+    @classmethod
+    def of_moments(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
+        """Return the Gaussian of a mean (D,) and a covariance (D, D). Raises ValueError where they are none."""
+        if mean.ndim != 1 or covariance.shape != (len(mean),) * 2 or len(mean) == 0:
+            raise ValueError(f"shapes {(*mean.shape,)} and {(*covariance.shape,)}: want (D,) and (D, D)")
+        mean, covariance = mean.double(), covariance.double()
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise ValueError("numbers that are not finite")
+        largest = covariance.abs().max()
+        if (covariance - covariance.mT).abs().max() > _ROUNDING * largest:
+            raise ValueError("a matrix that is not symmetric is no covariance")
+        variances, axes = torch.linalg.eigh(covariance)
+        if variances.min() < -_ROUNDING * largest:
+            raise ValueError("a matrix with negative eigenvalues is no covariance")
+        return cls(mean, variances.clamp(min=0).sqrt()[:, None] * axes.mT)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -1,7 +1,8 @@
 """Feature networks: from images to the features in which sets of images are compared.
 
 `efficientnet-lite0` comes with its weights in the extra `eval`. The others, which published numbers use, come through
-torch-fidelity (extra `fidelity`), which downloads their weights on first use.
+torch-fidelity (extra `fidelity`), which downloads their weights on first use. Each resizes images as its published
+numbers do, whatever their aspect ratio, to a square.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.errors import OptionError, first_line
+from infdiff.metrics.resize import resized, resizing
 
 DEFAULT = "efficientnet-lite0"
 _EFFICIENTNET_SIDE = 224
@@ -32,12 +33,12 @@ class FeatureNetwork:
     name: str
     version: str  # of weights and preprocessing: only features of one version can be compared
     dimension: int
-    extract: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 on the device -> (B, dimension)
+    extract: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 -> (B, dimension) on the device
     device: torch.device
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.extract(images.to(self.device)).float()
+        return self.extract(images).float()
 
 
 def load_network(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
@@ -61,14 +62,10 @@ def _efficientnet_lite0(name: str, device: torch.device) -> FeatureNetwork:
     network.eval().requires_grad_(False)
 
     def extract(images: Tensor) -> Tensor:
-        x = images.float()  # (B, 3, H, W)
-        if tuple(x.shape[2:]) != (_EFFICIENTNET_SIDE,) * 2:
-            # Antialiased, so that detail beyond a smaller size does not alias.
-            x = F.interpolate(x, (_EFFICIENTNET_SIDE,) * 2, mode="bicubic", antialias=True).clamp(0, 255)
-        x = (x - 127) / 128  # as in training
+        x = (resized(images, _EFFICIENTNET_SIDE).to(device) - 127) / 128  # as in training
         return network.extract_features(x).mean(dim=(2, 3))  # type: ignore[operator]
 
-    return FeatureNetwork(name, f"{os.path.basename(path)}, antialiased bicubic", 1280, extract, device)
+    return FeatureNetwork(name, f"{os.path.basename(path)}, {resizing(_EFFICIENTNET_SIDE)}", 1280, extract, device)
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,11 @@ class _ThroughFidelity:
     registered: str
     layer: str
     dimension: int
+    # Side that images are resized to, at which the extractor's own resizing changes nothing. None: it resizes them, by
+    # bilinear interpolation that is not antialiased.
+    side: int | None
+    # Extractors take 8-bit images alone. The layer at which pixels in float go in, past the extractor's preprocessing.
+    float_layer: str | None
     # Whether all files are plain tensors: then PyTorch is made to refuse any other pickle. CLIP's is a TorchScript
     # archive, which cannot be loaded so; torch-fidelity checks its hash.
     only_tensors: bool
@@ -110,23 +112,41 @@ class _ThroughFidelity:
             ) from error
         network.to(device).eval().requires_grad_(False)
 
-        def extract(images: Tensor) -> Tensor:
-            features: tuple[Tensor, ...] = network(images)  # one for each layer that was asked for
-            return features[0]
-
         version = getattr(sys.modules.get("torch_fidelity"), "__version__", "unknown")
-        return FeatureNetwork(
-            name, f"{self.registered}:{self.layer}, torch-fidelity {version}", self.dimension, extract, device
-        )
+        version = f"{self.registered}:{self.layer}, torch-fidelity {version}"
+        if self.side is not None:
+            version = f"{version}, {resizing(self.side, eight_bit=self.float_layer is None)}"
+
+        def extract(images: Tensor) -> Tensor:
+            features: tuple[Tensor, ...] = self._run(network, images, device)
+            return features[0]  # one for each layer that was asked for
+
+        return FeatureNetwork(name, version, self.dimension, extract, device)
+
+    def _run(self, network: nn.Module, images: Tensor, device: torch.device) -> Any:
+        if self.side is None:
+            return network(images.to(device))
+        pixels = resized(images, self.side, eight_bit=self.float_layer is None).to(device)
+        if self.float_layer is None:
+            return network(pixels.to(torch.uint8))
+        normalised = (pixels - 128) / 128
+        hook = network.get_submodule(self.float_layer).register_forward_pre_hook(lambda layer, inputs: (normalised,))
+        try:
+            return network(pixels.to(torch.uint8))
+        finally:
+            hook.remove()
 
 
-# FID is the Fréchet distance of `inception`'s features (Heusel et al. 2017), FID_CLIP that of `clip`'s (Kynkäänniemi
-# et al. 2022; ∞-Diff's tables), FD_DINOv2 that of `dinov2`'s (Stein et al. 2023).
+# FID is the Fréchet distance of `inception`'s features (Heusel et al. 2017) as clean-fid computes it (Parmar et al.
+# 2022), and of `inception-tensorflow`'s as the first implementation did, and those of ADM and EDM do. FID_CLIP is that
+# of `clip`'s (Kynkäänniemi et al. 2023; ∞-Diff's tables, through clean-fid), FD_DINOv2 that of `dinov2`'s (Stein et al.
+# 2023).
 NETWORKS: dict[str, Callable[[str, torch.device], FeatureNetwork]] = {
     "efficientnet-lite0": _efficientnet_lite0,
-    "inception": _ThroughFidelity("inception-v3-compat", "2048", 2048, only_tensors=True),
-    "clip": _ThroughFidelity("clip-vit-b-32", "clip", 512, only_tensors=False),
-    "dinov2": _ThroughFidelity("dinov2-vit-l-14", "dinov2", 1024, only_tensors=True),
+    "inception": _ThroughFidelity("inception-v3-compat", "2048", 2048, 299, "Conv2d_1a_3x3", only_tensors=True),
+    "inception-tensorflow": _ThroughFidelity("inception-v3-compat", "2048", 2048, None, None, only_tensors=True),
+    "clip": _ThroughFidelity("clip-vit-b-32", "clip", 512, 224, None, only_tensors=False),
+    "dinov2": _ThroughFidelity("dinov2-vit-l-14", "dinov2", 1024, 224, None, only_tensors=True),
 }
 
 

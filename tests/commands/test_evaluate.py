@@ -14,7 +14,9 @@ from PIL import Image
 from infdiff.cli import explain
 from infdiff.commands.evaluate import main as evaluate_main
 from infdiff.errors import UserError
+from infdiff.metrics.features import NETWORKS
 from tests.conftest import ROOT, TINY, assert_one_line_error, command_in
+from tests.metrics.sets import NETWORK as MOMENTS
 
 METRICS = {"frechet", "kid", "precision", "recall", "diversity", "spectrum", "nearest", "memorisation"}
 COST = {"seconds_per_image", "peak_mb", "made_on"}
@@ -269,6 +271,8 @@ def test_bad_input_is_one_line(command, trained, monkeypatch):
     run = ("--run", "runs/x")
     data = ("--data", "photos.lmdb")
     (trained / "empty").mkdir()
+    np.savez("ours.npz", mu=np.zeros(1280), sigma=np.eye(1280))
+    np.savez("inception.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     pictures(trained / "single", 1, 32)
     pictures(trained / "mixed", 5, 32)
     Image.new("RGB", (8, 9)).save(trained / "mixed" / "x.png")
@@ -280,6 +284,23 @@ def test_bad_input_is_one_line(command, trained, monkeypatch):
         (*run, "--res", "big"): ["--res", "big"],
         (*run, "--metrics", "fid"): ["--metrics fid", "frechet"],
         (*run, "--network", "vgg"): ["--network", "efficientnet-lite0"],
+        (*run, "--network", "efficientnet-lite0,vgg"): ["--network vgg", "efficientnet-lite0"],
+        (*run, "--patches", 4): ["--patches 4", "at least 11"],
+        (*run, "--patches", 17): ["--patches 17", "larger than images of 16"],
+        (*run, "--res", "16,24", "--patches", 20): ["--patches 20", "larger than images of 16"],
+        (*run, "--res", 64, "--patches", 40): ["--patches 40", "larger than images of 32"],  # as compared
+        (*run, "--task", "reconstruct", "--patches", 12): ["--patches 12", "--task generate"],
+        ("--images", "pictures", *data, "--patches", 33): ["--patches 33", "larger than images of 32"],
+        (*run, "--data", "ours.npz", "--metrics", "frechet,kid,spectrum"): ["--metrics kid,spectrum", "ours.npz"],
+        (*run, "--data", "ours.npz", "--patches", 12): ["--patches 12", "ours.npz"],
+        (*run, "--data", "ours.npz", "--split", "val"): ["--split val", "ours.npz"],
+        (*run, "--data", "ours.npz", "--held-out", "photos.lmdb"): ["--held-out photos.lmdb", "ours.npz"],
+        (*run, "--data", "ours.npz", "--latents", "real"): ["--latents real", "ours.npz"],
+        (*run, "--data", "ours.npz", "--task", "reconstruct"): ["--task reconstruct", "ours.npz"],
+        ("--data", "ours.npz", "--task", "calibrate"): ["--task calibrate", "ours.npz"],
+        (*run, "--data", "inception.npz"): ["inception.npz: holds 2048 features", "efficientnet-lite0 has 1280"],
+        (*run, "--data", "no.npz"): ["no.npz", "no such file"],
+        ("--images", "pictures", "--data", "inception.npz"): ["inception.npz: holds 2048", "--network"],
         (*run, "--json", "no/where.json"): ["--json no/where.json"],
         (*run, "--report", "."): ["--report ."],
         (*run, "--images", "pictures", *data): ["--run runs/x", "--images"],
@@ -324,6 +345,99 @@ def test_losses_by_noise_level_on_all_pixels_and_on_a_part(command, trained):
     assert_one_line_error(command("evaluate", *call[:-1], "64"), "--res 64", "hold 32")
 
 
+def test_published_statistics_give_the_distance_that_their_images_give(command, trained, cache):
+    pictures(trained / "some", 9, 32)
+    for call in (("--images", "pictures", "--res", "16"), ("--run", "runs/x", "--n", 6)):
+        _, whole = evaluate(command, trained, *call, "--data", "some", "--metrics", "frechet")
+        (path,) = (cache / "features").iterdir()
+        features = safetensors.torch.load_file(path)["features"].double().numpy()
+        np.savez(trained / "ours.npz", mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+        result, found = evaluate(command, trained, *call, "--data", "ours.npz", "--report", "r.html")
+        assert len(found["results"]) == len(whole["results"])
+        row, other = found["results"][0], whole["results"][0]
+        assert row["frechet"] == pytest.approx(other["frechet"], rel=1e-4)
+        assert row["frechet"] > 1
+        assert not METRICS - {"frechet"} & set(row)
+        assert (row["images"], row["at"], "real" in row) == (other["images"], "16", False)
+        assert found["metrics"] == ["frechet"]
+        (run,) = found["runs"]
+        assert run["real"] == {"data": "ours.npz", "statistics": "mean and covariance", "features": 1280}
+        assert any("ours.npz holds no images: kid, " in line for line in found["warnings"])
+        assert "frechet" in result.stdout.splitlines()[0]
+        assert (trained / "r.html").read_text().count('<img class="sheet"') == len(found["results"])
+        shutil.rmtree(cache / "features")
+
+
+def test_patches_beside_the_images(command, trained):
+    same = ("--images", "pictures", "--data", "photos.lmdb", "--metrics", "frechet")
+    _, found = evaluate(command, trained, *same, "--patches", 32)
+    (row,) = found["results"]
+    # Patches as large as the images are the images.
+    assert (row["patches"], row["patch_frechet"]) == (24, pytest.approx(row["frechet"], abs=1e-6))
+    result, found = evaluate(command, trained, *same, "--patches", 12, "--report", "r.html")
+    (row,) = found["results"]
+    # Four of 12 pixels fit into 32.
+    assert row["patches"] == 4 * 24
+    assert 0 < row["patch_frechet"] < 10
+    assert found["patches"] == 12
+    assert "patch_kid" in result.stdout.splitlines()[0]
+    assert "patch_frechet" in (trained / "r.html").read_text()
+    assert any("96 patches are fewer than the 1280 features" in line for line in found["warnings"])
+    call = ("--run", "runs/x", "--res", "16,48", "--n", 6, "--metrics", "kid", "--patches", 16)
+    _, found = evaluate(command, trained, *call)
+    small, large = found["results"]
+    assert (small["patches"], large["patches"]) == (6, 6 * 4)  # of 32 pixels, at which 48 is compared
+    assert small["patch_frechet"] > 1
+    assert {name for name in small if name.startswith("patch")} == {
+        "patches",
+        "patch_frechet",
+        "patch_kid",
+        "patch_kid_std",
+    }
+    _, again = evaluate(command, trained, *call)
+    assert_same(again["results"], found["results"])
+    _, moved = evaluate(command, trained, *call[:-1], 12, "--seed", 0)
+    assert moved["results"][0]["patch_kid"] != small["patch_kid"]
+
+
+def test_several_networks_see_the_same_images(command, trained, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "moments", lambda name, device: MOMENTS)
+    call = ("--run", "runs/x", "--n", 6, "--patches", 12)
+    _, both = evaluate(command, trained, *call, "--network", "efficientnet-lite0,moments,moments", "--report", "r.html")
+    made = {path: path.stat().st_mtime_ns for path in (trained / "runs/x/evaluation").rglob("*.png")}
+    _, first = evaluate(command, trained, *call)
+    _, second = evaluate(command, trained, *call, "--network", "moments")
+    assert {path: path.stat().st_mtime_ns for path in (trained / "runs/x/evaluation").rglob("*.png")} == made
+    (row,), (one,), (other,) = both["results"], first["results"], second["results"]
+    assert one.keys() == other.keys()
+    assert row["frechet (moments)"] == pytest.approx(other["frechet"], rel=1e-6)
+    assert {"patch_kid", "patch_kid (moments)", "memorisation (moments)"} <= row.keys()
+    by_name = {name: value for name, value in row.items() if not name.endswith(" (moments)")}
+    assert_same([by_name], [one])
+    assert "spectrum (moments)" not in row
+    # What JSON says of one network stays, and another key says all.
+    assert both["network"] == first["network"]
+    assert both["networks"] == [first["network"], second["network"]]
+    assert "networks" not in first
+    page = (trained / "r.html").read_text()
+    assert "frechet (moments)</th>" in page
+    assert "moments (1)" in page
+    _, pairs = evaluate(
+        command,
+        trained,
+        "--run",
+        "runs/x",
+        "--task",
+        "reconstruct",
+        "--n",
+        5,
+        "--network",
+        "moments,efficientnet-lite0",
+    )
+    assert {"psnr", "feature", "frechet", "feature (efficientnet-lite0)"} <= pairs["results"][0].keys()
+    assert "psnr (efficientnet-lite0)" not in pairs["results"][0]
+
+
 def test_samples_of_the_latents_of_training_images(command, trained):
     call = ("--run", "runs/x", "--n", 6, "--metrics", "frechet")
     _, found = evaluate(command, trained, *call, "--latents", "real")
@@ -334,3 +448,24 @@ def test_samples_of_the_latents_of_training_images(command, trained):
     assert found["runs"][0]["latents"] == "of training images"
     error = command("evaluate", "--run", "runs/x", "--task", "reconstruct", "--latents", "real")
     assert_one_line_error(error, "--latents real", "--task generate")
+
+
+def test_numbers_of_steps_samplers_and_ways_to_larger_sizes(command, trained):
+    call = ("--run", "runs/x", "--res", 24, "--n", 5, "--metrics", "spectrum")
+    _, scores = evaluate(command, trained, *call, "--steps", "1,2", "--sampler", "dpm++", "--upscale", "cosine")
+    assert [row["run"] for row in scores["results"]] == ["runs/x, 1 steps", "runs/x, 2 steps"]
+    assert [run["options"]["steps"] for run in scores["runs"]] == [1, 2]
+    assert {run["options"]["sampler"] for run in scores["runs"]} == {"dpm++"}
+    assert {run["options"]["upscale"] for run in scores["runs"]} == {"cosine"}
+    assert len({row["spectrum"] for row in scores["results"]}) == 2
+
+
+def test_ways_of_super_resolution_are_chosen(command, trained):
+    pair = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5, "--data", "photos.lmdb")
+    _, scores = evaluate(command, trained, *pair, "--method", "encode", "--steps", 2, "--split", "all")
+    assert [row["what"] for row in scores["results"]] == ["encode", "bicubic"]
+    assert_one_line_error(command("evaluate", "--run", "runs/x", "--method", "guided"), "--method guided", "superres")
+    for steps in ("2.5", "many", "0"):
+        assert_one_line_error(command("evaluate", "--run", "runs/x", "--steps", steps), f"--steps {steps}")
+    images = ("evaluate", "--images", "pictures", "--data", "photos.lmdb", "--steps", "2")
+    assert_one_line_error(command(*images), "--steps 2", "a run makes")

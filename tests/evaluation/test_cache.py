@@ -13,7 +13,7 @@ def test_descriptions_are_cached_by_their_key(generator, tmp_path):
 
     def make():
         made.append(1)
-        return describe(NETWORK, [images(40, generator)])
+        return describe([NETWORK], [images(40, generator)])[0]
 
     first = cached_description(("a", (8, 8)), make, tmp_path)
     again = cached_description(("a", (8, 8)), make, tmp_path)
@@ -21,7 +21,6 @@ def test_descriptions_are_cached_by_their_key(generator, tmp_path):
     assert torch.equal(first.features, again.features)
     assert torch.equal(first.spectra, again.spectra)
     assert torch.equal(first.gaussian.root, again.gaussian.root)
-    assert (first.gaussian.count, again.gaussian.count) == (40, 40)
     for key in (("b", (8, 8)), ("a", (8, 9))):
         cached_description(key, make, tmp_path)
     assert len(made) == 3
@@ -29,7 +28,7 @@ def test_descriptions_are_cached_by_their_key(generator, tmp_path):
 
 
 def test_a_damaged_file_is_replaced_and_a_closed_folder_is_ignored(generator, tmp_path):
-    described = describe(NETWORK, [images(6, generator)])
+    described = describe([NETWORK], [images(6, generator)])[0]
     cached_description((1,), lambda: described, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:50])

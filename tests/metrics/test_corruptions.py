@@ -44,9 +44,9 @@ def test_stronger_corruption_is_further_away(generator):
     real = torch.nn.functional.interpolate(images(60, generator, (8, 8)).float(), (32, 32), mode="bilinear").to(
         torch.uint8
     )
-    true = describe(NETWORK, [real])
+    (true,) = describe([NETWORK], [real])
     spectra = [
-        compare(Comparison(describe(NETWORK, [function(real)]), true), ["spectrum"])["spectrum"]
+        compare(Comparison(*describe([NETWORK], [function(real)]), true), ["spectrum"])["spectrum"]
         for name, function in corruptions.CORRUPTIONS.items()
         if name.startswith("bicubic")
     ]

@@ -5,14 +5,13 @@ import sys
 import types
 import urllib.error
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from infdiff.errors import UserError
 from infdiff.metrics.features import NETWORKS, features_of, load_network
+from infdiff.metrics.resize import resized
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +39,10 @@ def test_efficientnet_features_lead_to_the_packages_own_classes(efficientnet, ge
         torch.testing.assert_close(network._fc(features), network((images.float() - 127) / 128))
 
 
-@pytest.mark.parametrize("size", [(448, 448), (300, 260), (64, 96)])
-def test_other_sizes_are_resized_as_pillow_resizes(efficientnet, generator, size):
-    images = noise(generator, 1, size)
-    channels = [
-        Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC) for channel in images[0].float().numpy()
-    ]
-    resized = torch.from_numpy(np.stack([np.array(channel) for channel in channels]))[None].clamp(0, 255)
-    a, b = efficientnet(images), efficientnet(resized)
-    assert (a - b).norm() < 1e-3 * b.norm()
+def test_other_sizes_are_resized_first(efficientnet, generator):
+    images = noise(generator, 1, (300, 260))
+    a, b = efficientnet(images), efficientnet(resized(images, 224))
+    assert torch.equal(a, b)
     assert (a - efficientnet(images.flip(-1))).norm() > 0.1 * b.norm()
 
 
@@ -68,11 +62,14 @@ class StandIn(nn.Module):
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
         super().__init__()
-        self.name, self.features_list = name, features_list
+        self.name, self.features_list, self.given = name, features_list, []
+        self.Conv2d_1a_3x3 = nn.Identity()
 
     def forward(self, input):
         assert input.dtype == torch.uint8
-        means = input.to(torch.float64).mean((1, 2, 3))
+        self.given.append(input)
+        pixels = self.Conv2d_1a_3x3((input.double() - 128) / 128)
+        means = pixels.double().mean((1, 2, 3))
         return tuple(means[:, None].expand(-1, DIMENSIONS[layer]) for layer in self.features_list)
 
 
@@ -91,18 +88,35 @@ def fidelity(monkeypatch):
     return put
 
 
-@pytest.mark.parametrize(("name", "dimension"), [("inception", 2048), ("clip", 512), ("dinov2", 1024)])
-def test_networks_of_torch_fidelity(name, dimension, fidelity):
-    fidelity(StandIn)
-    network = load_network(name)
-    features = features_of(network, [torch.full((2, 3, 8, 8), 7, dtype=torch.uint8)])
+THROUGH_FIDELITY = [name for name in NETWORKS if name != "efficientnet-lite0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "side"),
+    [("inception", 2048, 299), ("inception-tensorflow", 2048, None), ("clip", 512, 224), ("dinov2", 1024, 224)],
+)
+def test_networks_of_torch_fidelity(name, dimension, side, fidelity, generator):
+    made = []
+    fidelity(lambda *arguments: made.append(StandIn(*arguments)) or made[-1])
+    network, images = load_network(name), noise(generator, 2, (60, 80))
+    features = features_of(network, [images])
     assert (features.shape, features.dtype) == ((2, dimension), torch.float32)
     assert network.dimension == dimension
-    assert (features == 7).all()
     assert "torch-fidelity 0.4.0" in network.version
+    pixels = images.float()
+    if side is not None:
+        pixels = resized(images, side, eight_bit=name != "inception")
+        assert str(side) in network.version
+    (given,) = made[0].given
+    assert torch.equal(given, pixels.to(torch.uint8))
+    # Where the number is that of pixels in float, rounding would have changed it.
+    expected = ((pixels.double() - 128) / 128).mean((1, 2, 3))
+    torch.testing.assert_close(features[:, 0].double(), expected, rtol=0, atol=1e-6)
+    # The extractor itself stays as it was.
+    assert torch.equal(made[0](given)[0], ((given.double() - 128) / 128).mean((1, 2, 3))[:, None].expand(-1, dimension))
 
 
-@pytest.mark.parametrize("name", ["inception", "clip", "dinov2"])
+@pytest.mark.parametrize("name", THROUGH_FIDELITY)
 def test_weights_that_cannot_be_had(name, fidelity, capfd):
     def offline(*arguments, **options):
         sys.stderr.write("Downloading: ...")
@@ -157,5 +171,8 @@ def test_a_torchvision_of_another_build_is_one_line(monkeypatch):
 
 
 def test_an_unknown_network():
-    with pytest.raises(UserError, match=r"^network: vgg: choose one of efficientnet-lite0, inception, clip, dinov2"):
+    with pytest.raises(
+        UserError,
+        match=r"^network: vgg: choose one of efficientnet-lite0, inception, inception-tensorflow, clip, dinov2",
+    ):
         load_network("vgg")

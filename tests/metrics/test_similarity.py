@@ -1,10 +1,11 @@
-"""PSNR by its definition; SSIM window by window."""
+"""PSNR by its definition; SSIM window by window; both as torchmetrics computes them."""
 
 import numpy as np
 import pytest
 import torch
 
 from infdiff.metrics.similarity import psnr, ssim
+from tests.metrics.libraries import library
 
 
 def test_psnr():
@@ -50,3 +51,31 @@ def test_ssim_of_equal_and_of_inverted_images():
     assert float(ssim(pattern, 255 - pattern)) < 0
     with pytest.raises(ValueError, match="9x20 pixels"):
         ssim(pattern[:, :, :9], pattern[:, :, :9])
+
+
+def images(generator):
+    a = torch.randint(0, 256, (3, 3, 40, 52), dtype=torch.uint8, generator=generator)
+    noise = torch.randn(a.shape, generator=generator) * torch.tensor([5.0, 20.0, 60.0])[:, None, None, None]
+    return a, (a + noise).clamp(0, 255).to(torch.uint8)
+
+
+def test_psnr_is_torchmetrics(generator):
+    functional = library("torchmetrics.functional.image")
+    a, b = images(generator)
+    expected = functional.peak_signal_noise_ratio(
+        b.double(), a.double(), data_range=255.0, reduction="none", dim=(1, 2, 3)
+    )
+    assert psnr(a, b).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_ssim_is_torchmetrics_where_windows_stay_within_the_image(generator):
+    """It adds windows that reach over the border, where the image is reflected; Wang et al. 2004 do not."""
+    functional = library("torchmetrics.functional.image")
+    a, b = images(generator)
+    _, whole = functional.structural_similarity_index_measure(
+        b.double(), a.double(), data_range=255.0, reduction="none", return_full_image=True
+    )
+    assert whole.shape == a.shape
+    expected = whole[:, :, 5:-5, 5:-5].mean((1, 2, 3))
+    assert expected.min() < 0.9 < expected.max()
+    assert ssim(a, b).tolist() == pytest.approx(expected.tolist(), rel=1e-6)
