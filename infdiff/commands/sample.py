@@ -21,6 +21,7 @@ from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
+from infdiff.methods.checks import backend_note
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
@@ -89,6 +90,9 @@ def run(arguments: Namespace) -> None:
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
     print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
+    seen = options.sampled_at(size, training_size(trained.config))
+    if (note := backend_note(trained.config, [seen])) is not None:
+        print(f"note: {note}", flush=True)
     evaluations = -(-count // batch) * options.evaluations(trained.method, size)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(
