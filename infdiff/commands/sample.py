@@ -21,6 +21,7 @@ from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
+from infdiff.methods.checks import backend_note
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
@@ -110,6 +111,8 @@ def run(arguments: Namespace) -> None:
             f"note: images of {square} are stretched to {format_size(size)}: --aspect keep cuts them out of {cut}",
             flush=True,
         )
+    if (note := backend_note(trained.config, [options.sampled_at(drawn, base)])) is not None:
+        print(f"note: {note}", flush=True)
     evaluations = -(-count // batch) * options.evaluations(trained.method, drawn)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
         sheet = sample_to_folder(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from infdiff.config.settings import Config
-from infdiff.coordinates import format_size
+from infdiff.config.settings import Config, InfinityDiffConfig
+from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError, UserError
 from infdiff.methods.grid_networks import grid_warnings
 from infdiff.methods.method import method_of
 from infdiff.methods.sampling import SamplingOptions, deblur_of
 from infdiff.methods.sizes import batch_sizes, images_a_step, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
+from infdiff.ops.routing import ENLARGED_BACKEND, UNKNOWN_SCALE
 
 
 def check_config(config: Config) -> None:
@@ -55,6 +56,21 @@ def density_note(config: Config) -> str | None:
     return (
         f"trained on 1/{rate} of the pixels alone, as published; samples have all of them, and with "
         f"--subsample 1:1,{rate}:1 every second step would, too (docs/quality.md)"
+    )
+
+
+def backend_note(config: Config, sizes: Iterable[Size]) -> str | None:
+    """Return a line for a network that asks for TorchSparse and is used at sizes whose kernels that does not know."""
+    if not isinstance(config, InfinityDiffConfig) or config.model.backend != "torchsparse":
+        return None
+    base = training_size(config)
+    others = [format_size(size) for size in sizes if size != base]
+    if not others:
+        return None
+    instead = ENLARGED_BACKEND[config.model.depthwise]
+    return (
+        f"model.backend: torchsparse: {UNKNOWN_SCALE}; at {', '.join(others)} pixels, where data.size is "
+        f"{format_size(base)}, model.backend: {instead} takes its place"
     )
 
 

@@ -53,7 +53,7 @@ class Kernels:
 
 
 class Lattice:
-    """PyTorch, tap by tap through the lattice index."""
+    """PyTorch, tap by tap through the lattice index, or a neighbour table."""
 
     def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
         def total(features: Tensor, taps: Tensor) -> Tensor:
@@ -69,9 +69,7 @@ class Lattice:
         return _to_taps(kappa, points, kernel_size)
 
     def _index(self, points: Points) -> Tensor:
-        """The index image, also where the points come with a neighbour table."""
-        index = points.index
-        return index if index is not None and index.dim() == 3 else lattice_index(points.ids, points.size)
+        return lattice_index(points.ids, points.size) if points.index is None else points.index
 
 
 class Dense:

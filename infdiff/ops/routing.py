@@ -18,12 +18,16 @@ DENSE_ABOVE_DENSITY = 1 / 64
 # The same for regular taps, 32 channels, 3 x 3 and 7 x 7.
 REGULAR_DENSE_ABOVE_DENSITY = 1 / 12
 
+# The backend that takes TorchSparse's place at another scale than 1: for depthwise taps (True), and for regular ones.
+ENLARGED_BACKEND = {True: "lattice", False: "dense"}
+UNKNOWN_SCALE = "TorchSparse knows no kernels of another scale than 1"
+
 
 class Route(NamedTuple):
     """The route that an operator takes.
 
     name: "kernels" (CUDA, for convolutions through the lattice index or a neighbour table), "dense kernels" (CUDA, on
-    complete images), "lattice" (PyTorch, tap by tap through the lattice index), "dense" (PyTorch, masked dense
+    complete images), "lattice" (PyTorch, tap by tap through either of them), "dense" (PyTorch, masked dense
     convolution), "torchsparse" (its own convolution) or "PyTorch" (operators that are not convolutions).
     """
 
@@ -64,15 +68,18 @@ def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, b
         if max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
             return Route("kernels", "the points' features are on a CUDA device")
         return Route("dense kernels", f"the enlarged kernel is wider than {kernels.MAX_WINDOW} pixels")
-    return _plain_route(density, DENSE_ABOVE_DENSITY, "lattice" if backend == "torchsparse" else backend)
+    if backend == "torchsparse":
+        known = tuple(scale) == (1.0, 1.0)
+        return Route(ENLARGED_BACKEND[True], "through TorchSparse's neighbour table" if known else UNKNOWN_SCALE)
+    return _plain_route(density, DENSE_ABOVE_DENSITY, backend)
 
 
 def choose_regular_route(points: int, size: Size, scale: Scale, backend: str) -> Route:
     """The route of regular, not depthwise, taps: PyTorch's, or "torchsparse" for its own convolution."""
-    if backend == "torchsparse" and tuple(scale) == (1.0, 1.0):
-        return Route("torchsparse", "asked for")
-    density = points / (size[0] * size[1])
-    return _plain_route(density, REGULAR_DENSE_ABOVE_DENSITY, "dense" if backend == "torchsparse" else backend)
+    if backend == "torchsparse":
+        known = tuple(scale) == (1.0, 1.0)
+        return Route("torchsparse", "asked for") if known else Route(ENLARGED_BACKEND[False], UNKNOWN_SCALE)
+    return _plain_route(points / (size[0] * size[1]), REGULAR_DENSE_ABOVE_DENSITY, backend)
 
 
 def _plain_route(density: float, least: float, backend: str) -> Route:

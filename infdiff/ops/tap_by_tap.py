@@ -1,4 +1,7 @@
-"""The convolution as it is defined: a window around every point, visited tap by tap through the lattice index."""
+"""The convolution as it is defined: a window around every point, visited tap by tap.
+
+Neighbours are found in the lattice index, or in a neighbour table.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,12 @@ def window_rows(
 ) -> Iterator[tuple[Size, Tensor, Tensor]]:
     """Yield each offset of a window: its place, a mask (B, L, 1) of the points found there, their features (B, L, C).
 
-    index (B, H, W) as `lattice_index`. Where the mask is False the features are those of some other point.
+    index (B, H, W) as `lattice_index`, or (B * L, Kh * Kw) as `torchsparse_backend.neighbour_table`. Where the mask is
+    False the features are those of some other point.
     """
+    if index.dim() == 2:
+        yield from _table_rows(features, index, window)
+        return
     row, column = torch.div(ids, size[1], rounding_mode="floor"), ids % size[1]
     for i in range(window[0]):
         for j in range(window[1]):
@@ -46,3 +53,12 @@ def window_rows(
             present = inside & (number >= 0)
             where = number.where(present, 0).long().unsqueeze(-1).expand(-1, -1, features.shape[2])
             yield (i, j), present.unsqueeze(-1), features.gather(1, where)
+
+
+def _table_rows(features: Tensor, table: Tensor, window: Size) -> Iterator[tuple[Size, Tensor, Tensor]]:
+    """`window_rows` from a table of each point's neighbours as rows of the flattened features, -1 for none."""
+    rows, shape = features.flatten(0, 1), features.shape[:2]
+    for number, neighbours in enumerate(table.unbind(1)):
+        present = neighbours >= 0
+        value = rows[neighbours.clamp(min=0)]
+        yield divmod(number, window[1]), present.view(*shape, 1), value.view_as(features)

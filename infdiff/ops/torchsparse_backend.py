@@ -18,15 +18,23 @@ from infdiff.coordinates import Size
 
 # The commit that this was written against.
 COMMIT = "385f5ce"
+# Its set-up imports PyTorch, and its sources Google's sparse hash.
+_INSTALL = (
+    "pip install --no-build-isolation 'infdiff[torchsparse]', with nvcc and the headers of libsparsehash-dev "
+    "(docker/torchsparse.Dockerfile has the steps)"
+)
 
 
 def why_missing() -> str | None:
     """Return one sentence that says why TorchSparse cannot be used, or None when it can."""
     try:
-        import_module("torchsparse.backend")
         version("torchsparse")
-    except (ImportError, PackageNotFoundError) as problem:
-        return f"TorchSparse is not installed ({problem}): pip install 'infdiff[torchsparse]', with nvcc at hand"
+        import_module("torchsparse.backend")
+    except (ModuleNotFoundError, PackageNotFoundError) as problem:
+        return f"TorchSparse is not installed ({problem}): {_INSTALL}"
+    except Exception as problem:  # built for another PyTorch or CUDA; or it asks for the device, and there is none
+        if torch.cuda.is_available():
+            return f"TorchSparse does not load ({_first_line(problem)}): build it for this PyTorch, {_INSTALL}"
     if not torch.cuda.is_available():
         return "TorchSparse needs a CUDA device, and PyTorch sees none"
     return None
@@ -91,5 +99,9 @@ def _sparse_tensor(features: Tensor, coordinates: Tensor) -> Any:
 def _import(name: str) -> Any:
     try:
         return import_module(name)
-    except ImportError as problem:
-        raise RuntimeError(f"backend 'torchsparse': {why_missing() or problem}") from problem
+    except Exception as problem:
+        raise RuntimeError(f"backend 'torchsparse': {why_missing() or _first_line(problem)}") from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"
