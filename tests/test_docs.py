@@ -1,10 +1,16 @@
-"""Pages name files that exist, and the example runs."""
+"""Pages name files that exist, the example runs, and every row of the papers is a configuration that works."""
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
+
+from infdiff.config.files import changed, load_config
+from infdiff.methods.checks import check_config
+from infdiff.methods.method import build_modules
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,3 +51,29 @@ def test_the_example_trains(monkeypatch, capsys):
     monkeypatch.setenv("STEPS", "2")
     runpy.run_path(str(ROOT / "examples" / "train_in_python.py"), run_name="__main__")
     assert capsys.readouterr().out.count("loss") == 1
+
+
+# A configuration's name in a cell of a table, and settings after it.
+IN_A_CELL = re.compile(r"`((?:celebahq|ffhq|church|dfu|unet|fno)_\w+)((?: [^`]*)?)`")
+
+
+def rows_of_reproduction():
+    text = (ROOT / "docs" / "reproduce.md").read_text()
+    cells = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| ") and line.count(" | ") >= 3]
+    return sorted({(name, settings.strip()) for cell in cells for name, settings in IN_A_CELL.findall(cell)})
+
+
+@pytest.mark.parametrize(("name", "settings"), rows_of_reproduction(), ids=str)
+def test_every_row_of_the_papers_can_be_trained(name, settings):
+    config = load_config(name, shlex.split(settings))
+    if name.startswith("dfu_finetune"):
+        config = changed(config, {"finetune.run": ""})
+    check_config(config)
+    with torch.device("meta"):
+        assert build_modules(config)
+
+
+def test_rows_of_the_papers_are_found():
+    rows = rows_of_reproduction()
+    assert len(rows) >= 25
+    assert ("ffhq_128", "train.subsample=8") in rows
