@@ -21,7 +21,7 @@ MEASURED += "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrs
 @pytest.mark.parametrize(
     ("upscale", "side", "gib"),
     [
-        ("cosine", 2048, 1.0),
+        ("cosine", 2048, 1.5),
         ("none", 2048, 1.5),
         pytest.param("cosine", 4096, 4.0, marks=pytest.mark.long),
         pytest.param("none", 4096, 4.0, marks=pytest.mark.long),
