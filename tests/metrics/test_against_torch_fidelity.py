@@ -1,11 +1,5 @@
 """The same numbers as torch-fidelity computes from the same features, and its networks as they are used here."""
 
-import contextlib
-import importlib
-import sys
-import types
-import warnings
-
 import pytest
 import torch
 from torch import nn
@@ -14,46 +8,15 @@ from infdiff.metrics.distances import Gaussian, frechet_distance, kernel_distanc
 from infdiff.metrics.features import load_network
 from infdiff.metrics.neighbours import precision_and_recall
 from infdiff.metrics.resize import resized
-from tests.metrics.libraries import library
+from tests.metrics.libraries import library, torchvision_or_stand_in
 
 
 @pytest.fixture(scope="module")
 def fidelity():
-    """Imports modules of torch-fidelity.
-
-    The package imports torchvision, which is not there for every build of torch. Of it, what is tested here needs one
-    function at most, so that a stand-in serves.
-    """
-    with contextlib.suppress(ImportError, RuntimeError, OSError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("torchvision")
-    stand_in = "torchvision.transforms.functional" not in sys.modules
-    if stand_in:
-        sys.modules |= torchvision()
-    try:
+    """Imports modules of torch-fidelity."""
+    with torchvision_or_stand_in():
         library("torch_fidelity")
         yield library
-    finally:
-        # What was imported beside the stand-in goes with it.
-        for name in [*sys.modules] if stand_in else []:
-            if name.partition(".")[0] in ("torchvision", "torch_fidelity"):
-                del sys.modules[name]
-
-
-def torchvision():
-    def normalize(x, mean, std, inplace):
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (mean, std))
-        return (x - mean) / std
-
-    names = ("", ".datasets", ".transforms", ".transforms.functional")
-    modules = {f"torchvision{name}": types.ModuleType(f"torchvision{name}") for name in names}
-    functional = modules["torchvision.transforms.functional"]
-    functional.normalize = normalize
-    modules["torchvision"].transforms = modules["torchvision.transforms"]
-    modules["torchvision.transforms"].functional = functional
-    for name in ("CIFAR10", "STL10", "CIFAR100"):
-        setattr(modules["torchvision.datasets"], name, object)
-    return modules
 
 
 def features(generator, dimension=64):
