@@ -68,6 +68,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--metrics", default="", help=f"some of {','.join(METRICS)} (default: all)")
     parser.add_argument("--network", default=DEFAULT, help=f"of the features, one or more of {','.join(NETWORKS)}")
     parser.add_argument("--patches", type=int, metavar="SIDE", help="compare random patches of this size, too")
+    parser.add_argument("--lpips", action="store_true", help="also of pairs, where its weights can be had")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--steps", default="", help="10,25,50: sampling steps (default: the run's)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's")
@@ -148,6 +149,7 @@ def request_of(arguments: Namespace) -> Request:
         "batch",
         "latents",
         "patches",
+        "lpips",
     )
     metrics = choose_metrics([name for name in arguments.metrics.split(",") if name])
     if not arguments.metrics and holds_statistics(arguments.data):

@@ -26,6 +26,7 @@ from infdiff.files import save_json
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
+from infdiff.metrics.perceptual import load_lpips
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.log import read_log
@@ -54,6 +55,7 @@ class Request:
     method: str | None = None
     latents: str = tasks.LATENTS[0]
     patches: int | None = None
+    lpips: bool = False
     batch: int | None = None
     seed: int = 0
     out: Path | None = None
@@ -73,6 +75,7 @@ class Request:
             data=data,
             latents=self.latents,
             patches=self.patches,
+            lpips=self.lpips,
             method=self.method,
         )
         self._check_statistics()
@@ -134,6 +137,8 @@ def evaluate(
     against = _open_reference(request, config, networks)
     cutter = None if request.patches is None else PatchCutter(request.patches, request.seed)
     evaluation = Evaluation(networks, against, request.metrics, on_images, request.keep_examples, cutter)
+    if request.lpips:
+        evaluation.perceptual = load_lpips(request.device)
     if run is None:
         return _evaluate_images(request, images, evaluation)
     options = SamplingOptions.of(

@@ -29,6 +29,7 @@ from infdiff.metrics.compare import (
 )
 from infdiff.metrics.distances import frechet_distance
 from infdiff.metrics.features import FeatureNetwork
+from infdiff.metrics.perceptual import PerceptualDistance
 from infdiff.metrics.similarity import psnr, ssim
 
 _BATCH = 64
@@ -43,6 +44,7 @@ class Evaluation:
 
     Every row holds: what, size (as requested), at (the size compared at), images; then its metrics by name, those of
     all networks but the first with that of the network. cutter: cuts patches that are compared, too, if given.
+    perceptual: LPIPS, for pairs, if given.
     examples: images shown next to the rows in a report, if `keep_examples` is set.
     """
 
@@ -52,6 +54,7 @@ class Evaluation:
     on_images: Callable[[int], object] = lambda count: None
     keep_examples: bool = False
     cutter: PatchCutter | None = None
+    perceptual: PerceptualDistance | None = None
     examples: list[ExampleSheet] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -136,6 +139,8 @@ class Evaluation:
             row |= dict(about) if place == 0 else {"broken": about["broken"]}
             row["psnr"] = float(torch.cat([psnr(*pair) for pair in pairs]).mean())
             row["ssim"] = float(torch.cat([ssim(*pair) for pair in pairs]).mean())
+            if self.perceptual is not None:
+                row["lpips"] = sum(self.perceptual(*pair) for pair in pairs) / len(numbers)
             for order, network in enumerate(self.networks):
                 found = {"feature": float((made[order].features - real[order].features).norm(dim=1).mean())}
                 found["frechet"] = frechet_distance(made[order].gaussian, real[order].gaussian)

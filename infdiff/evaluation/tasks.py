@@ -50,12 +50,15 @@ def check_request(
     latents: str = LATENTS[0],
     patches: int | None = None,
     method: str | None = None,
+    lpips: bool = False,
 ) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
     if patches is not None and task != "generate":
         raise OptionError("patches", patches, "goes with --task generate only")
     if patches is not None and patches < SMALLEST:
         raise OptionError("patches", patches, f"want at least {SMALLEST} pixels")
+    if lpips and task not in ("reconstruct", "superres"):
+        raise OptionError("lpips", None, "compares pairs: it goes with --task reconstruct or superres")
     if method is not None and task != "superres":
         raise OptionError("method", method, "goes with --task superres only")
     if latents != LATENTS[0] and (images or task != "generate"):

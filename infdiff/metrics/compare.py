@@ -118,6 +118,7 @@ LEGEND = {
     "memorisation": "chance that an image is nearer to the training images than a held-out one: ½ none, 1 copies",
     "psnr": "peak signal-to-noise ratio in dB",
     "ssim": "structural similarity, 1 for equal images",
+    "lpips": "learned perceptual distance (AlexNet), 0 for equal images",
     "feature": "mean feature distance between an image and its truth",
     **{f"loss_{level:g}": f"loss of the training target, noise at {level:g} of the signal" for level in NOISE_LEVELS},
 }
@@ -137,6 +138,7 @@ MORE_IS_BETTER = {
     "spectrum": False,
     "psnr": True,
     "ssim": True,
+    "lpips": False,
     "feature": False,
 }
 

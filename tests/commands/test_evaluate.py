@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -469,3 +470,15 @@ def test_ways_of_super_resolution_are_chosen(command, trained):
         assert_one_line_error(command("evaluate", "--run", "runs/x", "--steps", steps), f"--steps {steps}")
     images = ("evaluate", "--images", "pictures", "--data", "photos.lmdb", "--steps", "2")
     assert_one_line_error(command(*images), "--steps 2", "a run makes")
+
+
+def test_lpips_of_pairs(command, trained, monkeypatch):
+    def brightness(a, b):
+        return float((a.float().mean(dim=(1, 2, 3)) - b.float().mean(dim=(1, 2, 3))).abs().sum())
+
+    monkeypatch.setattr(sys.modules["infdiff.evaluation.evaluate"], "load_lpips", lambda device: brightness)
+    call = ("--run", "runs/x", "--task", "reconstruct", "--n", 5, "--split", "all", "--steps", 2, "--lpips")
+    result, scores = evaluate(command, trained, *call)
+    assert scores["results"][0]["lpips"] > 0
+    assert "lpips: learned perceptual distance" in result.stdout
+    assert_one_line_error(command("evaluate", "--run", "runs/x", "--lpips"), "--lpips", "reconstruct")
