@@ -13,11 +13,18 @@ def as_markdown(
 ) -> str:
     """Return both tables. results: rows of an evaluation by the name of the table's row, one for each size."""
     sizes = list(dict.fromkeys(str(found["size"]) for rows in results.values() for found in rows))
-    heading = ["", "steps", "ms a step", *(f"Fréchet {size}" for size in sizes), *(f"KID {size}" for size in sizes)]
+    timed = any("seconds_a_step" in plan[name] for name in results)
+    heading = [
+        "",
+        "steps",
+        *(["ms a step"] if timed else []),
+        *(f"Fréchet {size}" for size in sizes),
+        *(f"KID {size}" for size in sizes),
+    ]
     lines = []
     for name, found in results.items():
         by_size = {str(row["size"]): row for row in found}
-        cells = [name, f"{plan[name]['steps']:,}", _milliseconds(plan[name])]
+        cells = [name, f"{plan[name]['steps']:,}", *([_milliseconds(plan[name])] if timed else [])]
         cells += [_cell(by_size.get(size), "frechet", ".1f") for size in sizes]
         cells += [_cell(by_size.get(size), "kid", ".3f") for size in sizes]
         lines.append(cells)

@@ -100,3 +100,5 @@ def test_the_table_as_markdown():
     assert "| all pixels | 1,200 | 250 | 91.0 | 0.111 |" in lines
     assert "| 1/2 of the pixels | 7 | – | – | – |" in lines
     assert "| 1/8 of the pixels | 6.48 | 1.6 |" in lines
+    untimed = {name: {"steps": row["steps"]} for name, row in plan.items()}
+    assert "| all pixels | 1,200 | 91.0 | 0.111 |" in as_markdown(table, untimed, results).splitlines()
