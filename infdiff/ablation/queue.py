@@ -71,19 +71,21 @@ class Queue:
         if found["asked"] != asked:
             differing = [key for key, value in asked.items() if found["asked"].get(key) != value]
             raise UserError(f"{self.folder} holds an ablation of another {', '.join(differing)}: choose another --out")
-        self._open(self._unstarted(self.rows[0]))  # what is wrong with the data is said before anything is timed
+        # What cannot work is said before anything is timed.
+        configs = {row.name: self._unstarted(row) for row in self.rows}
+        self._open(configs[self.rows[0].name])
         make_folder(self.folder)
         for row in self.rows:
             if row.name not in found["rows"]:
-                found["rows"][row.name] = self._steps(row)
+                found["rows"][row.name] = self._steps(row, configs[row.name])
                 save_json(file, found)
         kept: dict[str, dict[str, Any]] = found["rows"]
         return {row.name: kept[row.name] for row in self.rows}
 
-    def _steps(self, row: Row) -> dict[str, Any]:
+    def _steps(self, row: Row, config: Config) -> dict[str, Any]:
         if self.budget.seconds is None:
             return {"steps": max(1, round(row.share * self.budget.steps))}
-        seconds = seconds_a_step(self._unstarted(row), self.device)
+        seconds = seconds_a_step(config, self.device)
         steps = max(1, round(row.share * self.budget.seconds / seconds))
         self.say(f"{row.name}: {seconds:.3f} s a step, {steps} steps")
         return {"steps": steps, "seconds_a_step": seconds}

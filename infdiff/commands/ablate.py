@@ -75,21 +75,19 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
         device,
         say=lambda line: print(line, flush=True),
     )
-    for row in rows:
-        queue.config(row)
     networks = [load_network(arguments.network, device)]
+    request = Request(
+        task="generate",
+        sizes=[(size, size) for size in table.sizes],
+        count=count,
+        metrics=["frechet", "kid"],
+        device=device,
+        latents=table.latents,
+        seed=arguments.seed,
+        keep_examples=True,
+    )
     plan, found, markdown = queue.plan(), {}, folder / "table.md"
     for row, run_folder in queue.train():
-        request = Request(
-            task="generate",
-            sizes=[(size, size) for size in table.sizes],
-            count=count,
-            metrics=["frechet", "kid"],
-            device=device,
-            latents=table.latents,
-            seed=arguments.seed,
-            keep_examples=True,
-        )
         with tqdm(desc=row.name, unit="image", disable=None) as bar:
             found[row.name] = evaluate(request, run_folder, networks, bar.update)
         results = {name: one.evaluation.results for name, one in found.items()}

@@ -20,7 +20,6 @@ from infdiff.pipelines.super_resolve import (
     default_method,
     small_size,
     super_resolve,
-    super_resolve_in_windows,
 )
 from infdiff.runs.trained import OnStep, TrainedModel, as_asked
 from infdiff.seeding import generator_for
@@ -46,7 +45,7 @@ def filling_options(run: TrainedModel, steps: int | None = None, deblur: str | N
 
     Raises OptionError for options that cannot work, and UserError for a run of another method than ∞-Diff.
     """
-    steps = steps or max(run.config.sample.steps, _FILLING_STEPS)
+    steps = max(run.config.sample.steps, _FILLING_STEPS) if steps is None else steps
     return SamplingOptions.of(run.infinity_diff, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
 
 
@@ -75,16 +74,8 @@ def enlarge(
         raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
     trained, small = run.infinity_diff, from_uint8(images.to(run.device))
     if method == "windows":
-        out = super_resolve_in_windows(
-            run.window_model(size, options),
-            small,
-            size=size,
-            seed=seed,
-            steps=options.steps,
-            indices=indices,
-            on_step=on_step,
-        )
-        return as_asked(out, rounded)
+        indices = range(len(small)) if indices is None else indices
+        return as_asked(run.enlarge_in_windows(small, size, seed, indices, options, on_step), rounded)
     z = run.encode(images)
     rows = options.tile if method == "encode" else None
     out = super_resolve(

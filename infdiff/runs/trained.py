@@ -196,20 +196,32 @@ class TrainedModel:
             on_step=on_step,
         )
         if size != sampled and options.upscale == "windows":
-            images = super_resolve_in_windows(
-                self.window_model(size, options),
-                images,
-                size=size,
-                seed=seed,
-                steps=options.steps,
-                indices=indices,
-                on_step=on_step,
-            )
+            images = self.enlarge_in_windows(images, size, seed, indices, options, on_step)
         elif size != sampled and options.upscale == "cosine":
             images = resample(images, size)
         elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return as_asked(images, rounded)
+
+    def enlarge_in_windows(
+        self,
+        small: Tensor,
+        size: Size,
+        seed: int,
+        indices: Sequence[int],
+        options: SamplingOptions,
+        on_step: OnStep | None,
+    ) -> Tensor:
+        """Return images (B, 3, h, w) in [-1, 1] at a larger size, with detail. Raises UserError without encoder."""
+        return super_resolve_in_windows(
+            self.window_model(size, options),
+            small,
+            size=size,
+            seed=seed,
+            steps=options.steps,
+            indices=indices,
+            on_step=on_step,
+        )
 
     def window_model(self, size: Size, options: SamplingOptions) -> WindowModel:
         """Return what draws detail in images of a size, in windows of the training size.

@@ -148,6 +148,7 @@ def test_bad_input_to_inpainting(command, trained):
     assert_one_line_error(inpaint(command), "nothing in it is white")
     mask(trained / "mask.png")
     assert_one_line_error(inpaint(command, "--variety", 2), "--variety 2")
+    assert_one_line_error(inpaint(command, "--steps", 0), "--steps 0")
     assert_one_line_error(inpaint(command, "--fixed-weight", -1), "--fixed-weight -1")
 
 
