@@ -207,7 +207,7 @@ class InfinityDiff:
         t = 1 + int((self.process.log_ratio()[1:] - math.log(noise)).abs().argmin())
         return MollifiedObjective(
             self.process,
-            points=lambda size, generator: point_count(config, size, rate),
+            points=lambda size, seed: point_count(config, size, rate),
             kind=config.train.points,
             flip=False,
             times=lambda batch, generator: torch.full((batch,), t, device=generator.device),

@@ -15,7 +15,7 @@ from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.methods.edm import EDMMethod
 from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.methods.sampling import SamplingMethod, SamplingOptions
-from infdiff.training.trainer import Objective
+from infdiff.training.step import Objective
 
 
 class Method(SamplingMethod, Protocol):
