@@ -1,4 +1,7 @@
-"""Batches of training images. The order is a function of (seed, epoch); the position is one integer."""
+"""Batches of training images. The order is a function of (seed, epoch); the position is one integer.
+
+Where several processes train together, each gets its rows of every batch.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from infdiff.coordinates import Size
+from infdiff.processes import own_range
 from infdiff.seeding import generator_for
 
 
@@ -70,7 +74,7 @@ def mixed_batches(
         yield from _loaded(sets, draws, seed, position, workers, device)
         return
     for number, count in draws:
-        places = torch.tensor([_place(len(sets[number]), seed, p) for p in range(position, position + count)])
+        places = torch.tensor([_place(len(sets[number]), seed, position + i) for i in own_range(count)])
         yield _to_device(sets[number].take(places), device)
         position += count
 
@@ -129,5 +133,5 @@ class _Positions(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         position = self.start
         for number, count in self.draws:
-            yield [(number, place) for place in range(position, position + count)]
+            yield [(number, position + i) for i in own_range(count)]
             position += count

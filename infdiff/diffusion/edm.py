@@ -8,6 +8,7 @@ whatever n's covariance is: sigma^2 times it, applied to the score, is D - x, an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -53,9 +54,19 @@ class EDM:
         """y, for images (B, C, H, W)."""
         return self.mollifier(image) if self.mollifier.sigma else image
 
-    def noise(self, batch: int, channels: int, size: Size, generators: list[torch.Generator]) -> Tensor:
-        """n: (batch, channels, H, W) float32 of variance 1; image i from generators[i], or all from one generator."""
-        noise = self.mollifier.noise(batch, channels, size, generators)
+    def noise(
+        self,
+        batch: int,
+        channels: int,
+        size: Size,
+        generators: list[torch.Generator],
+        kept: Callable[[Tensor], Tensor] = lambda white: white,
+    ) -> Tensor:
+        """n: (batch, channels, H, W) float32 of variance 1; image i from generators[i], or all from one generator.
+
+        kept: as `Mollifier.noise_pair`.
+        """
+        noise = self.mollifier.noise_pair(batch, channels, size, generators, kept)[1]
         return noise / math.sqrt(self.mollifier.noise_variance())
 
     def state(self, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ r / R per pixel, so the law of T xi does not depend on r.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -88,9 +89,14 @@ class Mollifier:
         return self.noise_pair(batch, channels, size, generators)[1]
 
     def noise_pair(
-        self, batch: int, channels: int, size: Size, generators: list[torch.Generator]
+        self,
+        batch: int,
+        channels: int,
+        size: Size,
+        generators: list[torch.Generator],
+        kept: Callable[[Tensor], Tensor] = lambda white: white,
     ) -> tuple[Tensor, Tensor]:
-        """White noise xi and T xi, as `noise`.
+        """White noise xi and T xi, as `noise`; kept: takes the rows that are wanted, before T.
 
         Where pixels are too coarse to resolve the blur, both are drawn on a lattice an odd factor finer and read at the
         pixels' centres, so that the variance and covariance of T xi are those of the function at every size.
@@ -100,7 +106,7 @@ class Mollifier:
         factors = _odd_factor(down), _odd_factor(across)
         fine = size[0] * factors[0], size[1] * factors[1]
         each = batch // len(generators)
-        white = torch.cat([torch.randn(each, channels, *fine, device=device, generator=g) for g in generators])
+        white = kept(torch.cat([torch.randn(each, channels, *fine, device=device, generator=g) for g in generators]))
         if not self.sigma:
             return white, white
         scale = scale_of(fine, self.base)

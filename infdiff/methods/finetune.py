@@ -76,14 +76,16 @@ def load_start(config: Config, modules: Mapping[str, nn.Module]) -> None:
             module.load_state_dict(checkpoint.load_tensors(*start, f"ema_{name}"))
 
 
-def frozen_parameters(config: Config, modules: Mapping[str, nn.Module]) -> Callable[[Tensor], Sequence[nn.Parameter]]:
-    """Return the parameters frozen for a batch.
+def frozen_parameters(
+    config: Config, modules: Mapping[str, nn.Module]
+) -> Callable[[Tensor], Sequence[nn.Parameter]] | None:
+    """Return the parameters frozen for a batch; None where no batch freezes any.
 
     With `finetune.freeze: spatial`, all spatial convolutions but the bottom level's if it is upsampled; otherwise none.
     """
     size = upsampled_size(config)
     if size is None or not isinstance(config, EDMConfig) or config.finetune.freeze == "none":
-        return lambda batch: ()
+        return None
     network = modules["denoiser"].network
     assert isinstance(network, DFU)
     spatial = [parameter for _, parameter in network.spatial_parameters(except_bottom=True)]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from infdiff import processes
+
 
 class Standardize(nn.Module):
     """(B, C) -> (x - mean) / std for each channel, by running estimates.
@@ -16,7 +18,7 @@ class Standardize(nn.Module):
     learn to ignore them, and the encoder's gradient, then mostly noise, would drive the encoder to a constant before it
     becomes useful. The estimates of a batch itself would be off by a quarter of a standard deviation for 16 images,
     which is noise on every latent; so only gradients are taken relative to the batch's mean. A batch of one image, or
-    with values that are not finite, does not change the estimates.
+    with values that are not finite, does not change the estimates. A batch that several processes share is one batch.
     """
 
     mean: Tensor
@@ -35,9 +37,9 @@ class Standardize(nn.Module):
         if self._measured is not None:
             self._measured.append(x.detach().double())
         wide = x.to(self.mean.dtype)
-        if self.training and x.shape[0] > 1:
-            mean = wide.mean(dim=0)
-            self._update(mean.detach(), wide.detach().var(dim=0))
+        if self.training and processes.global_size(x.shape[0]) > 1:
+            mean, variance = processes.moments(wide)
+            self._update(mean.detach(), variance.detach())
             # A push common to all latents has no gradient.
             wide = wide - mean + mean.detach()
         # Copied: the next batch changes the estimates before this one's gradient is taken.

@@ -15,6 +15,7 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.precision import without_autocast
+from infdiff.processes import global_size, own_rows
 
 # Entries of a label.
 LABELS = 9
@@ -30,7 +31,7 @@ def augment(images: Tensor, probability: float, generator: torch.Generator) -> t
     Each transformation is applied with `probability`, but for the flip of columns, which half of the images have.
     generator: on the images' device. An image that nothing was applied to keeps its values and has the label 0.
     """
-    parameters = draw_parameters(images.shape[0], probability, generator)
+    parameters = own_rows(draw_parameters(global_size(images.shape[0]), probability, generator))
     return transform(images, parameters), labels_of(parameters)
 
 

@@ -15,16 +15,21 @@ from infdiff.files import save_text, whole_file, writing
 
 
 class Log:
-    """Appends records to log.jsonl. On resuming at a step, drops the records that a killed run wrote after it."""
+    """Appends records to log.jsonl. On resuming at a step, drops the records that a killed run wrote after it.
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
-        if path.exists():
+    writes: False in a process that another one writes for.
+    """
+
+    def __init__(self, path: Path, resume_step: int, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        if writes and path.exists():
             kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
             save_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record."""
+        if not self.writes:
+            return
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -78,13 +83,13 @@ class DelayedScalars:
         event.record()
         self._pending.append((step, label, host, event))
 
-    def ready(self, wait: bool = False) -> list[Arrived]:
-        """Return the scalars that have arrived, in order of steps. wait: block until all have."""
+    def ready(self, until: int = 0) -> list[Arrived]:
+        """Return the scalars that have arrived, in order of steps. Block for those of the steps up to `until`."""
         arrived = []
         while self._pending:
             step, label, values, event = self._pending[0]
             if event is not None:
-                if wait:
+                if step <= until:
                     event.synchronize()
                 elif not event.query():
                     break

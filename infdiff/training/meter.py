@@ -12,10 +12,19 @@ from infdiff.training.log import Log
 
 
 class Meter:
-    """Means of losses and gradient norms between two reports, and the pace. clock: seconds, as `time.perf_counter`."""
+    """Means of losses and gradient norms between two reports, and the pace.
 
-    def __init__(self, log: Log, step: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.log, self.clock = log, clock
+    clock: seconds, as `time.perf_counter`. say: prints a line where there is no progress bar.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        step: int,
+        clock: Callable[[], float] = time.perf_counter,
+        say: Callable[[str], object] = tqdm.write,
+    ) -> None:
+        self.log, self.clock, self.say = log, clock, say
         self.losses: list[tuple[str, float]] = []
         self.norms: list[float] = []
         self.restart(step, 0)
@@ -54,7 +63,7 @@ class Meter:
         if bar.disable:
             left = int((steps - step) / pace)
             where = f"step {step}/{steps}  loss {shown}  {images_per_second} images/s"
-            tqdm.write(f"{where}  {left // 60}:{left % 60:02d} left")
+            self.say(f"{where}  {left // 60}:{left % 60:02d} left")
         self.restart(step, seen)
         self.losses, self.norms = [], []
 

@@ -1,7 +1,8 @@
 """Training objectives: the network's prediction, its error, and each image's weight.
 
 An objective is called with the modules to use (so that EMA weights are measured by the same code), a batch, and a
-generator on its device, which alone decides every draw.
+generator on its device, which alone decides every draw. Where several processes train together, each has a part of the
+batch, and draws for all of it: image i of the batch gets the same numbers on any number of processes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import from_uint8
 from infdiff.points import draw_points, gather, place_points
+from infdiff.processes import global_size, own_rows
 from infdiff.training.augment import augment
 
 
@@ -74,8 +76,8 @@ class MollifiedObjective:
         x0 = from_uint8(images)
         if self.flip:
             x0 = flip_at_random(x0, generator)
-        t = self.times(batch, generator)
-        white, noise = process.mollifier.noise_pair(batch, channels, size, [generator])
+        t = own_rows(self.times(global_size(batch), generator))
+        white, noise = process.mollifier.noise_pair(global_size(batch), channels, size, [generator], own_rows)
         ids = self._draw(batch, size, generator)
         weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
         x, target, sharp = self._asked(ids, t, x0, white, process.clean(x0), noise)
@@ -113,12 +115,13 @@ class MollifiedObjective:
         ids = self._draw(x0.shape[0], size, generator)
         z = encoder(gather(x0, ids), encoder.geometry(ids, size))
         if self.latent_noise:
-            z = z + self.latent_noise * torch.randn(z.shape, device=z.device, generator=generator)
+            shape = (global_size(len(z)), *z.shape[1:])
+            z = z + self.latent_noise * own_rows(torch.randn(shape, device=z.device, generator=generator))
         return z
 
     def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
         count = self.points(size, generator.initial_seed()) if self._count is None else self._count
-        return draw_points(batch, count, size, generator, self.kind, self._place)
+        return own_rows(draw_points(global_size(batch), count, size, generator, self.kind, self._place))
 
 
 class EDMObjective:
@@ -151,8 +154,8 @@ class EDMObjective:
             x0, label = augment(x0, self.augment, generator)
             network = partial(modules["denoiser"], label=label)
         clean = process.clean(x0)
-        sigma = self.sigmas(batch, generator)
-        noise = process.noise(batch, channels, (height, width), [generator])
+        sigma = own_rows(self.sigmas(global_size(batch), generator))
+        noise = process.noise(global_size(batch), channels, (height, width), [generator], own_rows)
         prediction = process.denoise(network, process.state(clean, noise, sigma), sigma)
         error = (prediction - clean).square().mean(dim=(1, 2, 3))
         return _weighted_mean(error, process.loss_weight(sigma) * self.weighting(process.snr(sigma)))
@@ -165,9 +168,10 @@ class LatentObjective:
         self.process, self.weighting = process, weighting
 
     def __call__(self, modules: Mapping[str, nn.Module], latents: Tensor, generator: torch.Generator) -> Tensor:
-        process, shape = self.process, (latents.shape[0],)
-        t = torch.randint(1, process.steps + 1, shape, device=latents.device, generator=generator)
-        noise = torch.randn(latents.shape, device=latents.device, generator=generator)
+        process, (batch, *rest) = self.process, latents.shape
+        batch = global_size(batch)
+        t = own_rows(torch.randint(1, process.steps + 1, (batch,), device=latents.device, generator=generator))
+        noise = own_rows(torch.randn((batch, *rest), device=latents.device, generator=generator))
         prediction = modules["latent"](process.state(latents, noise, t), t)
         error = (prediction.float() - noise).abs()
         return _weighted_mean(error, self.weighting(process.snr(t)))
@@ -175,7 +179,8 @@ class LatentObjective:
 
 def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each with its columns reversed with probability one half."""
-    flipped = torch.rand(images.shape[0], 1, 1, 1, device=images.device, generator=generator) < 0.5
+    shape = (global_size(images.shape[0]), 1, 1, 1)
+    flipped = own_rows(torch.rand(shape, device=images.device, generator=generator)) < 0.5
     return torch.where(flipped, images.flip(-1), images)
 
 

@@ -34,13 +34,20 @@ class Preview(Protocol):
 
 
 class Pauses:
-    """Time of training steps, and of pauses between them. clock: seconds, as `time.perf_counter`.
+    """Time of training steps, and of pauses between them. clock: seconds, as `time.perf_counter`; say: prints a line.
 
     Pauses are shown next to the progress bar; without one, lines are printed. Nothing here reaches the weights.
     """
 
-    def __init__(self, bar: tqdm[Any], step: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.bar, self.first, self.steps, self.clock = bar, step, steps, clock
+    def __init__(
+        self,
+        bar: tqdm[Any],
+        step: int,
+        steps: int,
+        clock: Callable[[], float] = time.perf_counter,
+        say: Callable[[str], object] = tqdm.write,
+    ) -> None:
+        self.bar, self.first, self.steps, self.clock, self._write = bar, step, steps, clock, say
         self.started = clock()
         self.spent = 0.0
         self._slower = 1.0  # seconds of the last preview over their estimate
@@ -109,4 +116,4 @@ class Pauses:
         return self.clock() - self.started - self.spent
 
     def _say(self, step: int, text: str) -> None:
-        tqdm.write(f"step {step}/{self.steps}  {text}")
+        self._write(f"step {step}/{self.steps}  {text}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from infdiff import processes
 from infdiff.cuda_graphs import Recorder, RepeatedCalls
 from infdiff.errors import UserError, first_line
 from infdiff.precision import number_formats
@@ -41,7 +43,9 @@ class TrainingStep:
     Nothing in it waits for the host, and what changes from step to step is in tensors, so that it can be recorded:
     `bad_in_a_row`, the learning rate, the batches, the seeds of the generators. notes: a line on each way to run faster
     that was not taken although the settings leave it open.
-    Raises UserError for settings that the device cannot follow.
+    Processes that train together (`processes.together`) each have their part of every batch; gradients, and with them
+    their norm, the loss and what is skipped, are those of the whole batch. stop: 1 once this process is asked to stop.
+    varied: some steps freeze parameters. Raises UserError for settings that the device cannot follow.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class TrainingStep:
         settings: OptimiserSettings,
         device: torch.device,
         seed: int,
+        varied: bool = False,
     ) -> None:
         settings.check_device(device)
         self.modules, self.objective, self.optimiser = modules, objective, optimiser
@@ -62,7 +67,9 @@ class TrainingStep:
         self.parameters = [p for module in modules.values() for p in module.parameters()]
         self._number = 0
         self._tried: set[Hashable] = set()
-        recorder = Recorder(device, [self.generator]) if settings.records(device) else None
+        self.place = processes.joined()
+        self.stop = torch.zeros((), device=device)
+        recorder = Recorder(device, [self.generator]) if settings.records(device) and self.place.count == 1 else None
         self.graphs = RepeatedCalls(recorder, most=_MOST_GRAPHS, on_close=self._graphs_failed)
         self.compiled = settings.compiles(device) and self._compiles()
         if self.compiled:
@@ -71,10 +78,12 @@ class TrainingStep:
                 module.compile(dynamic=False)
             if hasattr(objective, "compiled"):
                 self.objective = cast(VariedObjective, objective).compiled()
+        self.shared = _share(modules, varied) if self.place.count > 1 else None
 
     def __call__(self, number: int, batches: Sequence[Tensor], frozen: Sequence[nn.Parameter]) -> Tensor:
-        """Take step `number`; return the loss, the gradient's norm, 1 if it was skipped, and how many in a row: (4,).
+        """Take step `number` and return scalars (5,).
 
+        The loss, the gradient's norm, 1 if it was skipped, how many in a row, how many processes were asked to stop.
         frozen: parameters that stay as they are.
         """
         self._number = number
@@ -97,17 +106,27 @@ class TrainingStep:
 
     def _change(self, objective: Objective, frozen: Sequence[nn.Parameter], *batches: Tensor) -> Tensor:
         total = torch.zeros((), device=self.device)
-        for batch in batches:
-            with _without_gradient(frozen):
+        for number, batch in enumerate(batches, start=1):
+            with _without_gradient(frozen), self._gradients(last=number == len(batches)):
                 with number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device), static=True):
-                    loss = objective(self.modules, batch, self.generator) / len(batches)
+                    loss = self._loss(objective, batch) / len(batches)
                 loss.backward()
             total += loss.detach()
+        total, stop = processes.total(torch.stack([total / self.place.count, self.stop])).unbind()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
         bad = (~(norm.isfinite() & total.isfinite())).float()
         self.optimiser.step(bad)
         self.bad_in_a_row.add_(bad).mul_(bad)
-        return torch.stack([total, norm, bad, self.bad_in_a_row])
+        return torch.stack([total, norm, bad, self.bad_in_a_row, stop])
+
+    def _loss(self, objective: Objective, batch: Tensor) -> Tensor:
+        if self.shared is None:
+            return objective(self.modules, batch, self.generator)
+        return self.shared(objective, batch, self.generator)
+
+    def _gradients(self, *, last: bool) -> AbstractContextManager[object]:
+        """Gradients are summed here while they accumulate, and averaged over the processes with the last batch."""
+        return nullcontext() if self.shared is None or last else self.shared.no_sync()
 
     def _fixed(self, batch: Tensor) -> tuple[Hashable, Objective]:
         if not hasattr(self.objective, "fixed"):
@@ -119,7 +138,9 @@ class TrainingStep:
 
     def _start_anew(self) -> None:
         """Seed every generator, and drop what an attempt may have left."""
-        seed_global(self.device, self.seed, "dropout", self._number)  # dropout draws from the global generators
+        # Dropout draws from the global generators, in each process for its own part of the batch.
+        own = (self.place.rank,) if self.place.rank else ()
+        seed_global(self.device, self.seed, "dropout", self._number, *own)
         self.generator.manual_seed(self._step_seed())
         for parameter in self.parameters:
             parameter.grad = None
@@ -158,6 +179,24 @@ class TrainingStep:
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
         return [(buffer, buffer.clone()) for module in self.modules.values() for buffer in module.buffers()]
+
+
+class _Loss(nn.Module):
+    """Modules as one, whose output is the loss: what `DistributedDataParallel` averages the gradients of."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(modules)
+
+    def forward(self, objective: Objective, batch: Tensor, generator: torch.Generator) -> Tensor:
+        return objective(dict(self.networks.items()), batch, generator)
+
+
+def _share(modules: Mapping[str, nn.Module], varied: bool) -> DistributedDataParallel:
+    # Running statistics are those of the whole batch in every process already.
+    return DistributedDataParallel(
+        _Loss(modules), broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=varied
+    )
 
 
 @contextmanager

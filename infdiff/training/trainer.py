@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from infdiff import processes
 from infdiff.errors import UserError
 from infdiff.precision import number_formats
 from infdiff.seeding import generator_for
@@ -25,6 +26,9 @@ from infdiff.training.optimiser import Optimiser
 from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
 from infdiff.training.step import Objective, TrainingStep
+
+# Steps after which every process has read that one of them was asked to stop, without having waited for it.
+_DELAY = 8
 
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
 Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
@@ -41,7 +45,8 @@ class Batches(Protocol):
 class Step(NamedTuple):
     """Outcome of one optimiser step.
 
-    scalars (4,), on the device: loss, gradient norm, 1 if it was skipped as non-finite, skipped steps in a row.
+    scalars (5,), on the device: loss, gradient norm, 1 if it was skipped as non-finite, skipped steps in a row, and how
+    many processes were asked to stop.
     """
 
     scalars: Tensor
@@ -65,7 +70,8 @@ class Trainer:
     calibrate(EMA modules, on_progress): measures statistics that belong to their weights, before they are used or
     saved.
     clock: seconds, as `time.perf_counter`; it decides when previews are drawn, and nothing else.
-    All randomness of step n is a function of (seed, n).
+    All randomness of step n is a function of (seed, n), whatever the number of processes that train together. The first
+    of them writes, logs and samples for all.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Trainer:
         device: torch.device,
         seed: int,
         label: Callable[[Tensor], str] | None = None,
-        frozen: Callable[[Tensor], Sequence[nn.Parameter]] = lambda batch: (),
+        frozen: Callable[[Tensor], Sequence[nn.Parameter]] | None = None,
         preview: Preview | None = None,
         sample_every: int = 0,
         evaluate: Evaluate | None = None,
@@ -88,7 +94,8 @@ class Trainer:
         calibrate: Calibrate | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.frozen, self.calibrate, self._calibrated_at = frozen, calibrate, -1
+        self.calibrate, self._calibrated_at = calibrate, -1
+        self.frozen: Callable[[Tensor], Sequence[nn.Parameter]] = frozen if frozen is not None else lambda batch: ()
         self.sample_every, self.eval_every, self.evaluate = sample_every, eval_every, evaluate
         self.label = label if label is not None else lambda batch: ""
         self.modules, self.objective, self.settings = modules, objective, settings
@@ -101,7 +108,12 @@ class Trainer:
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
         self.stop_signal: int | None = None
-        self.change = TrainingStep(modules, objective, self.optimiser, settings, device, seed)
+        self.change = TrainingStep(
+            modules, objective, self.optimiser, settings, device, seed, varied=frozen is not None
+        )
+        self.place = processes.joined()
+        self._stop_from: int | None = None  # the first step in which a process was asked to stop
+        self._failed: tuple[int, int] | None = None  # a step, and how many up to it were not finite
 
     def run(self) -> None:
         """Train to settings.steps. SIGTERM and SIGINT save and exit with 143 and 130.
@@ -113,102 +125,126 @@ class Trainer:
         self._resume()
         if self.step >= self.settings.steps:
             return
-        log = Log(self.folder / "log.jsonl", self.step)
+        log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._loop(log)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        processes.wait()
 
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step)
         scalars = DelayedScalars()
-        meter = Meter(log, self.step)
+        say = tqdm.write if self.place.first else lambda line: None
+        meter = Meter(log, self.step, say=say)
         waiting = False  # a preview, for time
-        with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
-            pauses = Pauses(bar, self.step, s.steps, self.clock)
+        silent = None if self.place.first else True
+        with tqdm(total=s.steps, initial=self.step, unit="step", disable=silent, dynamic_ncols=True) as bar:
+            pauses = Pauses(bar, self.step, s.steps, self.clock, say=say)
             while self.step < s.steps:
                 taken = self.train_step(batches)
                 while self.change.notes:
-                    tqdm.write(f"note: {self.change.notes.pop(0)}")
+                    say(f"note: {self.change.notes.pop(0)}")
                 scalars.push(self.step, taken.scalars, taken.label)
                 bar.update()
-                self._read(scalars.ready(), meter)
+                self._read(scalars.ready(self.step - _DELAY if self.place.count > 1 else 0), meter)
                 if self.step % s.log_every == 0:
                     meter.report(self.step, self.seen, s.rate(self.step - 1), self.skipped, bar, s.steps)
-                if self.stop_signal is not None:
-                    self._read(scalars.ready(wait=True), meter)
+                if self._stops():
+                    self._read(scalars.ready(self.step), meter)
                     self._save(None)
-                    sys.exit(128 + self.stop_signal)
+                    sys.exit(128 + (self.stop_signal or signal.SIGTERM))
                 last = self.step == s.steps
                 evaluated = self.evaluate is not None and self.eval_every > 0 and self.step % self.eval_every == 0
                 if last or evaluated or self.step % s.checkpoint_every == 0:
-                    self._read(scalars.ready(wait=True), meter)
+                    self._read(scalars.ready(self.step), meter)
                     self._calibrate(pauses)
                     with pauses.show(self.step, "validating") as on_progress:
                         loss, by_label, images = self._validate(on_progress)
                     log.write({"step": self.step, "validation_loss": loss} | labelled("validation_losses", by_label))
                     scores = None
-                    if evaluated and self.evaluate is not None:
-                        with pauses.show(self.step, "evaluating samples:", "network evaluations") as on_progress:
+                    if evaluated and self.evaluate is not None and self.place.first:
+                        evaluating = pauses.show(self.step, "evaluating samples:", "network evaluations")
+                        with processes.apart(), evaluating as on_progress:
                             scores = self.evaluate(self.ema.modules, on_progress)
                         log.write({"step": self.step, "evaluation": scores})
                     self._save(loss, scores, images)
-                    with pauses.show(self.step, "plotting losses"):
-                        plot_losses(log.path, self.folder / "loss.png")
+                    if self.place.first:
+                        with pauses.show(self.step, "plotting losses"):
+                            plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
                 due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
-                if self.preview is not None and (due or waiting):
-                    waiting = not pauses.preview(
-                        self.step,
-                        self.preview,
-                        self.ema.modules,
-                        waiting=waiting,
-                        before=lambda: self._calibrate(pauses),
-                    )
+                if self.preview is not None and self.place.first and (due or waiting):
+                    with processes.apart():
+                        waiting = not pauses.preview(
+                            self.step,
+                            self.preview,
+                            self.ema.modules,
+                            waiting=waiting,
+                            before=lambda: self._calibrate(pauses),
+                        )
                     if not waiting:
                         meter.restart(self.step, self.seen)
 
     def train_step(self, batches: Iterator[Tensor]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
+        if self.stop_signal is not None:
+            self.change.stop.fill_(1.0)
         given = [next(batches) for _ in range(self.settings.accumulate)]
         scalars = self.change(self.step, given, self.frozen(given[-1]))
         self.ema.update(self.modules, self.step)
-        self.seen += sum(len(batch) for batch in given)
+        self.seen += processes.global_size(sum(len(batch) for batch in given))
         self.step += 1
         return Step(scalars, self.label(given[-1]))
 
+    def _stops(self) -> bool:
+        """Whether to save and exit now: at once, or in the step that all processes agree on without waiting."""
+        if self.place.count == 1:
+            return self.stop_signal is not None
+        return self._stop_from is not None and self.step >= self._stop_from + _DELAY
+
     def _read(self, arrived: list[Arrived], meter: Meter) -> None:
-        for step, label, (loss, norm, bad, in_a_row) in arrived:
+        for step, label, (loss, norm, bad, in_a_row, stop) in arrived:
+            if stop and self._stop_from is None:
+                self._stop_from = step
             if bad:
                 self.skipped += 1
             else:
                 meter.add(label, loss, norm)
-            if in_a_row >= self.settings.max_bad_steps:
-                self._save(None)
-                raise UserError(
-                    f"the loss or gradient was not finite for {int(in_a_row)} steps in a row, up to step {step}; the "
-                    "weights are untouched by them: lower train.learning_rate or set train.bfloat16=false"
-                )
+            if in_a_row >= self.settings.max_bad_steps and self._failed is None:
+                self._failed = step, int(in_a_row)
+        # Several processes read it at different times, and stop in the same step.
+        if self._failed is not None and (self.place.count == 1 or self.step >= self._failed[0] + _DELAY):
+            self._save(None)
+            raise UserError(
+                f"the loss or gradient was not finite for {self._failed[1]} steps in a row, up to step "
+                f"{self._failed[0]}; the weights are untouched by them: lower train.learning_rate or set "
+                "train.bfloat16=false"
+            )
 
     @torch.no_grad()
     def _validate(self, on_progress: OnProgress) -> tuple[float, dict[str, float], int]:
         """Return the loss of the EMA weights on the validation batches, by label, and the number of images.
 
-        The draws are always the same.
+        The draws are always the same. Processes share the batches.
         """
-        losses, weights, labels = [], [], []
+        weights, labels = [], []
         batches = self.validation()
+        losses = torch.zeros(len(batches), device=self.device)
         for number, batch in enumerate(batches):
-            on_progress(number, len(batches))
-            generator = generator_for(self.device, self.seed, "validation", number)
-            with number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device)):
-                losses.append(self.objective(self.ema.modules, batch, generator) * batch.shape[0])
             weights.append(batch.shape[0])
             labels.append(self.label(batch))
-        sums = torch.stack(losses).tolist()
+            if number % self.place.count != self.place.rank:
+                continue
+            on_progress(number, len(batches))
+            generator = generator_for(self.device, self.seed, "validation", number)
+            formats = number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device))
+            with formats, processes.apart():
+                losses[number] = self.objective(self.ema.modules, batch, generator) * batch.shape[0]
+        sums = processes.total(losses).tolist()
         by_label = {}
         for label in dict.fromkeys(labels):
             own = [n for n, other in enumerate(labels) if other == label]
@@ -219,15 +255,21 @@ class Trainer:
         """Measure the statistics of the EMA weights of this step, once."""
         if self.calibrate is None or self._calibrated_at == self.step:
             return
-        if pauses is None:
-            self.calibrate(self.ema.modules, lambda done, total: None)
-        else:
-            with pauses.show(self.step, "measuring latents", "images") as on_progress:
-                self.calibrate(self.ema.modules, on_progress)
+        with processes.apart():
+            if pauses is None:
+                self.calibrate(self.ema.modules, lambda done, total: None)
+            else:
+                with pauses.show(self.step, "measuring latents", "images") as on_progress:
+                    self.calibrate(self.ema.modules, on_progress)
         self._calibrated_at = self.step
 
     def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None, images: int = 0) -> None:
         self._calibrate()
+        if self.place.first:
+            self._write(validation_loss, scores, images)
+        processes.wait()
+
+    def _write(self, validation_loss: float | None, scores: dict[str, float] | None, images: int) -> None:
         groups = {name: module.state_dict() for name, module in self.modules.items()}
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
         state = {
@@ -241,7 +283,9 @@ class Trainer:
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
 
     def _resume(self) -> None:
-        checkpoint.clean_partial(self.checkpoints)
+        if self.place.first:
+            checkpoint.clean_partial(self.checkpoints)
+        processes.wait()
         steps = checkpoint.checkpoint_steps(self.checkpoints)
         if not steps:
             return

@@ -22,8 +22,8 @@ def test_scalars_arrive_in_order():
     scalars.push(1, values, "a")
     scalars.push(2, values + 1)
     values += 9  # a copy was pushed
-    assert scalars.ready(wait=True) == [(1, "a", [1.0, 2.0]), (2, "", [2.0, 3.0])]
-    assert scalars.ready(wait=True) == []
+    assert scalars.ready(2) == [(1, "a", [1.0, 2.0]), (2, "", [2.0, 3.0])]
+    assert scalars.ready(2) == []
 
 
 def test_a_report_has_means_and_the_pace_since_the_last_one(tmp_path):

@@ -1,0 +1,140 @@
+"""This process among all that torchrun started, and what they do together.
+
+A program that runs alone is the only process: every function here then returns what it is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
+
+_apart = False
+
+# The first process validates, samples previews and writes checkpoints while the others wait for it.
+_PATIENCE = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Place of this process among all, as set by torchrun. local: among those of this machine."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @classmethod
+    def here(cls) -> Place:
+        """Return the place of this process."""
+        names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+        return cls(*(int(os.environ.get(name, default)) for name, default in names))
+
+    @property
+    def first(self) -> bool:
+        """True for the process that speaks and writes for all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every `count`-th of the items, from the rank's own on."""
+        return items[self.rank :: self.count]
+
+
+def select_gpu() -> None:
+    """Make the GPU of this process's number the current one, where there are several processes."""
+    place = Place.here()
+    if place.count > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(place.local % torch.cuda.device_count())
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[Place]:
+    """Within the block, all processes work on one training; a program that runs alone is left alone."""
+    place = Place.here()
+    if place.count == 1:
+        yield place
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield place
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within the block, this process works by itself: batches are its own, and no other takes part."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
+
+def joined() -> Place:
+    """The place among processes that work together; the only one outside of `together`, and within `apart`."""
+    if _apart or not (distributed.is_available() and distributed.is_initialized()):
+        return Place()
+    return Place(distributed.get_rank(), distributed.get_world_size(), Place.here().local)
+
+
+def own_rows(values: Tensor) -> Tensor:
+    """The rows of this process, of values (B, ...) of the global batch: one of `count` equal parts, by rank."""
+    place = joined()
+    return values if place.count == 1 else values.chunk(place.count)[place.rank]
+
+
+def own_range(rows: int) -> range:
+    """The numbers of the rows of this process, of those of the global batch."""
+    place = joined()
+    part = rows // place.count
+    return range(place.rank * part, (place.rank + 1) * part)
+
+
+def global_size(rows: int) -> int:
+    """The rows of the global batch, of which this process has `rows`."""
+    return rows * joined().count
+
+
+def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance (C,) of rows (B, C) of the global batch; the mean is differentiable in all of them."""
+    count = joined().count
+    if count == 1:
+        return values.mean(dim=0), values.var(dim=0)
+    mean: Tensor = _Sum.apply(values.mean(dim=0)) / count  # type: ignore[no-untyped-call]
+    squares = (values.detach() - mean.detach()).square().sum(dim=0)
+    return mean, total(squares) / (global_size(len(values)) - 1)
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of the tensors of all processes, without a gradient."""
+    if joined().count == 1:
+        return values
+    values = values.detach().clone()
+    distributed.all_reduce(values)
+    return values
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    if joined().count > 1:
+        distributed.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
+        return total(values)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        return total(gradients[0])
