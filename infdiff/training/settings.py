@@ -42,6 +42,14 @@ class OptimiserSettings(Section):
         """Return True where steps run in bfloat16: as asked, on a device that is faster for it."""
         return self.bfloat16 and has_fast_bfloat16(device)
 
+    def samples_in_bfloat16(self, device: torch.device) -> bool:
+        """Return True where networks trained by these settings are sampled in bfloat16.
+
+        On CPUs they are not: how a product is summed there depends on how many images it is for, and an image should
+        not depend on the others.
+        """
+        return self.bfloat16 and device.type == "cuda"
+
     def compiles(self, device: torch.device) -> bool:
         """Return True where networks are to be compiled."""
         return device.type == "cuda" if self.compile == "auto" else bool(self.compile)
