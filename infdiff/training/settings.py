@@ -45,8 +45,8 @@ class OptimiserSettings(Section):
     def samples_in_bfloat16(self, device: torch.device) -> bool:
         """Return True where networks trained by these settings are sampled in bfloat16.
 
-        On CPUs they are not: how a product is summed there depends on how many images it is for, and an image should
-        not depend on the others.
+        On CPUs they are not: a seed gives the same image there, to rounding in float32, whether or not the processor
+        has matrix units.
         """
         return self.bfloat16 and device.type == "cuda"
 
