@@ -6,12 +6,17 @@ All draws happen on the generator's device and have static shapes; nothing waits
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
 
 KINDS = ("uniform", "stratified", "halton")
+
+# (kind, random numbers, count, size) -> ids: `place_points`, or the same compiled.
+Place = Callable[[str, tuple[Tensor, ...], int, Size], Tensor]
 
 _FEISTEL_ROUNDS = 8
 _FEISTEL_MIN_SIDE = 16
@@ -23,11 +28,18 @@ def all_points(batch: int, size: Size, device: torch.device | str | None = None)
     return torch.arange(size[0] * size[1], device=device).expand(batch, -1)
 
 
-def draw_points(batch: int, count: int, size: Size, generator: torch.Generator, kind: str = "uniform") -> Tensor:
+def draw_points(
+    batch: int,
+    count: int,
+    size: Size,
+    generator: torch.Generator,
+    kind: str = "uniform",
+    place: Place | None = None,
+) -> Tensor:
     """Draw `count` of the H*W pixels for each of `batch` images.
 
     kind: "uniform" (every subset equally likely, up to the quality of a hash), "stratified" (one in each of
-    `count` equal patches) or "halton" (a randomly shifted low-discrepancy sequence).
+    `count` equal patches) or "halton" (a randomly shifted low-discrepancy sequence). place: `place_points`, compiled.
 
     Returns ids (B, L) int64, sorted, without repeats, on the generator's device.
     Raises ValueError when count is not in 1..H*W or the kind is unknown.
@@ -39,8 +51,14 @@ def draw_points(batch: int, count: int, size: Size, generator: torch.Generator, 
         raise ValueError(f"unknown kind of points {kind!r}: choose one of {', '.join(KINDS)}")
     if count == pixels:
         return all_points(batch, size, generator.device)
-    draw = {"uniform": _draw_uniform, "stratified": _draw_stratified, "halton": _draw_halton}[kind]
-    return draw(batch, count, size, generator).sort(dim=1).values
+    draw = {"uniform": _uniform_keys, "stratified": _stratified_places, "halton": _halton_shifts}[kind]
+    return (place or place_points)(kind, draw(batch, count, size, generator), count, size)
+
+
+def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
+    """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
+    place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
+    return place(random, count, size).sort(dim=1).values
 
 
 def subset_points(ids: Tensor, count: int) -> Tensor:
@@ -71,19 +89,24 @@ def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Ten
     return flat.view(batch, channels, *size)
 
 
-def _draw_uniform(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Keys of the rounds (rounds, B, 1); one for each pixel (B, H*W) where sides are too short to mix."""
+    device = generator.device
+    if min(size) < _FEISTEL_MIN_SIDE:
+        return (torch.rand(batch, size[0] * size[1], device=device, generator=generator),)
+    return (torch.randint(0, _HASH_BITS, (_FEISTEL_ROUNDS, batch, 1), device=device, generator=generator),)
+
+
+def _place_uniform(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """A keyed pseudo-random permutation of the pixels, evaluated at 0..count-1: O(L), never O(H*W).
 
     A Feistel network on Z_H x Z_W. Each round adds a hash of one coordinate to the other, so every round is a
     bijection for any H and W. Sides too short to mix fall back to sorting random keys.
     """
-    height, width = size
-    device = generator.device
+    (keys,), (height, width) = random, size
     if min(size) < _FEISTEL_MIN_SIDE:
-        keys = torch.rand(batch, height * width, device=device, generator=generator)
         return keys.argsort(dim=1)[:, :count]
-    keys = torch.randint(0, _HASH_BITS, (_FEISTEL_ROUNDS, batch, 1), device=device, generator=generator)
-    start = torch.arange(count, device=device).expand(batch, -1)
+    start = torch.arange(count, device=keys.device).expand(keys.shape[1], -1)
     row, column = start // width, start % width
     for i in range(0, _FEISTEL_ROUNDS, 2):
         row = (row + _hash32(column, keys[i])) % height
@@ -99,16 +122,20 @@ def _hash32(value: Tensor, key: Tensor) -> Tensor:
     return h ^ (h >> 16)
 
 
-def _draw_stratified(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+def _stratified_places(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """(B, L): a place within each run."""
+    return (torch.rand(batch, count, device=generator.device, generator=generator),)
+
+
+def _place_stratified(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """One pixel from each of `count` runs of an order that visits the image patch by patch."""
-    height, width = size
+    (place,), (height, width) = random, size
     pixels = height * width
     side = max(1, round((pixels / count) ** 0.5))
     if height % side or width % side:
         side = 1
-    bounds = torch.arange(count + 1, device=generator.device) * pixels // count
+    bounds = torch.arange(count + 1, device=place.device) * pixels // count
     length = bounds.diff()
-    place = torch.rand(batch, count, device=generator.device, generator=generator)
     place = bounds[:-1] + torch.minimum((place * length).long(), length - 1)
     patch, inside = place // (side * side), place % (side * side)
     patches_wide = width // side
@@ -117,17 +144,23 @@ def _draw_stratified(batch: int, count: int, size: Size, generator: torch.Genera
     return row * width + column
 
 
-def _draw_halton(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+def _halton_shifts(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """(B, 1, 2): shifts of the sequence; (B, H*W): the order of the pixels that it does not visit. float64."""
+    shapes = ((batch, 1, 2), (batch, size[0] * size[1]))
+    options = {"device": generator.device, "generator": generator, "dtype": torch.float64}
+    return tuple(torch.rand(shape, **options) for shape in shapes)  # type: ignore[call-overload]
+
+
+def _place_halton(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The pixels that a shifted Halton sequence (bases 2 and 3) visits first; unvisited ones last, in random order."""
-    height, width = size
-    device = generator.device
+    (shift, unvisited), (height, width) = random, size
+    batch, device = shift.shape[0], shift.device
     visits = 2 * count + 64
     sequence = torch.stack([_radical_inverse(visits, base, device) for base in (2, 3)], dim=-1)
-    shift = torch.rand(batch, 1, 2, device=device, generator=generator, dtype=torch.float64)
     place = (sequence + shift) % 1.0
     row = (place[..., 0] * height).long().clamp_(max=height - 1)
     column = (place[..., 1] * width).long().clamp_(max=width - 1)
-    never = torch.rand(batch, height * width, device=device, generator=generator, dtype=torch.float64) + visits
+    never = unvisited + visits
     when = torch.arange(visits, device=device, dtype=never.dtype).expand(batch, -1)
     first_visit = never.scatter_reduce(1, row * width + column, when, "amin")
     return first_visit.topk(count, dim=1, largest=False).indices

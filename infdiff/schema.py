@@ -87,6 +87,13 @@ def _number(value: object) -> float:
     return float(value)
 
 
+def _switch(value: object) -> object:
+    """Return True, False or "auto"."""
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise PydanticCustomError("refused", "want auto, true or false")
+
+
 def _name(value: str) -> str:
     if value in ("", ".", "..") or len(value) > 200 or not value.isprintable() or set(value) & set("/\\"):
         raise PydanticCustomError("refused", "want a plain name of at most 200 letters, without a folder")
@@ -114,6 +121,8 @@ SizeTextOrNone = Annotated[int | str, AfterValidator(_size_or_none)]
 WeightBySize = dict[Annotated[str, AfterValidator(_size)], NotNegative]
 # One pixel in 4; or several rates, one drawn for each step with these weights: {1: 1, 4: 6}.
 Subsample = Annotated[float | dict[str, float], PlainValidator(_subsample)]
+# True, False, or "auto": where it works.
+Switch = Annotated[bool | str, PlainValidator(_switch)]
 CountBySize = dict[Annotated[str, AfterValidator(_size)], Count]
 
 

@@ -97,19 +97,26 @@ def left_behind(trainer, folder):
 
 
 def on_a_gpu(config, tmp_path):
-    """Whether steps run in bfloat16 on a GPU, and what is compiled."""
+    """Whether steps run in bfloat16 and as graphs on a GPU, and what is compiled; or why not on a CPU."""
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **_: function)
         patch.setattr(torch.nn.Module, "compile", lambda module, *_, **__: compiled.append(type(module).__name__))
         tmp_path.mkdir(exist_ok=True)
         if "latent" in tmp_path.name:
             z = torch.randn(40, config.latent_dim)
             folder = type("Folder", (), {"path": tmp_path})()
-            trainer = build_latent_trainer(config, Latents.of(z, z), folder, CPU)
+            settings, trainer = config.latent.train, lambda: build_latent_trainer(config, Latents.of(z, z), folder, CPU)
         else:
-            trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
-    trainer.device = torch.device("cuda")
-    return trainer._autocast, compiled
+            settings, trainer = config.train, lambda: build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+        patch.setattr("infdiff.training.settings.why_not_compiled", lambda device: None)
+        patch.setattr("infdiff.training.step.why_not_compiled", lambda device: None)
+        try:
+            trainer()
+        except UserError as error:
+            return str(error)
+    device = torch.device("cuda")
+    return settings.uses_bfloat16(device), settings.records(device), compiled
 
 
 def batches(config, tmp_path):

@@ -84,6 +84,7 @@ def run(arguments: Namespace) -> None:
     for warning in config_warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
+    config.train.check_device(device)
     data = build_data(config, device)
     if arguments.dry_run:
         dry_run(config, data, device, print)

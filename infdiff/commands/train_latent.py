@@ -18,6 +18,7 @@ from infdiff.commands.trained_run import load_run
 from infdiff.config.files import load_config
 from infdiff.methods.checks import check_latent
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
+from infdiff.runs.latents import latent_settings
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -42,6 +43,7 @@ def run(arguments: Namespace) -> None:
     check_latent(arguments.overrides)
     trained.require_encoder()
     config = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
+    latent_settings(config).train.check_device(trained.device, "latent.train")
     folder = open_latent_folder(trained, config)
     with tqdm(unit="image", desc="encoding", disable=None) as bar:
         latents = encode_run(trained, folder, bar.reset, bar.update)

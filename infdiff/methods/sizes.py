@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TypeVar
 
-import torch
-
 from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.errors import UserError
@@ -90,13 +88,13 @@ def point_count(config: Config, size: Size | None = None, rate: float | None = N
     return count
 
 
-def drawn_point_count(config: Config, size: Size, generator: torch.Generator) -> int:
-    """Points drawn from each image of a size in the step that a generator is for, at one of the rates.
+def drawn_point_count(config: Config, size: Size, seed: int) -> int:
+    """Points drawn from each image of a size, at one of the rates, in the step whose generator has that seed.
 
-    A function of the generator's seed: nothing waits for its device, and a resumed run draws the same.
+    Nothing waits for the generator's device, and a resumed run draws the same.
     """
     rates = config.subsample_rates
-    rate = list(rates)[draw_part(list(rates.values()), generator.initial_seed(), "subsample")]
+    rate = list(rates)[draw_part(list(rates.values()), seed, "subsample")]
     return point_count(config, size, rate)
 
 

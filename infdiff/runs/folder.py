@@ -28,6 +28,8 @@ _MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.max_bad_steps",
+    "train.compile",
+    "train.graph",
     "train.validation_images",
     "train.eval_every",
     "train.eval_images",

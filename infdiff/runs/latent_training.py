@@ -24,6 +24,8 @@ _MAY_CHANGE = (
     "latent.train.checkpoint_every",
     "latent.train.keep_checkpoints",
     "latent.train.max_bad_steps",
+    "latent.train.compile",
+    "latent.train.graph",
 )
 _OTHER_PARTS = ("name", "data", "model", "diffusion", "train", "sample")
 

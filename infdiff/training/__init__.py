@@ -5,7 +5,8 @@ from infdiff.training.ema import Ema
 from infdiff.training.log import plot_losses, read_log
 from infdiff.training.objectives import EDMObjective, LatentObjective, MollifiedObjective
 from infdiff.training.settings import OptimiserSettings
-from infdiff.training.trainer import Objective, Step, Trainer
+from infdiff.training.step import Objective
+from infdiff.training.trainer import Step, Trainer
 
 __all__ = [
     "EDMObjective",

@@ -88,7 +88,7 @@ def _sources(parameters: Tensor, size: Size) -> Tensor:
     squeeze = torch.diag_embed(torch.stack([1 / factor, factor], dim=1))
     linear = _FACTOR ** -scale[:, None, None] * _rotation(turn) @ _rotation(axis) @ squeeze @ _rotation(-axis)
     places = (places.flatten(1, 2) @ linear.mT).view_as(places)
-    return places * (2 / places.new_tensor([width, height]))
+    return torch.stack([places[..., 0] * (2 / width), places[..., 1] * (2 / height)], dim=-1)
 
 
 def _rotation(angle: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ generator on its device, which alone decides every draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import cast
 
@@ -21,15 +22,15 @@ from infdiff.diffusion.process import Network, PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import from_uint8
-from infdiff.points import draw_points, gather
+from infdiff.points import draw_points, gather, place_points
 from infdiff.training.augment import augment
 
 
 class MollifiedObjective:
     """∞-Diff: denoise mollified images (B, 3, H, W) uint8 at a random subset of their pixels.
 
-    The mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, generator): how many
-    for images of a size, in the step that the generator is for; kind: how they are drawn, as `draw_points`. times:
+    The mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, seed): how many for
+    images of a size, in the step whose generator has that seed; kind: how they are drawn, as `draw_points`. times:
     draws t. sharp_weight: of the second output's error, for a network that has one.
     """
 
@@ -37,7 +38,7 @@ class MollifiedObjective:
         self,
         process: MollifiedDiffusion,
         *,
-        points: Callable[[Size, torch.Generator], int],
+        points: Callable[[Size, int], int],
         kind: str,
         flip: bool,
         latent_noise: float = 0.0,
@@ -48,6 +49,24 @@ class MollifiedObjective:
         self.process, self.points, self.kind, self.flip = process, points, kind, flip
         self.latent_noise, self.weighting, self.sharp_weight = latent_noise, weighting, sharp_weight
         self.times = times if times is not None else uniform_times(process.steps)
+        self._count: int | None = None
+        self._place, self._asked = place_points, self.asked
+
+    def fixed(self, batch: Tensor, seed: int) -> tuple[Hashable, MollifiedObjective]:
+        """Return the number of points in the step with that seed, and the objective with as many in every step.
+
+        A generator whose draws are being recorded does not tell its seed.
+        """
+        other = copy.copy(self)
+        other._count = self.points((batch.shape[2], batch.shape[3]), seed)
+        return other._count, other
+
+    def compiled(self) -> MollifiedObjective:
+        """Return the objective with its arithmetic compiled, but for the products with T: draws, states and targets."""
+        other = copy.copy(self)
+        other._place = torch.compile(place_points, dynamic=False)
+        other._asked = torch.compile(self.asked, dynamic=False)
+        return other
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
         process, (batch, channels, height, width) = self.process, images.shape
@@ -58,18 +77,29 @@ class MollifiedObjective:
         t = self.times(batch, generator)
         white, noise = process.mollifier.noise_pair(batch, channels, size, [generator])
         ids = self._draw(batch, size, generator)
-        values = [gather(image, ids) for image in (x0, white, process.clean(x0), noise)]
-        target = process.training_target(values[0], values[1], values[2], values[3], t)
-        state = process.state(values[2], values[3], t)
+        weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
+        x, target, sharp = self._asked(ids, t, x0, white, process.clean(x0), noise)
         z = self._encode(modules, x0, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
-        prediction = denoiser(process.network_input(state, t), denoiser.geometry(ids, size), t, z)
-        prediction = prediction.float()
-        loss = _weighted_mean((prediction[..., :channels] - target).square(), self.weighting(process.snr(t)))
+        prediction = denoiser(x, denoiser.geometry(ids, size), t, z).float()
+        loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
         if self.sharp_weight:
-            error = (prediction[..., channels:] - process.sharp_target(values[0], values[2])).square()
-            loss = loss + self.sharp_weight * _weighted_mean(error, process.sharp_weight(t))
+            error = (prediction[..., channels:] - sharp).square()
+            loss = loss + self.sharp_weight * _weighted_mean(error, sharp_weight)
         return loss
+
+    def asked(
+        self, ids: Tensor, t: Tensor, x0: Tensor, white: Tensor, clean: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's input at points, its target, and that of its second output, each (B, L, C).
+
+        From images (B, C, H, W): x0, xi, T x0 and T xi.
+        """
+        process = self.process
+        image, white, clean, noise = (gather(values, ids) for values in (x0, white, clean, noise))
+        target = process.training_target(image, white, clean, noise, t)
+        state = process.state(clean, noise, t)
+        return process.network_input(state, t), target, process.sharp_target(image, clean)
 
     def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
         """The latent, from a subset of the clean image of its own.
@@ -87,7 +117,8 @@ class MollifiedObjective:
         return z
 
     def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
-        return draw_points(batch, self.points(size, generator), size, generator, self.kind)
+        count = self.points(size, generator.initial_seed()) if self._count is None else self._count
+        return draw_points(batch, count, size, generator, self.kind, self._place)
 
 
 class EDMObjective:

@@ -23,7 +23,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class Optimiser:
     """AdamW, and with `settings.optimiser: muon` Muon for weights that `is_matrix` names, without those in `outer`.
 
-    No step waits for the host. State is named by parameter, so that it can be kept with a checkpoint.
+    No step waits for the host, and the learning rate is a tensor, so that a recorded step follows its schedule. State
+    is named by parameter, so that it can be kept with a checkpoint.
     """
 
     def __init__(
@@ -39,29 +40,33 @@ class Optimiser:
         self.matrices = {name: p for name, p in named.items() if muon and is_matrix(p) and name not in outer}
         self.others = {name: p for name, p in named.items() if name not in self.matrices}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
+        # In float64 on a CPU, whose kernels compute in it; those of CUDA read float32.
+        device = parameters[0].device
+        self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
         self.adamw = torch.optim.AdamW(
             list(self.others.values()),
-            lr=0.0,
+            lr=self.rate,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
             fused=True,
         )
 
-    def step(self, rate: float, bad: Tensor) -> None:
-        """Take a step with learning rate `rate`, and drop the gradients; bad (): where it is 1, nothing changes.
+    def step(self, bad: Tensor) -> None:
+        """Take a step with learning rate `self.rate`, and drop the gradients; bad (): where it is 1, nothing changes.
 
         Parameters without a gradient are left alone: weights and moments stay as they are.
         """
         for group in self.adamw.param_groups:
-            group["lr"] = rate
+            # PyTorch asks for it while a step is recorded, and advises against it otherwise.
+            group["capturable"] = bad.is_cuda and torch.cuda.is_current_stream_capturing()
         # The fused optimiser changes nothing if this is 1, and the host need not know.
         self.adamw.grad_scale, self.adamw.found_inf = None, bad  # type: ignore[attr-defined]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        self._muon_step(rate * self.settings.muon_scale, bad)
+        self._muon_step(self.rate * self.settings.muon_scale, bad)
 
     @torch.no_grad()
-    def _muon_step(self, rate: float, bad: Tensor) -> None:
+    def _muon_step(self, rate: Tensor, bad: Tensor) -> None:
         """Muon with Nesterov momentum; matrices of one shape take their products together.
 
         A bad step multiplies every change by 0, which leaves the numbers as they were to the last bit.
@@ -79,12 +84,13 @@ class Optimiser:
                 gradient.masked_fill_(bad > 0, 0.0)  # what is not finite stays so when it is multiplied by 0
                 momentum.lerp_(gradient, (1 - _MOMENTUM) * good)
                 torch.lerp(gradient, momentum, _MOMENTUM, out=update.view(gradient.shape))
-            decay, scale = rate * self.settings.weight_decay, rate * _ADAMW_UPDATE * max(shape) ** 0.5
+            decay = (rate * self.settings.weight_decay).float() * good
+            scale = (rate * _ADAMW_UPDATE * max(shape) ** 0.5).float() * good
             for name, direction in zip(names, orthogonalised(updates), strict=True):
                 parameter = self.matrices[name]
-                if decay:
-                    parameter.mul_(1 - decay * good)
-                parameter.addcmul_(direction.view(parameter.shape), -scale * good)
+                if self.settings.weight_decay:
+                    parameter.mul_(1 - decay)
+                parameter.addcmul_(direction.view(parameter.shape), -scale)
                 parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:

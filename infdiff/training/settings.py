@@ -6,8 +6,11 @@ from typing import Annotated
 
 import torch
 
+from infdiff.cuda_graphs import why_no_graphs
+from infdiff.errors import UserError
 from infdiff.precision import has_fast_bfloat16
-from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, UpToOne, one_of
+from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, Switch, UpToOne, one_of
+from infdiff.training.compiled import why_not_compiled
 
 OPTIMISERS = ("adamw", "muon")
 
@@ -28,7 +31,8 @@ class OptimiserSettings(Section):
     clip: NotNegative = 1.0  # largest norm of the gradient; 0: no limit
     ema_decay: BelowOne = 0.9999  # approached as (1 + n) / (10 + n)
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
-    compile: bool = False  # torch.compile
+    compile: Switch = "auto"  # torch.compile; auto: on CUDA, where it works
+    graph: Switch = "auto"  # steps as CUDA graphs; auto: on CUDA, where they can be recorded
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
@@ -37,6 +41,29 @@ class OptimiserSettings(Section):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Return True where steps run in bfloat16: as asked, on a device that is faster for it."""
         return self.bfloat16 and has_fast_bfloat16(device)
+
+    def samples_in_bfloat16(self, device: torch.device) -> bool:
+        """Return True where networks trained by these settings are sampled in bfloat16.
+
+        On CPUs they are not: a seed gives the same image there, to rounding in float32, whether or not the processor
+        has matrix units.
+        """
+        return self.bfloat16 and device.type == "cuda"
+
+    def compiles(self, device: torch.device) -> bool:
+        """Return True where networks are to be compiled."""
+        return device.type == "cuda" if self.compile == "auto" else bool(self.compile)
+
+    def records(self, device: torch.device) -> bool:
+        """Return True where steps are to be recorded as CUDA graphs."""
+        return why_no_graphs(device) is None if self.graph == "auto" else bool(self.graph)
+
+    def check_device(self, device: torch.device, section: str = "train") -> None:
+        """Raise UserError naming a setting that the device cannot follow."""
+        if self.graph is True and (problem := why_no_graphs(device)):
+            raise UserError(f"{section}.graph: {problem}: leave it at auto")
+        if self.compile is True and (problem := why_not_compiled(device)):
+            raise UserError(f"{section}.compile: torch.compile does not work on {device.type}: {problem}")
 
     def validation_batches(self, every: int = 0) -> int:
         """Return the largest number of validation batches: they last a twentieth of the steps between validations.

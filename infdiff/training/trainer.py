@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
@@ -17,7 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from infdiff.errors import UserError
-from infdiff.seeding import generator_for, seed_global
+from infdiff.precision import number_formats
+from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
@@ -25,8 +24,8 @@ from infdiff.training.meter import Meter, labelled
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
+from infdiff.training.step import Objective, TrainingStep
 
-Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
 Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
 
@@ -101,11 +100,8 @@ class Trainer:
         self.step = 0
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
-        self.bad_in_a_row = torch.zeros((), device=device)
         self.stop_signal: int | None = None
-        if settings.compile:
-            for module in modules.values():
-                module.compile()
+        self.change = TrainingStep(modules, objective, self.optimiser, settings, device, seed)
 
     def run(self) -> None:
         """Train to settings.steps. SIGTERM and SIGINT save and exit with 143 and 130.
@@ -135,6 +131,8 @@ class Trainer:
             pauses = Pauses(bar, self.step, s.steps, self.clock)
             while self.step < s.steps:
                 taken = self.train_step(batches)
+                while self.change.notes:
+                    tqdm.write(f"note: {self.change.notes.pop(0)}")
                 scalars.push(self.step, taken.scalars, taken.label)
                 bar.update()
                 self._read(scalars.ready(), meter)
@@ -175,30 +173,12 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Tensor]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
-        s = self.settings
-        # Dropout draws from the global generators.
-        seed_global(self.device, self.seed, "dropout", self.step)
-        generator = generator_for(self.device, self.seed, "step", self.step)
-        total = torch.zeros((), device=self.device)
-        for _ in range(s.accumulate):
-            batch = next(batches)
-            with _without_gradient(self.frozen(batch)):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                    loss = self.objective(self.modules, batch, generator) / s.accumulate
-                loss.backward()
-            total += loss.detach()
-            self.seen += batch.shape[0]
-        norm = nn.utils.clip_grad_norm_(self.parameters, s.clip or math.inf)
-        bad = (~(norm.isfinite() & total.isfinite())).float()
-        self.optimiser.step(s.rate(self.step), bad)
+        given = [next(batches) for _ in range(self.settings.accumulate)]
+        scalars = self.change(self.step, given, self.frozen(given[-1]))
         self.ema.update(self.modules, self.step)
-        self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
+        self.seen += sum(len(batch) for batch in given)
         self.step += 1
-        return Step(torch.stack([total, norm, bad, self.bad_in_a_row]), self.label(batch))
-
-    @property
-    def _autocast(self) -> bool:
-        return self.settings.uses_bfloat16(self.device)
+        return Step(scalars, self.label(given[-1]))
 
     def _read(self, arrived: list[Arrived], meter: Meter) -> None:
         for step, label, (loss, norm, bad, in_a_row) in arrived:
@@ -224,7 +204,7 @@ class Trainer:
         for number, batch in enumerate(batches):
             on_progress(number, len(batches))
             generator = generator_for(self.device, self.seed, "validation", number)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            with number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device)):
                 losses.append(self.objective(self.ema.modules, batch, generator) * batch.shape[0])
             weights.append(batch.shape[0])
             labels.append(self.label(batch))
@@ -255,7 +235,7 @@ class Trainer:
             "validation_images": images,
             "evaluation": scores,
             "skipped": self.skipped,
-            "bad_in_a_row": int(self.bad_in_a_row),
+            "bad_in_a_row": int(self.change.bad_in_a_row),
         }
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
@@ -272,21 +252,10 @@ class Trainer:
             self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
         self.optimiser.load_state(checkpoint.load_tensors(self.checkpoints, step, "optimizer"), self.device)
         self.step, self.skipped = step, int(state["skipped"])
-        self.bad_in_a_row = torch.tensor(float(state["bad_in_a_row"]), device=self.device)
+        self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
-
-
-@contextmanager
-def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:

@@ -133,7 +133,7 @@ def test_numbers_are_numbers_and_text_is_text(tmp_path):
     path = write(tmp_path, "train: {learning_rate: 1e-3, steps: 400_000}")
     train = load_config(path, ["train.clip=2E+1", "train.beta2=.5", "train.subsample=8"]).train
     assert (train.learning_rate, train.steps, train.clip, train.beta2) == (0.001, 400_000, 20.0, 0.5)
-    for text in ("train.learning_rate='1e-3'", "train.steps='8'", "train.steps=8.0", "train.compile=1"):
+    for text in ("train.learning_rate='1e-3'", "train.steps='8'", "train.steps=8.0", "data.flip=1"):
         with pytest.raises(UserError, match="wrong type"):
             load_config(path, [text])
     assert load_config(path, ["data.path="]).data.path == ""

@@ -121,10 +121,10 @@ def test_times_are_drawn_as_told():
 
 
 def test_the_number_of_points_may_depend_on_the_step():
-    """Both subsets of a step have it, and the generator of the step decides."""
+    """Both subsets of a step have it, and the seed of the step decides."""
 
-    def points(size, generator):
-        return 10 + generator.initial_seed()
+    def points(size, seed):
+        return 10 + seed
 
     for seed in (0, 5):
         _, modules, _, _ = run(seed, points=points)

@@ -31,7 +31,9 @@ def modules() -> nn.ModuleDict:
 
 def optimiser_of(model: nn.Module, **settings) -> Optimiser:
     names, parameters = zip(*model.named_parameters(), strict=True)
-    return Optimiser(names, parameters, OptimiserSettings(optimiser="muon", muon_scale=1.0, **settings))
+    optimiser = Optimiser(names, parameters, OptimiserSettings(optimiser="muon", muon_scale=1.0, **settings))
+    optimiser.rate.fill_(1e-2)
+    return optimiser
 
 
 def with_gradients(model: nn.Module, step: int) -> None:
@@ -61,7 +63,7 @@ def test_as_torchs_muon_and_adamw():
         with_gradients(model, step)
         with_gradients(reference, step)
         flat.grad = reference.conv.weight.grad.flatten(1)
-        ours.step(1e-2, GOOD)
+        ours.step(GOOD)
         muon.step()
         adamw.step()
     moved = (reference.linear.weight - modules().linear.weight).square().mean().sqrt()
@@ -76,18 +78,18 @@ def test_a_bad_step_changes_nothing_and_a_frozen_parameter_stays():
     model = modules()
     optimiser = optimiser_of(model)
     with_gradients(model, 0)
-    optimiser.step(1e-2, GOOD)
+    optimiser.step(GOOD)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     state = {name: value.clone() for name, value in optimiser.state().items()}
     with_gradients(model, 1)
     model.conv.weight.grad[0] = torch.nan
     model.taps.weight.grad[0] = torch.nan
-    optimiser.step(1e-2, BAD)
+    optimiser.step(BAD)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert all(torch.equal(value, state[name]) for name, value in optimiser.state().items())
     with_gradients(model, 2)
     model.linear.weight.grad = None
-    optimiser.step(1e-2, GOOD)
+    optimiser.step(GOOD)
     assert torch.equal(model.linear.weight, before["linear.weight"])
     assert not torch.equal(model.conv.weight, before["conv.weight"])
     assert all(p.grad is None for p in model.parameters())
@@ -105,7 +107,7 @@ def test_state_resumes_bit_for_bit():
                 optimiser = optimiser_of(model)
                 optimiser.load_state(state, torch.device("cpu"))
             with_gradients(model, step)
-            optimiser.step(1e-2, GOOD)
+            optimiser.step(GOOD)
         return model.state_dict()
 
     whole, resumed = run(None), run(2)

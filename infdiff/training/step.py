@@ -1,0 +1,171 @@
+"""One optimiser step, from batches to changed weights: eager, compiled, or recorded as a CUDA graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from infdiff.cuda_graphs import Recorder, RepeatedCalls
+from infdiff.errors import UserError, first_line
+from infdiff.precision import number_formats
+from infdiff.seeding import derive_seed, seed_global
+from infdiff.training.compiled import why_not_compiled
+from infdiff.training.optimiser import Optimiser
+from infdiff.training.settings import OptimiserSettings
+
+Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
+
+# Sizes, or rates of points, whose steps are kept as CUDA graphs. They share their memory.
+_MOST_GRAPHS = 8
+
+
+class VariedObjective(Protocol):
+    """An objective whose shapes depend on the step, with arithmetic of its own that can be compiled."""
+
+    def fixed(self, batch: Tensor, seed: int) -> tuple[Hashable, Objective]:
+        """Return the objective of the step with that seed, and what decides its shapes in addition to the batch's."""
+
+    def compiled(self) -> Objective:
+        """Return the objective with its own arithmetic compiled."""
+
+
+class TrainingStep:
+    """Changes the weights of `modules` by one step on batches. All its randomness is a function of (seed, step).
+
+    Nothing in it waits for the host, and what changes from step to step is in tensors, so that it can be recorded:
+    `bad_in_a_row`, the learning rate, the batches, the seeds of the generators. notes: a line on each way to run faster
+    that was not taken although the settings leave it open.
+    Raises UserError for settings that the device cannot follow.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        objective: Objective,
+        optimiser: Optimiser,
+        settings: OptimiserSettings,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        settings.check_device(device)
+        self.modules, self.objective, self.optimiser = modules, objective, optimiser
+        self.settings, self.device, self.seed = settings, device, seed
+        self.notes: list[str] = []
+        self.generator = torch.Generator(device)
+        self.bad_in_a_row = torch.zeros((), device=device)
+        self.parameters = [p for module in modules.values() for p in module.parameters()]
+        self._number = 0
+        self._tried: set[Hashable] = set()
+        recorder = Recorder(device, [self.generator]) if settings.records(device) else None
+        self.graphs = RepeatedCalls(recorder, most=_MOST_GRAPHS, on_close=self._graphs_failed)
+        self.compiled = settings.compiles(device) and self._compiles()
+        if self.compiled:
+            for module in modules.values():
+                # A size has its own code: one for all sizes would be slower, and there are few.
+                module.compile(dynamic=False)
+            if hasattr(objective, "compiled"):
+                self.objective = cast(VariedObjective, objective).compiled()
+
+    def __call__(self, number: int, batches: Sequence[Tensor], frozen: Sequence[nn.Parameter]) -> Tensor:
+        """Take step `number`; return the loss, the gradient's norm, 1 if it was skipped, and how many in a row: (4,).
+
+        frozen: parameters that stay as they are.
+        """
+        self._number = number
+        self.optimiser.rate.fill_(self.settings.rate(number))
+        shapes, objective = self._fixed(batches[0])
+        key = (shapes, tuple((batch.shape, batch.dtype) for batch in batches), tuple(map(id, frozen)))
+        call = self.graphs.of(key, lambda: partial(self._change, objective, frozen))
+        buffers = self._buffers() if self.compiled and key not in self._tried else []
+        self._start_anew()
+        try:
+            scalars = call(*batches)
+        except RuntimeError as error:
+            if not self._compiler_failed(error):
+                raise
+            for buffer, value in buffers:
+                buffer.copy_(value)
+            return self(number, batches, frozen)
+        self._tried.add(key)
+        return scalars
+
+    def _change(self, objective: Objective, frozen: Sequence[nn.Parameter], *batches: Tensor) -> Tensor:
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            with _without_gradient(frozen):
+                with number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device), static=True):
+                    loss = objective(self.modules, batch, self.generator) / len(batches)
+                loss.backward()
+            total += loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        bad = (~(norm.isfinite() & total.isfinite())).float()
+        self.optimiser.step(bad)
+        self.bad_in_a_row.add_(bad).mul_(bad)
+        return torch.stack([total, norm, bad, self.bad_in_a_row])
+
+    def _fixed(self, batch: Tensor) -> tuple[Hashable, Objective]:
+        if not hasattr(self.objective, "fixed"):
+            return None, self.objective
+        return cast(VariedObjective, self.objective).fixed(batch, self._step_seed())
+
+    def _step_seed(self) -> int:
+        return derive_seed(self.seed, "step", self._number)
+
+    def _start_anew(self) -> None:
+        """Seed every generator, and drop what an attempt may have left."""
+        seed_global(self.device, self.seed, "dropout", self._number)  # dropout draws from the global generators
+        self.generator.manual_seed(self._step_seed())
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _compiles(self) -> bool:
+        problem = why_not_compiled(self.device)
+        if problem:
+            self.notes.append(f"train.compile: steps run without torch.compile, which does not work here: {problem}")
+        return problem is None
+
+    def _compiler_failed(self, error: RuntimeError) -> bool:
+        """Return True after switching torch.compile off, where that is what failed.
+
+        Raises UserError if the settings insist on it.
+        """
+        if not self.compiled:
+            return False
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            return False
+        reason = first_line(getattr(error, "inner_exception", error))
+        if self.settings.compile is True:
+            raise UserError(f"train.compile: a network cannot be compiled: {reason}") from error
+        self.compiled = False
+        for module in self.modules.values():
+            module._compiled_call_impl = None
+        self.notes.append(f"train.compile: steps go on without torch.compile, which failed: {reason}")
+        return True
+
+    def _graphs_failed(self, error: RuntimeError) -> None:
+        if self.settings.graph is True:
+            raise UserError(f"train.graph: a step cannot be recorded: {first_line(error)}") from error
+        self.notes.append(f"train.graph: steps go on one kernel at a time; recording failed: {first_line(error)}")
+        self._start_anew()
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        return [(buffer, buffer.clone()) for module in self.modules.values() for buffer in module.buffers()]
+
+
+@contextmanager
+def _without_gradient(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
