@@ -251,6 +251,31 @@ def test_features_that_are_not_contiguous_or_aligned(device):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", [(7, 7), (63, 63), (1, 63)])
+@pytest.mark.parametrize("channels", [1, 64, 1024])
+def test_partial_sums_of_the_taps_take_little_memory(window, channels):
+    for points in (1, 1000, 524_288, 2**26):
+        length = kernels.chunk_length_of(points, channels, window)
+        chunks = -(-points // length)
+        assert 1 <= chunks <= 1024
+        assert chunks * window[0] * window[1] * channels * 4 <= 64 * 2**20
+
+
+def test_fewer_chunks_give_the_same_gradient_of_the_taps(device, monkeypatch):
+    size = (40, 50)
+    ids = some_points(600, size).to(device)
+    features = random(2, 600, 8, dtype=torch.float32).to(device)
+    gradients, lengths = [], []
+    for most in (2**26, 2 * 49 * 8 * 4):
+        monkeypatch.setattr(kernels, "_MOST_PARTIAL_BYTES", most)
+        lengths.append(kernels.chunk_length_of(2 * 600, 8, (7, 7)))
+        taps = random(8, 1, 7, 7, dtype=torch.float32, seed=1).to(device).requires_grad_()
+        ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7)).square().sum().backward()
+        gradients.append(taps.grad)
+    assert lengths == [64, 600]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-3)
+
+
 def test_outputs_follow_the_points_shift(device):
     # Points moved by (1, 2) within a larger image: the same values come out, where no border interferes.
     ids = some_points(40, (9, 14))
