@@ -102,14 +102,33 @@ def on_a_gpu(config, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "compile", lambda module, *_, **__: compiled.append(type(module).__name__))
         tmp_path.mkdir(exist_ok=True)
-        if "latent" in tmp_path.name:
-            z = torch.randn(40, config.latent_dim)
-            folder = type("Folder", (), {"path": tmp_path})()
-            trainer = build_latent_trainer(config, Latents.of(z, z), folder, CPU)
-        else:
-            trainer = build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+        trainer = trainer_of(config, tmp_path)
     trainer.device = torch.device("cuda")
     return trainer._autocast, compiled
+
+
+def algorithms(config, tmp_path):
+    """Whether steps are taken with deterministic algorithms alone."""
+    tmp_path.mkdir(exist_ok=True)
+    trainer, seen = trainer_of(config, tmp_path), set()
+    objective = trainer.objective
+
+    def noted(*arguments):
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return objective(*arguments)
+
+    trainer.objective = noted
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    trainer.run()
+    return seen
+
+
+def trainer_of(config, folder):
+    """The trainer of a run, or of its latent model in a folder that is called so."""
+    if "latent" not in folder.name:
+        return build_trainer(config, build_data(config, CPU), folder, CPU)
+    z = torch.randn(40, config.latent_dim)
+    return build_latent_trainer(config, Latents.of(z, z), type("Folder", (), {"path": folder})(), CPU)
 
 
 def batches(config, tmp_path):

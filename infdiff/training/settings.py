@@ -29,6 +29,7 @@ class OptimiserSettings(Section):
     ema_decay: BelowOne = 0.9999  # approached as (1 + n) / (10 + n)
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: bool = False  # torch.compile
+    deterministic: bool = False  # on CUDA, too, the same bits in every run; slower
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_on_another_stream():
     side.synchronize()
     for a, b in zip(results, expected, strict=True):
         assert torch.equal(a, b)
+
+
+def test_from_a_thread_whose_first_call_of_cuda_is_a_launch():
+    ids = inputs()[2]
+    expected, found = ops.lattice_index(ids, SIZE), []
+    thread = threading.Thread(target=lambda: found.append(ops.lattice_index(ids, SIZE)))
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], expected)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
