@@ -25,6 +25,8 @@ _CHUNKS = 1024
 # Most bytes of partial sums: fewer chunks where windows are wide.
 _MOST_PARTIAL_BYTES = 64 * 1024**2
 _RUN = 4
+# Pixels of a block, as in cuda/lattice_index.cu.
+_TILE = 1024
 
 
 def lattice_index(ids: Tensor, size: Size) -> Tensor:
@@ -33,7 +35,7 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     batch, count = ids.shape
     index = torch.empty((batch, *size), dtype=torch.int32, device=ids.device)
     arguments = (ids, index, count, prod(size), stride)
-    launch.launch("lattice_index.cu", "lattice_index", {}, (_blocks(count + 1), batch, 1), arguments)
+    launch.launch("lattice_index.cu", "lattice_index", {}, (_ceil(prod(size), _TILE), batch, 1), arguments)
     return index
 
 

@@ -9,7 +9,7 @@ import torch
 
 from infdiff import ops
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.gpu import kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.points import all_points, draw_points
 from tests.ops.places import places
 
@@ -217,6 +217,30 @@ def test_index_and_count(size, count, device):
         actual = ops.inverse_count(ids.to(device), size, k, scale, dtype=torch.float64)
         expected = ops.inverse_count_ref(ids, size, k, scale, dtype=torch.float64)
         torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "count"), [((100, 130), 3), ((32, 32), 1024), ((64, 48), 2000), ((33, 31), 1)])
+def test_an_index_of_many_blocks(size, count, device):
+    ids = some_points(count, size, batch=3)
+    assert torch.equal(ops.lattice_index(ids.to(device), size).cpu(), ops.lattice_index_ref(ids, size))
+
+
+def test_the_index_takes_no_longer_for_few_points(emulated, monkeypatch):
+    # Every block writes 1024 pixels, whatever points there are: a thread never writes those between two points alone.
+    grids = []
+    run = launch.launch
+    monkeypatch.setattr(launch, "launch", lambda *given: (grids.append(given[3]), run(*given)))
+    for count in (1, 500):
+        kernels.lattice_index(some_points(count, (100, 130)), (100, 130))
+    assert grids == [(13, 2, 1)] * 2
+
+
+def test_ids_that_do_not_ascend_write_within_the_image(emulated):
+    wrong = torch.tensor([[1500, 3, 3, 2999, 7, -5, 9000]])
+    index = kernels.lattice_index(wrong, (50, 60))
+    assert index.shape == (1, 50, 60)
+    assert index.min() >= -1
+    assert index.max() < 7
 
 
 def test_images_that_share_their_points(device):
