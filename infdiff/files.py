@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,12 @@ def cache_folder() -> Path:
     """The folder of what is costly to make again: machine code, features of data sets, prepared images."""
     if own := os.environ.get("INFDIFF_CACHE"):
         return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "infdiff"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "infdiff"
+    try:
+        return Path.home() / ".cache" / "infdiff"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"infdiff-{os.getuid()}"
 
 
 def is_empty(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from infdiff.benchmark.dry_run import dry_run
 from infdiff.cli import Parser, choose_device
 from infdiff.config.files import load_config
 from infdiff.errors import OptionError
-from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note
+from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note, kernels_note
 from infdiff.methods.sizes import describe_points, training_weights
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RUNS, RunFolder
@@ -95,7 +95,8 @@ def run(arguments: Namespace) -> None:
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
     images = f"{len(data.train)} images, {describe_points(config)}"
     print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
-    for note in filter(None, (density_note(config), backend_note(config, training_weights(config)))):
+    notes = density_note(config), backend_note(config, training_weights(config)), kernels_note(device)
+    for note in filter(None, notes):
         print(f"note: {note}", flush=True)
     trainer.run()
     images = f", images in {folder / 'samples'}" if any((folder / "samples").iterdir()) else ""

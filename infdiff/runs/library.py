@@ -67,7 +67,7 @@ class Model:
         """
         wanted = self._size(size)
         drawn = self.trained.drawn_size(wanted, aspect)
-        options = SamplingOptions.of(self.trained.method, drawn, **given)
+        options = SamplingOptions.of(self.trained.method, drawn, self.trained.device, **given)
         batch = default_batch(self.trained.method, drawn, options)
         images = [
             self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
@@ -91,7 +91,7 @@ class Model:
         """Return images of latents (N, z_dim), at any size. Options as `sample`; truncation has no effect."""
         self.trained.require_encoder()
         wanted = self._size(size)
-        options = SamplingOptions.of(self.trained.method, wanted, **given)
+        options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, **given)
         return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:
@@ -119,7 +119,7 @@ class Model:
         small = to_images(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
-        options = SamplingOptions.of(self.trained.method, wanted, steps=steps, deblur=deblur)
+        options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur)
         method = method or enlarging_method(self.trained, wanted)
         weight = guidance_weight(method, weight)
         out = enlarge(self.trained, small, wanted, seed=seed, method=method, options=options, weight=weight)

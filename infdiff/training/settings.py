@@ -33,6 +33,7 @@ class OptimiserSettings(Section):
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: Switch = "auto"  # torch.compile; auto: on CUDA, where it works
     graph: Switch = "auto"  # steps as CUDA graphs; auto: on CUDA, where they can be recorded
+    deterministic: bool = False  # on CUDA, too, the same bits in every run; slower
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
