@@ -124,6 +124,7 @@ ALLOWED = {
         "metrics",
         "pipelines",
         "runs",
+        "training",
     },
     "__main__": {"commands"},
     "__init__": {"runs"},  # inside `load` alone: importing stays light
