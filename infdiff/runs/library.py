@@ -12,7 +12,7 @@ from torch import Tensor
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
-from infdiff.files import is_empty, save_json, writing
+from infdiff.files import is_empty, save_text, writing
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.sampling import (
     Given,
@@ -26,6 +26,7 @@ from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_options
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
+from infdiff.training.checkpoint import state_text
 
 _KEPT = ("ema_denoiser.safetensors", "ema_encoder.safetensors")
 
@@ -178,7 +179,7 @@ class Model:
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")
-            save_json(target / "checkpoints" / step / "state.json", {"step": self.trained.step})
+            save_text(target / "checkpoints" / step / "state.json", state_text({"step": self.trained.step}))
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
         return target

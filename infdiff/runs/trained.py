@@ -262,5 +262,12 @@ class TrainedModel:
 
 
 def as_asked(images: Tensor, rounded: bool) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32."""
+    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32.
+
+    Raises UserError for pixels that are not finite, which cannot be rounded.
+    """
+    if rounded and not images.isfinite().all():
+        raise UserError(
+            "pixels are not finite: the weights are damaged, or training went wrong; --checkpoint has others"
+        )
     return (to_uint8(images) if rounded else images.float()).cpu()

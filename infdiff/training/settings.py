@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from infdiff.cuda_graphs import why_no_graphs
 from infdiff.errors import UserError
@@ -21,7 +22,7 @@ class OptimiserSettings(Section):
     steps: Count = 100_000  # optimiser steps
     batch_size: Count = 32
     accumulate: Count = 1  # batches whose gradients make one optimiser step
-    learning_rate: Positive = 5e-5
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-5
     optimiser: Annotated[str, one_of(OPTIMISERS)] = "adamw"  # muon: for matrices between features
     muon_scale: Positive = 3.0  # Muon's learning rate, in units of learning_rate
     warmup: CountOrNone = 0  # steps of linear warm-up

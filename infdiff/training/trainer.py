@@ -33,6 +33,8 @@ from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
 from infdiff.training.step import Objective, TrainingStep
 
+_REMEDY = "start another run (--out) with a lower train.learning_rate or with train.bfloat16=false"
+
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
 Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
 
@@ -195,10 +197,10 @@ class Trainer:
             else:
                 meter.add(label, loss, norm)
             if in_a_row >= self.settings.max_bad_steps:
-                self._save(None)
+                # Nothing is saved: another checkpoint would push out an older and better one.
                 raise UserError(
-                    f"the loss or gradient was not finite for {int(in_a_row)} steps in a row, up to step {step}; the "
-                    "weights are untouched by them: lower train.learning_rate or set train.bfloat16=false"
+                    f"the loss or gradient was not finite for {int(in_a_row)} steps in a row, up to step {step}; "
+                    f"{self._kept()}: {_REMEDY}"
                 )
 
     @torch.no_grad()
@@ -238,6 +240,8 @@ class Trainer:
         self._calibrate()
         groups = {name: module.state_dict() for name, module in self.modules.items()}
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
+        if not _all_finite(groups):
+            raise UserError(f"the weights are not finite at step {self.step} and not saved; {self._kept()}: {_REMEDY}")
         state = {
             "validation_loss": validation_loss,
             "validation_images": images,
@@ -248,22 +252,46 @@ class Trainer:
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
 
-    def _resume(self) -> None:
-        checkpoint.clean_partial(self.checkpoints)
+    def _kept(self) -> str:
         steps = checkpoint.checkpoint_steps(self.checkpoints)
-        if not steps:
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
+
+    def _resume(self) -> None:
+        """Continue from the newest checkpoint that is whole; damaged ones after it are set aside, and said."""
+        checkpoint.clean_partial(self.checkpoints)
+        damaged: dict[int, checkpoint.DamagedCheckpointError] = {}
+        for step in reversed(checkpoint.checkpoint_steps(self.checkpoints)):
+            try:
+                self._load(step)
+            except checkpoint.DamagedCheckpointError as error:
+                damaged[step] = error
+                continue
+            for bad, problem in damaged.items():
+                aside = checkpoint.set_aside(self.checkpoints, bad)
+                tqdm.write(f"warning: {problem}; it is now {aside}, and training goes on from step {step}")
             return
-        step = steps[-1]
+        for problem in damaged.values():  # and no other
+            raise problem
+
+    def _load(self, step: int) -> None:
+        """Take over a checkpoint, whole or not at all."""
         state = checkpoint.load_state(self.checkpoints, step)
+        names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
+        groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
         for name, module in self.modules.items():
-            module.load_state_dict(checkpoint.load_tensors(self.checkpoints, step, name))
-            self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
-        self.optimiser.load_state(checkpoint.load_tensors(self.checkpoints, step, "optimizer"), self.device)
+            module.load_state_dict(groups[name])
+            self.ema.modules[name].load_state_dict(groups[f"ema_{name}"])
+        self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
+
+
+def _all_finite(groups: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    checks = [tensor.isfinite().all() for tensors in groups.values() for tensor in tensors.values()]
+    return bool(torch.stack(checks).all())
 
 
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:
