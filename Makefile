@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lint types tests test-long clean
+.PHONY: demo test check lint types tests test-long gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/infdiff train
@@ -25,6 +25,10 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(PY) -m pytest --numprocesses auto --dist worksteal
+
+# On a machine with a GPU: checks, measures, trains for two minutes, and ends with one table. ARGS="--again", say.
+gpu: $(INSTALLED)
+	$(PY) scripts/gpu_check.py $(ARGS)
 
 test-long: $(INSTALLED)
 	$(PY) -m pytest -m long

@@ -5,8 +5,9 @@
 #include "lattice.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    inverse_count(const int64* ids, const int* index, const double* rows, const double* columns, double* inverse,
-                  int count, int height, int width, int window_height, int window_width, int ids_stride, int taps) {
+    inverse_count(const int64* __restrict__ ids, const int* __restrict__ index, const double* __restrict__ rows,
+                  const double* __restrict__ columns, double* __restrict__ inverse, int count, int height, int width,
+                  int window_height, int window_width, int ids_stride, int taps) {
     int point = blockIdx.x * blockDim.x + threadIdx.x;
     if (point >= count) return;
     int image = blockIdx.y;

@@ -59,7 +59,8 @@ struct Smallest {
 // before: the most cells between a point's own cell and one that has it among its nearest, which bounds the search of
 // the transposed operator.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    nearest_points(const int* index, const int64* ids, int* number, float* weight, float* share, int* reach, int count,
+    nearest_points(const int* __restrict__ index, const int64* __restrict__ ids, int* __restrict__ number,
+                   float* __restrict__ weight, float* __restrict__ share, int* __restrict__ reach, int count,
                    int height, int width, int grid_height, int grid_width, int ids_stride, double aspect) {
     int cell = blockIdx.x * blockDim.x + threadIdx.x;
     if (cell >= grid_height * grid_width) return;

@@ -48,7 +48,12 @@ def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda". Raises UserError when CUDA is asked for and not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError("device", name, "no usable CUDA device here; use cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Without it no product of matrices is deterministic (train.deterministic), and later is too late. It is the most
+    # that cuBLAS takes by itself, 32 MiB.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device("cuda")
 
 
 def size_argument(option: str, text: str) -> Size:

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "compare the images of a run or a folder with real ones",
     "ablate": "train the rows of a paper's table for equal time, and compare them",
     "benchmark": "time operators, training steps and sampling steps on this machine",
+    "gpu-check": "check and measure everything on a GPU, in ten minutes",
     "doctor": "check this installation: versions, devices, kernels and every operator",
 }
 

@@ -36,6 +36,11 @@ def why_no_graphs(device: torch.device) -> str | None:
     return None if device.type == "cuda" else f"CUDA graphs want a CUDA device, and this is {device.type}"
 
 
+def recorder_for(device: torch.device) -> Recorder | None:
+    """Return what records calls on a device; None where they cannot be."""
+    return None if why_no_graphs(device) else Recorder(device)
+
+
 class Recorder:
     """Records calls on a CUDA device. Recordings share memory: what a replay leaves holds until the next one alone.
 

@@ -52,7 +52,7 @@ def environment() -> str:
         ("devices", _devices),
         ("compiler", lambda: nvrtc.compiler_versions()),
         ("kernel cache", _cache),
-        ("CUDA kernels", lambda: "run" if (why := launch.why_closed()) is None else f"do not run: {why}"),
+        ("CUDA kernels", _kernels),
         ("TorchSparse", lambda: torchsparse_backend.why_missing() or f"found, {version('torchsparse')}"),
     ]
     if _BROKEN is not None:
@@ -73,13 +73,8 @@ def _first_line(problem: Exception) -> str:
 
 
 def _driver() -> str:
-    try:
-        from cuda.bindings import driver
-
-        error, number = driver.cuDriverGetVersion()
-    except Exception:  # no package, or one that finds no driver; PyTorch's own function is in its CUDA builds alone
-        error, number = 0, getattr(torch._C, "_cuda_getDriverVersion", int)()
-    return f"for CUDA up to {number // 1000}.{number % 1000 // 10}" if int(error) == 0 and number else "none"
+    number = launch.driver_version()
+    return "none" if number is None else f"for CUDA up to {number // 1000}.{number % 1000 // 10}"
 
 
 def _devices() -> str:
@@ -90,6 +85,15 @@ def _devices() -> str:
         major, minor = torch.cuda.get_device_capability(i)
         names.append(f"cuda:{i} {torch.cuda.get_device_name(i)}, compute capability {major}.{minor}")
     return f"\n{'':<{_LABEL}} ".join(names)
+
+
+def _kernels() -> str:
+    """Kernels that run, or why not, on each device; one line where all of them are alike."""
+    reasons = {i: launch.why_closed(i) for i in range(max(1, torch.cuda.device_count()))}
+    said = {i: "run" if why is None else f"do not run: {why}" for i, why in reasons.items()}
+    if len(set(said.values())) == 1:
+        return said[0]
+    return f"\n{'':<{_LABEL}} ".join(f"cuda:{i} {words}" for i, words in said.items())
 
 
 def _cache() -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infdiff.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor
+try:
+    import fcntl
+except ImportError:  # not there on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
 # File systems allow names of 255 bytes, and a partial file's name is longer than its target's.
@@ -36,9 +40,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise UserError(f"cannot write {path}: it is not a regular file")
         partial = target.with_name(f".{target.name[:_LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
         try:
-            yield partial
-            flush(partial)
-            partial.replace(target)
+            with locked(partial):  # says that its writer lives: see `clean_partials`
+                yield partial
+                flush(partial)
+                partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -64,8 +69,12 @@ def cache_folder() -> Path:
     """The folder of what is costly to make again: machine code, features of data sets, prepared images."""
     if own := os.environ.get("INFDIFF_CACHE"):
         return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "infdiff"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "infdiff"
+    try:
+        return Path.home() / ".cache" / "infdiff"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"infdiff-{os.getuid()}"
 
 
 def is_empty(folder: Path) -> bool:
@@ -78,6 +87,42 @@ def is_partial(path: Path) -> bool:
     return path.name.endswith(_SUFFIX)
 
 
+def clean_partials(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of files with this name in a folder; with no name, of all files in it."""
+    pattern = f".{glob.escape(name[:_LONGEST_NAME])}.*{_SUFFIX}" if name else f".*{_SUFFIX}"
+    for partial in folder.glob(pattern):
+        # A living writer holds the lock; without locks nobody knows, and the file stays.
+        with suppress(OSError), locked(partial, create=False) as ours:
+            if ours:
+                partial.unlink()
+
+
+@contextmanager
+def locked(path: Path, *, create: bool = True) -> Iterator[bool | None]:
+    """Hold the advisory lock of a file during the block; it ends with the process, however that ends.
+
+    Yields True, False when another process holds it, and None where the file system has no locks. create: the file, if
+    it is not there. Raises OSError when it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
+    try:
+        yield _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's content, atomically."""
     with whole_file(target) as partial:
@@ -85,26 +130,14 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, atomically."""
+    """Write a text as UTF-8, atomically. What is left of file names in another encoding is written as \\udcff."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically. Non-finite numbers, which JSON lacks, become null."""
     save_text(path, json.dumps(_finite(content), indent=1) + "\n")
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically."""
-    import safetensors.torch  # imports torch, which text and JSON do not need
-
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as partial:
-        try:
-            safetensors.torch.save_file(contiguous, partial, None if metadata is None else dict(metadata))
-        except safetensors.SafetensorError as error:  # a full disk, for one
-            raise OSError(str(error)) from error
 
 
 def flush(path: Path) -> None:

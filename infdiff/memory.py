@@ -54,6 +54,14 @@ def mapped_empty(like: Tensor, *shape: int) -> Tensor:
     return torch.frombuffer(memory, dtype=like.dtype, count=count).view(shape)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that tensors can still take of a CUDA device, or of the slice of one that is there; None for others."""
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 class PeakMemory:
     """Peak memory since the last `reset`, above the memory in use at construction.
 

@@ -11,10 +11,12 @@ The policy, for training and sampling alike:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import Tensor, nn
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -41,6 +43,36 @@ def number_formats(device: torch.device, *, bfloat16: bool, static: bool = False
     """
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16), _cuda_products(device, static):
         yield
+
+
+def in_formats(network: Callable[..., Tensor], device: torch.device, *, bfloat16: bool) -> Callable[..., Tensor]:
+    """Return a network that runs by the policy above."""
+
+    def call(*inputs: Tensor) -> Tensor:
+        with number_formats(device, bfloat16=bfloat16):
+            return network(*inputs)
+
+    return call
+
+
+def with_bfloat16_weights(network: nn.Module) -> nn.Module:
+    """Return a copy to run under autocast, whose weights are cast once to what autocast casts them to in every call.
+
+    Linear layers and convolutions have weights in bfloat16, but for those that a module lists as `float32_layers`;
+    norms, taps and spectral weights stay in float32.
+    """
+    other = copy.deepcopy(network)
+    exact = {
+        part
+        for module in other.modules()
+        for name in getattr(module, "float32_layers", ())
+        if getattr(module, name) is not None
+        for part in getattr(module, name).modules()
+    }
+    for module in other.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module not in exact:
+            module.to(torch.bfloat16)
+    return other
 
 
 @contextmanager

@@ -103,20 +103,39 @@ def on_a_gpu(config, tmp_path):
         patch.setattr(torch, "compile", lambda function, **_: function)
         patch.setattr(torch.nn.Module, "compile", lambda module, *_, **__: compiled.append(type(module).__name__))
         tmp_path.mkdir(exist_ok=True)
-        if "latent" in tmp_path.name:
-            z = torch.randn(40, config.latent_dim)
-            folder = type("Folder", (), {"path": tmp_path})()
-            settings, trainer = config.latent.train, lambda: build_latent_trainer(config, Latents.of(z, z), folder, CPU)
-        else:
-            settings, trainer = config.train, lambda: build_trainer(config, build_data(config, CPU), tmp_path, CPU)
+        settings = (config.latent if "latent" in tmp_path.name else config).train
         patch.setattr("infdiff.training.settings.why_not_compiled", lambda device: None)
         patch.setattr("infdiff.training.step.why_not_compiled", lambda device: None)
         try:
-            trainer()
+            trainer_of(config, tmp_path)
         except UserError as error:
             return str(error)
     device = torch.device("cuda")
     return settings.uses_bfloat16(device), settings.records(device), compiled
+
+
+def algorithms(config, tmp_path):
+    """Whether steps are taken with deterministic algorithms alone."""
+    tmp_path.mkdir(exist_ok=True)
+    trainer, seen = trainer_of(config, tmp_path), set()
+    objective = trainer.objective
+
+    def noted(*arguments):
+        seen.add(torch.are_deterministic_algorithms_enabled())
+        return objective(*arguments)
+
+    trainer.objective = noted
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    trainer.run()
+    return seen
+
+
+def trainer_of(config, folder):
+    """The trainer of a run, or of its latent model in a folder that is called so."""
+    if "latent" not in folder.name:
+        return build_trainer(config, build_data(config, CPU), folder, CPU)
+    z = torch.randn(40, config.latent_dim)
+    return build_latent_trainer(config, Latents.of(z, z), type("Folder", (), {"path": folder})(), CPU)
 
 
 def batches(config, tmp_path):

@@ -1,5 +1,6 @@
 """How commands fail: one line for what users, disks and memory cause, a traceback for our own faults."""
 
+import os
 import zipfile
 
 import pytest
@@ -64,3 +65,12 @@ def test_our_own_faults_keep_their_traceback(error):
 
     with pytest.raises(type(error)):
         cli.run(main)
+
+
+def test_products_of_matrices_can_be_deterministic_before_cuda_starts(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cli.choose_device("cpu").type == "cpu"
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert cli.choose_device("auto").type == "cuda"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -3,14 +3,14 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from infdiff.errors import UserError
-from infdiff.files import is_empty, make_folder, save_json, save_tensors, save_text, whole_file
+from infdiff.files import clean_partials, is_empty, make_folder, save_json, save_text, whole_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -105,18 +105,6 @@ def test_json_holds_no_number_that_json_lacks(tmp_path):
     assert json.loads(path.read_text()) == {"a": None, "b": [1.5, [None, "x"]]}
 
 
-def test_tensors_and_what_is_said_of_them_come_back(tmp_path):
-    path = tmp_path / "a.safetensors"
-    tensor = torch.arange(6.0).view(2, 3).t()
-    save_tensors(path, {"a": tensor}, {"step": "3"})
-    assert torch.equal(load_file(path)["a"], tensor)
-
-
-def test_tensors_that_cannot_be_written_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
-        save_tensors(tmp_path / "absent" / "a.safetensors", {"a": torch.zeros(1)})
-
-
 def test_a_folder_of_partial_files_is_empty(tmp_path):
     with whole_file(tmp_path / "config.yaml") as partial:
         partial.touch()
@@ -134,3 +122,31 @@ def test_writers_at_the_same_time_leave_one_whole_file(tmp_path):
         thread.join()
     assert path.read_text() in texts
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    program = f"""
+import os, pathlib, sys
+from infdiff.files import whole_file
+with whole_file(pathlib.Path({str(tmp_path)!r}) / "data.lmdb") as partial:
+    partial.write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    started = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in started:
+        assert process.stdout.readline() == b"writing\n"
+    dead, living = started
+    dead.kill()
+    dead.communicate()
+    other = tmp_path / ".other.1-0a.partial"
+    other.touch()
+    clean_partials(tmp_path, "data.lmdb")
+    left = [path for path in tmp_path.iterdir() if path != other]
+    assert len(left) == 1
+    assert f".{living.pid}-" in left[0].name
+    living.communicate()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1-0a.partial", "data.lmdb"]
+    clean_partials(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.lmdb"]

@@ -13,6 +13,7 @@ from infdiff.methods.checks import check_config
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, TINY_EDM, TINY_GRID
 from tests.observables import (
+    algorithms,
     backends,
     batches,
     deblurred,
@@ -144,6 +145,7 @@ TABLE = {
     "train.bfloat16": (False, on_a_gpu, {}),
     "train.compile": (True, on_a_gpu, {}),
     "train.graph": (False, on_a_gpu, {}),
+    "train.deterministic": (True, algorithms, {}),
     "finetune.run": ("nowhere", mixture, {"finetune.size": 24}),
     "finetune.size": (24, mixture, {}),
     "finetune.weight": (0.5, mixture, {"finetune.size": 24}),
@@ -160,6 +162,7 @@ TABLE = {
     "latent.train.bfloat16": (True, on_a_gpu, {}),
     "latent.train.compile": (True, on_a_gpu, {}),
     "latent.train.graph": (True, on_a_gpu, {}),
+    "latent.train.deterministic": (True, algorithms, {}),
     "sample.sampler": ("dpm++", samples, {}),
     "sample.steps": (2, samples, {}),
     "sample.eta": (1.0, samples, {"sample.sampler": "ddim"}),
@@ -205,7 +208,17 @@ def rows():
     for kind, overrides in KINDS.items():
         kinds = kinds_of(load_config(CONFIG_FOLDER / "demo.yaml", overrides).model_dump())
         for key, (_, observe, _) in TABLE.items():
-            once = observe in (training, latent_training, opened, on_a_gpu, samples, deblurred, latent_model, batches)
+            once = observe in (
+                training,
+                latent_training,
+                opened,
+                on_a_gpu,
+                algorithms,
+                samples,
+                deblurred,
+                latent_model,
+                batches,
+            )
             if is_known(key, kinds) and not (once and kind not in TRAINED_KINDS):
                 yield pytest.param(kind, key, id=f"{kind}: {key}")
 

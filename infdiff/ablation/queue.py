@@ -22,6 +22,7 @@ from infdiff.files import make_folder, save_json
 from infdiff.methods.checks import check_config
 from infdiff.runs.data import Data, build_data
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.owner import owning
 from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
 
@@ -109,8 +110,10 @@ class Queue:
             check_config(config)
             config, data = self._open(config)
             folder = self.run_folder(row)
-            RunFolder.open_for_training(folder, config)
-            trainer = build_trainer(config, data, folder, self.device)
-            self.say(f"{row.name}: {trainer.settings.steps} steps in {folder}")
-            trainer.run()
+            RunFolder(folder).check_for_training(config)
+            with owning(folder, force=False, say=self.say):
+                RunFolder.open_for_training(folder, config)
+                trainer = build_trainer(config, data, folder, self.device)
+                self.say(f"{row.name}: {trainer.settings.steps} steps in {folder}")
+                trainer.run()
             yield row, folder

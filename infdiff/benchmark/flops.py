@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from infdiff.coordinates import Scale
+from infdiff.cuda_graphs import force_eager
 from infdiff.ops.choice import NEAREST
 from infdiff.ops.dense_conv2d import window_of
 
@@ -27,8 +28,8 @@ UNCOUNTED = ("lattice_index", "inverse_count", "nearest_points", "resize_kernel"
 
 
 def flop_of(call: Callable[[], object]) -> int:
-    """FLOP of a call, which runs once, without compilation."""
-    with torch.compiler.set_stance("force_eager"), flop_counter() as counter:
+    """FLOP of a call, which runs once, without compilation or CUDA graphs."""
+    with torch.compiler.set_stance("force_eager"), force_eager(), flop_counter() as counter:
         call()
     return int(counter.get_total_flops())
 

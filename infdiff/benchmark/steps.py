@@ -17,12 +17,14 @@ from infdiff.benchmark.timing import WARM_UP_STEPS, StepTimer, step_repeats, tim
 from infdiff.config.files import changed
 from infdiff.config.settings import Config, DataSettings, InfinityDiffConfig, InfinityDiffModel, UNetSettings
 from infdiff.coordinates import Size, format_size
+from infdiff.cuda_graphs import RepeatedCalls, recorder_for
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import PeakMemory
 from infdiff.methods.checks import check_config
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import batch_sizes, training_size
+from infdiff.precision import with_bfloat16_weights
 from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
@@ -135,7 +137,8 @@ def plan_sampling(
         Setting(size, method.grid(), 1.0, batch or default_batch(method, size))
         for size in sizes or [training_size(config)]
     ]
-    return StepPlan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, torch.float32)
+    dtype = torch.bfloat16 if config.train.samples_in_bfloat16(device) else torch.float32
+    return StepPlan(settings, lambda setting: sampling_cost(config, setting, device, repeat), device, dtype)
 
 
 def _checked(
@@ -197,10 +200,14 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
         raise UserError(f"diffusion.steps: {method.most_steps}: timing takes more than {WARM_UP_STEPS}")
     z = torch.randn(setting.batch, config.latent_dim, device=device) if config.latent_dim else None
     evaluations = options.evaluations(method)
+    denoiser, recorder = modules["denoiser"], recorder_for(device)
+    calls = None if recorder is None else RepeatedCalls(recorder, most=1)
+    if config.train.samples_in_bfloat16(device):
+        denoiser = with_bfloat16_weights(denoiser)
 
     def sample(steps: int, on_step: Callable[[], None]) -> None:
         method.generate(
-            modules["denoiser"],
+            denoiser,
             size=setting.size,
             seed=config.seed,
             indices=range(setting.batch),
@@ -208,6 +215,7 @@ def sampling_cost(config: Config, setting: Setting, device: torch.device, repeat
             device=device,
             options=replace(options, steps=min(steps, method.most_steps or steps)),
             on_step=on_step,
+            calls=calls,
         )
 
     warm, timer = StepTimer(device), StepTimer(device)

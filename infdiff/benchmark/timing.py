@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from infdiff.benchmark.operators import Case, backends_of, prepare
+from infdiff.cuda_graphs import WARM_UP_CALLS
 from infdiff.files import whole_file
 
 Clock = Callable[[], float]  # seconds
@@ -24,8 +25,8 @@ _WARM_UP = 3
 _LIMIT = 0.5
 _STEPS_LIMIT = 10.0
 _FEWEST = 2
-# Steps before those that are timed: the first ones choose algorithms, allocate and fill caches.
-WARM_UP_STEPS = 2
+# Steps before those that are timed: the first ones choose algorithms, allocate, fill caches, and the next is recorded.
+WARM_UP_STEPS = WARM_UP_CALLS + 1
 # The device waits this many times as long as the host needs to queue all calls, and no longer than this many seconds.
 _HEAD_START = 1.5
 _LONGEST_WAIT = 0.25

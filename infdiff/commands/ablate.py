@@ -15,6 +15,7 @@ row, and at the end also as a report.
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -89,11 +90,13 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     plan, found, markdown = queue.plan(), {}, folder / "table.md"
     for row, run_folder in queue.train():
         with tqdm(desc=row.name, unit="image", disable=None) as bar:
-            found[row.name] = evaluate(request, run_folder, networks, bar.update)
+            compared = evaluate(request, run_folder, networks, bar.update)
+        found[row.name] = replace(compared, name=row.name)
         results = {name: one.evaluation.results for name, one in found.items()}
         save_text(markdown, as_markdown(table, plan, results))
     report = folder / "report.html"
-    print(finish(request, list(found.values()), networks, command, json=folder / "results.json", report=report))
+    files: dict[str, Path] = {"json": folder / "results.json", "report": report}
+    print(finish(request, list(found.values()), networks, command, **files, title=table.title))
     print(f"{markdown}, {report}")
 
 

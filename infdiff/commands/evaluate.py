@@ -95,8 +95,8 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     request = request_of(arguments)
     steps_asked: Sequence[int] = numbers_of_steps(arguments.steps)
     folders = request.folders(arguments.run)
-    if steps_asked and folders == [None]:
-        raise OptionError("steps", arguments.steps, "goes with images that a run makes")
+    if folders == [None]:
+        refuse_sampling_options(arguments)
     request = with_prepared_images(request)
     names = dict.fromkeys(name for name in arguments.network.split(",") if name)
     networks = [load_network(name, request.device) for name in names or [DEFAULT]]
@@ -110,6 +110,13 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
         found = [replace(one, name=f"{one.name}, {one.about['options']['steps']} steps") for one in found]
     if Shard.here().rank == 0:
         print(finish(request, found, networks, command, json=arguments.json, report=arguments.report))
+
+
+def refuse_sampling_options(arguments: Namespace) -> None:
+    """Raise OptionError for an option of sampling, which means nothing for images of a folder."""
+    for name in ("steps", "sampler", "upscale", "method", "truncation", "deblur"):
+        if (value := getattr(arguments, name)) not in (None, ""):
+            raise OptionError(name, value, "goes with images that a run makes")
 
 
 def numbers_of_steps(text: str) -> list[int]:

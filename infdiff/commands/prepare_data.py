@@ -11,7 +11,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 
-from infdiff.cli import Parser, size_argument
+from infdiff.cli import Parser, positive, size_argument
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import open_source
 from infdiff.data.store import FORMATS, ImageStore
@@ -52,7 +52,9 @@ def run(arguments: Namespace) -> None:
         seed=arguments.seed,
     )
     source = open_source(arguments.source)
-    result = prepare(source, arguments.out, recipe, workers=min(arguments.workers, len(source.names)))
+    result = prepare(
+        source, arguments.out, recipe, workers=min(positive("--workers", arguments.workers), len(source.names))
+    )
     for name, reason in result.left_out:
         print(f"left out: {name}: {reason}")
     store = ImageStore(arguments.out)

@@ -21,7 +21,7 @@ from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
-from infdiff.methods.checks import backend_note
+from infdiff.methods.checks import backend_note, kernels_note
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
@@ -78,6 +78,7 @@ def run(arguments: Namespace) -> None:
     options = SamplingOptions.of(
         trained.method,
         drawn,
+        trained.device,
         sampler=arguments.sampler,
         steps=arguments.steps,
         eta=arguments.eta,
@@ -111,7 +112,8 @@ def run(arguments: Namespace) -> None:
             f"note: images of {square} are stretched to {format_size(size)}: --aspect keep cuts them out of {cut}",
             flush=True,
         )
-    if (note := backend_note(trained.config, [options.sampled_at(drawn, base)])) is not None:
+    notes = backend_note(trained.config, [options.sampled_at(drawn, base)]), kernels_note(trained.device)
+    for note in filter(None, notes):
         print(f"note: {note}", flush=True)
     evaluations = -(-count // batch) * options.evaluations(trained.method, drawn)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:

@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> None:
     trained = load_run(arguments)
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res)
-    options = SamplingOptions.of(trained.method, size, steps=arguments.steps, deblur=arguments.deblur)
+    options = SamplingOptions.of(trained.method, size, trained.device, steps=arguments.steps, deblur=arguments.deblur)
     method = arguments.method or enlarging_method(trained, size)
     guidance = {"method": method, "weight": guidance_weight(method, arguments.weight), "seed": arguments.seed}
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")

@@ -21,13 +21,16 @@ from pathlib import Path
 from infdiff.benchmark.dry_run import dry_run
 from infdiff.cli import Parser, choose_device
 from infdiff.config.files import load_config
+from infdiff.config.settings import Config
 from infdiff.errors import OptionError
-from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note
+from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note, kernels_note
 from infdiff.methods.sizes import describe_points, training_weights
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RUNS, RunFolder
+from infdiff.runs.owner import owning, require_one_process
 from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
+from infdiff.training.trainer import Trainer
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -46,6 +49,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--finetune", metavar="RUN", help="start from the EMA weights of a DFU run, for a larger size")
     parser.add_argument("--out", type=Path, help="run directory (default runs/NAME)")
     parser.add_argument("--dry-run", action="store_true", help="describe the training and try two steps; write nothing")
+    parser.add_argument("--force", action="store_true", help="train in a folder where another process trains")
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_argument("--seed", type=int, help="seed of weights, order and noise")
     parser.add_device()
@@ -69,6 +73,7 @@ def subsample(text: str) -> float | dict[str, float]:
 
 def run(arguments: Namespace) -> None:
     """Train the run that the options name, from its last checkpoint if there is one."""
+    require_one_process()
     options = {
         "data.path": arguments.data,
         "train.subsample": None if arguments.subsample is None else subsample(arguments.subsample),
@@ -90,13 +95,22 @@ def run(arguments: Namespace) -> None:
         dry_run(config, data, device, print)
         return
     folder = arguments.out or RUNS / config.name
-    RunFolder.open_for_training(folder, config)
-    trainer = build_trainer(config, data, folder, device)
+    RunFolder(folder).check_for_training(config)
+    with owning(folder, force=arguments.force, say=lambda line: print(line, file=sys.stderr, flush=True)):
+        # First what may fail: a folder with a configuration refuses another one.
+        trainer = build_trainer(config, data, folder, device)
+        RunFolder.open_for_training(folder, config)
+        train(trainer, config, len(data.train))
+
+
+def train(trainer: Trainer, config: Config, count: int) -> None:
+    """Say what is trained on how many images, and train."""
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
-    images = f"{len(data.train)} images, {describe_points(config)}"
-    print(f"{folder}: {parameters:,} parameters, {images}, on {device}", flush=True)
-    for note in filter(None, (density_note(config), backend_note(config, training_weights(config)))):
+    images = f"{count} images, {describe_points(config)}"
+    print(f"{trainer.folder}: {parameters:,} parameters, {images}, on {trainer.device}", flush=True)
+    notes = density_note(config), backend_note(config, training_weights(config)), kernels_note(trainer.device)
+    for note in filter(None, notes):
         print(f"note: {note}", flush=True)
     trainer.run()
-    images = f", images in {folder / 'samples'}" if any((folder / "samples").iterdir()) else ""
-    print(f"{folder}: {trainer.step} steps done{images}")
+    images = f", images in {trainer.folder / 'samples'}" if any((trainer.folder / "samples").iterdir()) else ""
+    print(f"{trainer.folder}: {trainer.step} steps done{images}")

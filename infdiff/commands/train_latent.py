@@ -8,6 +8,7 @@ Every image of the run's data is encoded once. The same command again continues 
 lowest loss on held-out latents is kept, and `infdiff sample` uses it.
 """
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from infdiff.config.files import load_config
 from infdiff.methods.checks import check_latent
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.latents import latent_settings
+from infdiff.runs.owner import owning, require_one_process
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -30,6 +32,7 @@ def make_parser(prog: str | None) -> Parser:
     """Every option of the command."""
     parser = Parser(__doc__, prog or "infdiff train-latent")
     parser.add_run("checkpoint of the first stage: last (default), best, or a step")
+    parser.add_argument("--force", action="store_true", help="train where another process trains this model")
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_device()
     parser.add_argument("overrides", nargs="*", metavar="latent.key=value", help="any setting of the latent model")
@@ -38,18 +41,21 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Encode the data of a run and train a latent model on the latents."""
+    require_one_process()
     trained = load_run(arguments)
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
     check_latent(arguments.overrides)
     trained.require_encoder()
     config = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
     latent_settings(config).train.check_device(trained.device, "latent.train")
-    folder = open_latent_folder(trained, config)
-    with tqdm(unit="image", desc="encoding", disable=None) as bar:
-        latents = encode_run(trained, folder, bar.reset, bar.update)
-    trainer = build_latent_trainer(config, latents, folder, trained.device)
-    parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
-    counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
-    print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
-    trainer.run()
-    print(f"{folder}: {trainer.step} steps done, losses in {folder.path / 'loss.png'}")
+    place = trained.folder.latents(trained.step).path
+    with owning(place, force=arguments.force, say=lambda line: print(line, file=sys.stderr, flush=True)):
+        folder = open_latent_folder(trained, config)
+        with tqdm(unit="image", desc="encoding", disable=None) as bar:
+            latents = encode_run(trained, folder, bar.reset, bar.update)
+        trainer = build_latent_trainer(config, latents, folder, trained.device)
+        parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
+        counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
+        print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
+        trainer.run()
+        print(f"{folder}: {trainer.step} steps done, losses in {folder.path / 'loss.png'}")

@@ -227,7 +227,7 @@ class InfinityDiffTraining(TrainSettings):
 
 class LatentTraining(OptimiserSettings):
     batch_size: Count = 256
-    learning_rate: Positive = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
     weight_decay: NotNegative = 0.04
     bfloat16: bool = False
     log_every: Count = 500

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from infdiff.data.batches import Examples
 from infdiff.errors import UserError
-from infdiff.files import save_tensors
+from infdiff.files import make_folder, writing
+from infdiff.tensors import DamagedFileError, read_tensors, save_tensors
 
 FILE = "latents.safetensors"
 _EARLIER_FILE = "codes.safetensors"  # the name under versions before 0.2
@@ -68,12 +66,14 @@ def load_latents(folder: Path, encoder: str) -> Latents | None:
     path = next((folder / name for name in (FILE, _EARLIER_FILE) if (folder / name).exists()), None)
     if path is None:
         return None
+    tensors, about = _read(path, ("train", "validation", "mean", "std"))
+    return Latents(**tensors) if about.get("encoder") == encoder else None
+
+
+def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("encoder") != encoder:
-                return None
-            return Latents(**{name: file.get_tensor(name) for name in ("train", "validation", "mean", "std")})
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path, names)
+    except (OSError, DamagedFileError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it, and the images are encoded again") from error
 
 
@@ -94,28 +94,26 @@ def encode_data(
     """
     if (known := load_latents(folder, encoder)) is not None:
         return known
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
-        used = []
-        for name, flipped, places in _parts(sets, flip):
-            kind = "flipped" if flipped else "plain"
-            path = folder / f"latents-{encoder}-{name}-{kind}-{int(places[0]):08d}.safetensors"
-            if not path.exists():
-                images = sets[name].take(places)
-                batches = (batch.to(device) for batch in images.split(_AT_ONCE))
-                if flipped:
-                    batches = (batch.flip(-1) for batch in batches)
-                save_tensors(path, {"latents": encode_images(encode, batches)})
-            pieces[name].append(safetensors.torch.load_file(path)["latents"])
-            used.append(path)
-            on_images(len(places))
-        whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
-        whole.save(folder, encoder=encoder)
-        for path in used:
+    make_folder(folder)
+    pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
+    used = []
+    for name, flipped, places in _parts(sets, flip):
+        kind = "flipped" if flipped else "plain"
+        path = folder / f"latents-{encoder}-{name}-{kind}-{int(places[0]):08d}.safetensors"
+        if not path.exists():
+            images = sets[name].take(places)
+            batches = (batch.to(device) for batch in images.split(_AT_ONCE))
+            if flipped:
+                batches = (batch.flip(-1) for batch in batches)
+            save_tensors(path, {"latents": encode_images(encode, batches)})
+        pieces[name].append(_read(path, ("latents",))[0]["latents"])
+        used.append(path)
+        on_images(len(places))
+    whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
+    whole.save(folder, encoder=encoder)
+    for path in used:
+        with writing(path):
             path.unlink()
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot store latents in {folder}: {error}") from error
     return whole
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import multiprocessing
 import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -15,15 +17,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from infdiff.coordinates import Size
+from infdiff.coordinates import Size, format_size
+from infdiff.data.lmdb_files import put_checked
 from infdiff.data.sources import Source
-from infdiff.data.store import FORMATS, Header, encode_image, entry_key, header_entry
+from infdiff.data.store import FORMATS, UNREADABLE, Header, encode_image, entry_key, header_entry
 from infdiff.errors import OptionError, UserError
-from infdiff.files import make_folder, whole_file
+from infdiff.files import clean_partials, make_folder, whole_file
 from infdiff.images.transforms import RESIZE_FILTER, crop_to_aspect, random_crop, resize, to_rgb
 from infdiff.seeding import derive_seed
 
 _BATCH = 64
+# Images that a process is given at a time, and times that are given out beforehand.
+_CHUNK, _AHEAD = 4, 8
+# All crops of an image are in memory at once.
+_MOST_CROPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise OptionError("format", self.format, f"choose one of {', '.join(FORMATS)}")
-        if self.crops < 0:
-            raise OptionError("crops", self.crops, "want 0 (one centre crop) or more")
+        if not 0 <= self.crops <= _MOST_CROPS:
+            raise OptionError("crops", self.crops, f"want 0 (one centre crop) to {_MOST_CROPS}")
+        if self.size is not None and self.size[0] * self.size[1] > self.max_pixels:
+            raise OptionError("size", format_size(self.size), f"that is over max_pixels, {self.max_pixels}")
+        for name, least in (("min_side", 1), ("max_pixels", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(name, getattr(self, name), f"want at least {least}")
         if self.crops and self.size is None:
             raise OptionError("crops", self.crops, "needs a size: images of native size are not cropped")
         if not 0 < self.min_crop <= 1:
@@ -67,7 +79,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
         raise UserError(f"{out} is a folder: name a file, such as data.lmdb")
     result = Result()
     try:
-        make_folder(out.parent)
+        clean_partials(make_folder(out.parent), out.name)
         with whole_file(out) as partial:
             writer = _Writer(partial)
             images = _converted(source, recipe, workers)
@@ -119,7 +131,7 @@ class _Writer:
             try:
                 with self.environment.begin(write=True) as transaction:
                     for key, value in self.pending:
-                        transaction.put(key, value)
+                        put_checked(transaction, key, value)
                 break
             except lmdb.MapFullError:
                 self.map_size *= 2
@@ -132,14 +144,29 @@ Converted = tuple[str, list[bytes], str]
 
 def _converted(source: Source, recipe: Recipe, workers: int) -> Iterator[Converted]:
     """Yield (name, encoded images, reason for leaving it out) for each image, in the source's order."""
-    convert = partial(_convert, source, recipe)
     jobs = list(enumerate(source.names))
     if workers <= 1:
-        yield from map(convert, jobs)
+        yield from (_convert(source, recipe, job) for job in jobs)
         return
-    # Fresh processes: a fork would copy locks held by the parent's threads.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(convert, jobs, chunksize=4)
+    # Fresh processes: a fork would copy locks held by the parent's threads. A Pool would wait for ever for the work of
+    # a process that was killed.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        running: deque[Future[list[Converted]]] = deque()
+        for start in range(0, len(jobs), _CHUNK):
+            running.append(pool.submit(_convert_all, source, recipe, jobs[start : start + _CHUNK]))
+            if len(running) > _AHEAD * workers:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError("a process that prepares images was killed, perhaps for its memory: try --workers 1") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _convert_all(source: Source, recipe: Recipe, jobs: list[tuple[int, str]]) -> list[Converted]:
+    return [_convert(source, recipe, job) for job in jobs]
 
 
 def _convert(source: Source, recipe: Recipe, job: tuple[int, str]) -> Converted:
@@ -153,7 +180,7 @@ def _convert(source: Source, recipe: Recipe, job: tuple[int, str]) -> Converted:
             if min(width, height) < recipe.min_side:
                 return name, [], f"{width}x{height} pixels is under min_side, {recipe.min_side}"
             rgb = to_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, MemoryError) as error:
         return name, [], " ".join(str(error).split()) or type(error).__name__
     return name, [encode_image(piece, recipe.format) for piece in _pieces(rgb, recipe, number)], ""
 

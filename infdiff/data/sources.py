@@ -5,7 +5,9 @@ To read another format, write a class like those below and name it in `SOURCES`.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,9 +16,13 @@ from typing import ClassVar, Self
 import lmdb
 
 from infdiff.data.lmdb_files import read_keys, read_value
-from infdiff.errors import UserError
+from infdiff.errors import UserError, first_line
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# Bytes of one encoded image; more is an attack on memory.
+_LARGEST = 1 << 30
+# Damage, encryption (RuntimeError), unknown compression, and what decompressors raise.
+_BAD_ARCHIVE = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, lzma.LZMAError, EOFError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the encoded image."""
+        """Return the encoded image. Raises OSError or ValueError for one that cannot be read: it is left out."""
 
 
 class FolderSource(Source):
@@ -58,7 +64,10 @@ class FolderSource(Source):
         return cls(str(path), tuple(str(p.relative_to(path)) for p in found))
 
     def read(self, name: str) -> bytes:
-        return (Path(self.path) / name).read_bytes()
+        path = Path(self.path) / name
+        if (size := path.stat().st_size) > _LARGEST:
+            raise ValueError(f"it has {size} bytes, more than {_LARGEST}")
+        return path.read_bytes()
 
 
 class ZipSource(Source):
@@ -72,7 +81,11 @@ class ZipSource(Source):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        with zipfile.ZipFile(path) as archive:
+        try:
+            archive = zipfile.ZipFile(path)
+        except (OSError, *_BAD_ARCHIVE) as error:
+            raise UserError(f"cannot read {path} as a zip: {first_line(error)}") from error
+        with archive:
             names = sorted(i.filename for i in archive.infolist() if not i.is_dir())
         for name in names:
             if ".." in PurePosixPath(name).parts or name.startswith("/"):
@@ -81,7 +94,13 @@ class ZipSource(Source):
 
     def read(self, name: str) -> bytes:
         with zipfile.ZipFile(self.path) as archive:
-            return archive.read(name)
+            try:
+                # No more than this is unpacked, whatever the data would give.
+                if (size := archive.getinfo(name).file_size) > _LARGEST:
+                    raise ValueError(f"it unpacks to {size} bytes, more than {_LARGEST}")
+                return archive.read(name)
+            except _BAD_ARCHIVE as error:
+                raise ValueError(first_line(error)) from error
 
 
 class LMDBSource(Source):

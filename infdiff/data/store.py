@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.data.lmdb_files import read_value
-from infdiff.errors import UserError
+from infdiff.data.lmdb_files import count_entries, read_checked
+from infdiff.errors import UserError, first_line
 from infdiff.images.transforms import to_rgb
 
 _WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
@@ -27,8 +27,11 @@ _WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
     "raw": lambda image, file: np.save(file, np.asarray(image), allow_pickle=False),
 }
 FORMATS = tuple(_WRITERS)
+# What Pillow and NumPy raise for bytes that are no image, or one that is too large to be harmless.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _HEADER_KEY = b"infdiff-header"
 _KIND = "infdiff-images"
+_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Header:
     resize_filter: str
     crops: int  # entries made from each source image, one after another; 1 for a centre crop
     source: str
-    version: int = 1
+    version: int = _VERSION
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -54,7 +57,23 @@ class Header:
         if values.pop("kind", None) != _KIND:
             raise ValueError("not an image store")
         values["size"] = tuple(values["size"]) if values["size"] else None
-        return Header(**values)
+        header = Header(**values)
+        header.check()
+        return header
+
+    def check(self) -> None:
+        """Raise ValueError for a value that no store has."""
+        numbers = {"count": self.count, "crops": self.crops, "height and width": self.size or (1, 1)}
+        for name, value in numbers.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or not 1 <= number < 1 << 31:
+                    raise ValueError(f"{name}: {value!r}")
+        if self.size is not None and len(self.size) != 2:
+            raise ValueError(f"size: {self.size!r}")
+        if self.format not in FORMATS:
+            raise ValueError(f"format: {self.format!r}: known are {', '.join(FORMATS)}")
+        if self.version != _VERSION:
+            raise ValueError(f"version {self.version!r}: this infdiff reads version {_VERSION}")
 
 
 class ImageStore:
@@ -68,8 +87,10 @@ class ImageStore:
         if not Path(path).exists():
             raise UserError(f"no data set at {path}: make one with infdiff prepare-data SRC --out {path}")
         try:
-            self.header = Header.decode(read_value(path, _HEADER_KEY) or b"{}")
-        except (lmdb.Error, ValueError, TypeError, KeyError) as error:
+            self.header = Header.decode(read_checked(path, _HEADER_KEY) or b"{}")
+            if (entries := count_entries(path)) <= self.header.count:
+                raise ValueError(f"it holds {entries} entries for {self.header.count} images")
+        except (lmdb.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
             ) from error
@@ -85,8 +106,12 @@ class ImageStore:
         return any(size[0] <= height and size[1] <= width for width, height in widths_and_heights)
 
     def read(self, index: int) -> Image.Image:
-        """Return image `index` in RGB."""
-        return decode_image(self._value(index), self.header.format)
+        """Return image `index` in RGB. Raises UserError naming one that is damaged."""
+        value = self._value(index)
+        try:
+            return decode_image(value, self.header.format)
+        except UNREADABLE as error:
+            raise self._damaged(index, first_line(error)) from error
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash of the bytes of some images, in their order."""
@@ -96,10 +121,16 @@ class ImageStore:
         return digest.hexdigest()
 
     def _value(self, index: int) -> bytes:
-        value = read_value(self.path, entry_key(index))
+        try:
+            value = read_checked(self.path, entry_key(index))
+        except (lmdb.Error, OSError, ValueError) as error:
+            raise self._damaged(index, first_line(error)) from error
         if value is None:
-            raise UserError(f"{self.path} is damaged: image {index} of {len(self)} is missing")
+            raise self._damaged(index, "it is missing")
         return value
+
+    def _damaged(self, index: int, reason: str) -> UserError:
+        return UserError(f"{self.path} is damaged: image {index} of {len(self)}: {reason}: prepare it again")
 
 
 def entry_key(index: int) -> bytes:
@@ -120,9 +151,12 @@ def encode_image(image: Image.Image, format: str) -> bytes:
 
 
 def decode_image(value: bytes, format: str) -> Image.Image:
-    """Decode an image that `encode_image` has encoded, into RGB."""
+    """Decode an image that `encode_image` has encoded, into RGB. Raises one of UNREADABLE for anything else."""
     if format == "raw":
-        return Image.fromarray(np.load(io.BytesIO(value), allow_pickle=False))
+        pixels = np.load(io.BytesIO(value), allow_pickle=False)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError(f"pixels of type {pixels.dtype} and shape {pixels.shape}: want uint8 (H, W, 3)")
+        return Image.fromarray(pixels)
     return to_rgb(Image.open(io.BytesIO(value)))
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
-
 from infdiff.errors import UserError
-from infdiff.files import cache_folder, make_folder, save_tensors
+from infdiff.files import cache_folder, make_folder
 from infdiff.metrics.compare import Description
 from infdiff.metrics.distances import Gaussian
+from infdiff.tensors import DamagedFileError, read_tensors, save_tensors
 
 
 def cached_description(
@@ -27,9 +25,9 @@ def cached_description(
     folder = cache_folder() / "features" if folder is None else folder
     path = folder / f"{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.safetensors"
     try:
-        t = safetensors.torch.load_file(path)
+        t, _ = read_tensors(path, ("features", "spectra", "mean", "root"))
         return Description(t["features"], t["spectra"], Gaussian(t["mean"], t["root"]))
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, DamagedFileError):
         made = make()
     gaussian = made.gaussian
     tensors = {"features": made.features, "spectra": made.spectra, "mean": gaussian.mean, "root": gaussian.root}

@@ -195,8 +195,9 @@ def finish(
     *,
     json: Path | None,
     report: Path | None,
+    title: str = "",
 ) -> str:
-    """Write the JSON file and the report, if requested, and return the results as text."""
+    """Write the JSON file and the report, if requested, and return the results as text. title: of the report."""
     several = len(found) > 1
     results = [({"run": one.name} if several else {}) | row for one in found for row in one.evaluation.results]
     warnings = list(dict.fromkeys(line for one in found for line in one.evaluation.warnings))
@@ -215,5 +216,5 @@ def finish(
         facts = {key: value for key, value in about.items() if key not in ("command", "network", "networks")}
         facts |= {"features": [f"{network.name} ({network.version})" for network in networks]}
         subjects = [one.subject() for one in found]
-        save_report(report, subjects, shlex.join(command), facts)
+        save_report(report, subjects, shlex.join(command), facts, title)
     return table.as_text(results, warnings)

@@ -145,7 +145,7 @@ class ImageMaker:
 
     def _tiled(self, size: Size) -> SamplingOptions:
         sampled = self.options.sampled_at(size, training_size(self.run.config))
-        return replace(self.options, tile=tile_rows(self.run.method, sampled))
+        return replace(self.options, tile=tile_rows(self.run.method, sampled, device=self.run.device))
 
     def _made(
         self,

@@ -18,11 +18,15 @@ from infdiff.metrics.spectrum import FIRST_RING
 from infdiff.training.log import logged
 
 # Seen well on white and on black.
-COLOURS = ("#3a86d4", "#d9791a", "#2a9d74", "#a56cc9", "#d14d5b", "#8a8f3c")
+COLOURS = (
+    *("#3a86d4", "#d9791a", "#2a9d74", "#a56cc9", "#d14d5b"),
+    *("#8a8f3c", "#e377c2", "#17becf", "#9c755f", "#7f8c99"),
+)
 # Stands for the page's own ink until the picture is drawn.
 _INK = "#010203"
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 3.6, 2.6  # of one panel, in inches
+_LETTER, _LINE = 0.065, 0.16  # of a legend's text, in inches
 
 Point = tuple[float, float]
 
@@ -124,8 +128,13 @@ def _finished(figure: Any, axes: Sequence[Any]) -> str:
         panel.grid(alpha=0.15, which="major")
         panel.spines[["top", "right"]].set_visible(False)
     fullest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
-    if len(fullest.get_legend_handles_labels()[1]) > 1:
-        fullest.legend(frameon=False)
+    handles, labels = fullest.get_legend_handles_labels()
+    if len(labels) > 1:
+        # Beside the panels, which keep their width: a legend of many names would hide what it names.
+        width, height = figure.get_size_inches()
+        beside = 0.6 + _LETTER * max(map(len, labels))
+        figure.set_size_inches(width + beside, max(height, 0.3 + _LINE * len(labels)))
+        figure.legend(handles, labels, frameon=False, loc="outside right upper")
     return _inline(figure)
 
 

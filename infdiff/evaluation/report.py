@@ -41,16 +41,18 @@ class ReportSubject:
     log: Sequence[dict[str, Any]] = ()
 
 
-def save_report(path: Path, subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any]) -> None:
+def save_report(
+    path: Path, subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any], title: str = ""
+) -> None:
     """Write the report of one or more subjects, side by side.
 
-    command: the command that made it; facts: facts about all subjects, by name. Raises UserError when Jinja2 is missing
-    or the file cannot be written.
+    command: the command that made it; facts: facts about all subjects, by name; title: of the page, by default the
+    subjects' names. Raises UserError when Jinja2 is missing or the file cannot be written.
     """
-    save_text(path, as_html(subjects, command, facts))
+    save_text(path, as_html(subjects, command, facts, title))
 
 
-def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any]) -> str:
+def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, Any], title: str = "") -> str:
     """Return the report as HTML. Raises UserError when Jinja2 is missing."""
     try:
         import jinja2
@@ -65,6 +67,8 @@ def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, An
     names = columns_of(rows)
     examples = [(subject, example) for subject in subjects for example in subject.examples]
     return template.render(
+        heading=title or " · ".join(subject.name for subject in subjects),
+        caveats=_caveats(subjects),
         subjects=subjects,
         examples=sorted(examples, key=lambda pair: _pixels(pair[1].size)),
         command=command,
@@ -89,6 +93,13 @@ def _rows(subjects: Sequence[ReportSubject]) -> list[dict[str, Any]]:
         for row in subject.results
     ]
     return sorted(rows, key=lambda row: _pixels(row["size"]))
+
+
+def _caveats(subjects: Sequence[ReportSubject]) -> dict[str, list[str]]:
+    """Return each warning with the names of the subjects that it is about; none where it is about all of them."""
+    lines = dict.fromkeys(line for subject in subjects for line in subject.warnings)
+    about = {line: [subject.name for subject in subjects if line in subject.warnings] for line in lines}
+    return {line: names if len(names) < len(subjects) else [] for line, names in about.items()}
 
 
 def _best(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> set[tuple[int, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
+
 from infdiff.config.settings import Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError, UserError
@@ -13,6 +15,7 @@ from infdiff.methods.method import method_of
 from infdiff.methods.sampling import SamplingOptions, deblur_of
 from infdiff.methods.sizes import batch_sizes, images_a_step, training_size
 from infdiff.metrics.spectrum import SMALLEST_SPECTRUM
+from infdiff.ops.gpu import launch
 from infdiff.ops.routing import ENLARGED_BACKEND, UNKNOWN_SCALE
 
 
@@ -72,6 +75,12 @@ def backend_note(config: Config, sizes: Iterable[Size]) -> str | None:
         f"model.backend: torchsparse: {UNKNOWN_SCALE}; at {', '.join(others)} pixels, where data.size is "
         f"{format_size(base)}, model.backend: {instead} takes its place"
     )
+
+
+def kernels_note(device: torch.device) -> str | None:
+    """Return a line for a CUDA device on which the kernels do not run."""
+    why = launch.why_closed() if device.type == "cuda" else None
+    return None if why is None else f"CUDA kernels do not run: {why}; plain PyTorch takes their place, more slowly"
 
 
 def check_latent(overrides: Sequence[str]) -> None:

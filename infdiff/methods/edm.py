@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import EDMConfig
 from infdiff.coordinates import Size, format_size
+from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Noise, Sample
@@ -23,7 +24,8 @@ from infdiff.methods.grid_networks import grid_network
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import largest, resolutions, training_size
 from infdiff.models import GridDenoiser, UNet
-from infdiff.pipelines.generate import generate
+from infdiff.pipelines.generate import generate, repeated
+from infdiff.precision import in_formats
 from infdiff.training.augment import LABELS
 from infdiff.training.objectives import EDMObjective
 
@@ -122,9 +124,11 @@ class EDMMethod:
         device: torch.device,
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
+        calls: RepeatedCalls | None = None,
     ) -> Tensor:
+        bfloat16 = self.config.train.samples_in_bfloat16(device)
         images = generate(
-            denoiser,
+            repeated(calls, (size, len(indices)), lambda: in_formats(denoiser, device, bfloat16=bfloat16)),
             self.process,
             size=size,
             seed=seed,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import InfinityDiffConfig, InfinityDiffSampling
 from infdiff.coordinates import Size, scale_of
+from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
@@ -27,7 +28,8 @@ from infdiff.methods.sizes import drawn_point_count, grid_size, largest, point_c
 from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled
 from infdiff.ops import rows_around
 from infdiff.ops.torchsparse_backend import why_missing
-from infdiff.pipelines.generate import generate, on_all_pixels
+from infdiff.pipelines.generate import generate, on_all_pixels, repeated
+from infdiff.precision import in_formats
 from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
@@ -238,9 +240,16 @@ class InfinityDiff:
         device: torch.device,
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
+        calls: RepeatedCalls | None = None,
     ) -> Tensor:
+        if options.tile is None:
+            whole = self.sampled_network(denoiser, size, len(indices), device, calls)
+            network = whole if z is None else lambda x, t: whole(x, t, z)
+        else:
+            tiled = self.network_at(denoiser, size, z, len(indices), device, options.tile)
+            network = in_formats(tiled, device, bfloat16=self.config.train.samples_in_bfloat16(device))
         images = generate(
-            self.network_at(denoiser, size, z, len(indices), device, options.tile),
+            network,
             self.process,
             size=size,
             seed=seed,
@@ -276,6 +285,21 @@ class InfinityDiff:
             return out
 
         return tiled
+
+    def sampled_network(
+        self, denoiser: nn.Module, size: Size, batch: int, device: torch.device, calls: RepeatedCalls | None = None
+    ) -> Callable[..., Tensor]:
+        """The denoiser as it samples images (B, 3, H, W) of a size, all rows at once: a function of x, t, and z if any.
+
+        Without gradients, in the format of samples. calls: as in `Method.generate`.
+        """
+        bfloat16 = self.config.train.samples_in_bfloat16(device)
+
+        def make() -> Callable[..., Tensor]:
+            whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
+            return in_formats(whole, device, bfloat16=bfloat16)
+
+        return repeated(calls, (size, batch), make)
 
     def times(self, steps: int) -> list[int]:
         """The times of `steps` sampling steps."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size
+from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.methods.edm import EDMMethod
@@ -65,10 +66,12 @@ class Method(SamplingMethod, Protocol):
         device: torch.device,
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
+        calls: RepeatedCalls | None = None,
     ) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i].
 
-        on_step is called after each evaluation of the network. Truncation and upscaling are the caller's.
+        on_step is called after each evaluation of the network. calls: keeps this denoiser as it is used at each size
+        and batch, so that another call finds it. Truncation and upscaling are the caller's.
         """
 
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypedDict, Unpack
 
+import torch
+
 from infdiff.config.settings import UPSCALES, Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size, parse_size
 from infdiff.diffusion.samplers import Sampler
 from infdiff.errors import OptionError
+from infdiff.memory import free_memory
 from infdiff.methods.sizes import training_size
 
+_CPU = torch.device("cpu")
 _GIB = 1024**3
 # Memory of a guided step over that of a plain one; measured at 256 pixels.
 _KEPT_FOR_GRADIENT = 5
@@ -90,8 +94,14 @@ class SamplingOptions:
     tile: int | None = None
 
     @classmethod
-    def of(cls, method: SamplingMethod, size: Size | None = None, **given: Unpack[Given]) -> SamplingOptions:
-        """The run's options with those that are given and not None in their place, for images of a size.
+    def of(
+        cls,
+        method: SamplingMethod,
+        size: Size | None = None,
+        device: torch.device = _CPU,
+        **given: Unpack[Given],
+    ) -> SamplingOptions:
+        """The run's options with those that are given and not None in their place, for images of a size on a device.
 
         Raises OptionError naming the first one that is unknown, has no effect with this run, or cannot work.
         """
@@ -108,7 +118,8 @@ class SamplingOptions:
         method.check_options(chosen)
         _check_upscale(method.config, chosen.upscale, size)
         base = training_size(method.config)
-        rows = tile_rows(method, chosen.sampled_at(size or base, base), None if tile is None else str(tile))
+        sampled = chosen.sampled_at(size or base, base)
+        rows = tile_rows(method, sampled, None if tile is None else str(tile), device)
         return replace(chosen, tile=rows)
 
     def sampled_at(self, size: Size, base: Size) -> Size:
@@ -208,14 +219,16 @@ def default_batch(
     return max(1, min(64, 2 * _GIB // needed))
 
 
-def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None) -> int | None:
+def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None, device: torch.device = _CPU) -> int | None:
     """Rows of pixels that go through the network at a time; None for all at once.
 
     tile: a number, "auto" for the most efficient one, "off", or None: "auto" where an image's features at once would
-    take more than 3 GiB and the network can. Raises OptionError for anything else.
+    take more than 3 GiB, on CUDA more than half of the memory that is free, and the network can. Raises OptionError for
+    anything else.
     """
-    rows = method.tile_rows(size)
-    if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= 3 * _GIB)):
+    rows, free = method.tile_rows(size), free_memory(device)
+    most = 3 * _GIB if free is None else free // 2
+    if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= most)):
         return None
     if rows is None:
         kind = method.config.model.grid.kind

@@ -14,6 +14,7 @@ from infdiff.models.unet import LAYOUT_SIDE, Trunk
 from infdiff.nn.embedding import PointLift
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.norm import GridLayerNorm, ModulatedLayerNorm
+from infdiff.nn.resample import cell_means
 from infdiff.nn.sparse_block import SparseBlock
 from infdiff.nn.standardize import Standardize
 from infdiff.precision import without_autocast
@@ -111,7 +112,7 @@ class SparseEncoder(nn.Module):
         grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
         deepest, _ = self.trunk(grid, None)  # (B, trunk.out_channels, g, k)
         side = 1 if self.global_pooling else LAYOUT_SIDE
-        return F.adaptive_avg_pool2d(F.silu(self.norm(deepest)), side).flatten(1)
+        return cell_means(F.silu(self.norm(deepest)), side).flatten(1)
 
     def _read_out(self, pooled: Tensor, coarse: Tensor | None) -> Tensor:
         """The latent (B, z_dim) from the deepest features and the coarse image."""

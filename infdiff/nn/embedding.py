@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,9 @@ class Conditioning(nn.Module):
     is a scale by itself; else both are one vector of length dim.
     """
 
+    # Near times differ by less than bfloat16 resolves of their sines.
+    float32_layers: ClassVar[tuple[str, ...]] = ("time", "latent")
+
     def __init__(self, *, dim: int, z_dim: int, separate: bool = False, frequencies: int = 128) -> None:
         super().__init__()
         self.frequencies, self.z_dim = frequencies, z_dim
@@ -60,7 +64,7 @@ class Conditioning(nn.Module):
         if (z is None) == bool(self.z_dim):
             raise ValueError("this model needs a latent z" if z is None else "this model takes no latent z")
         sines = sinusoidal_embedding(t, self.frequencies).to(next(self.time.parameters()).dtype)
-        with without_autocast(t.device):  # near times differ by less than bfloat16 resolves of their sines
+        with without_autocast(t.device):
             embedding: Tensor = self.time(sines)
             if self.latent is not None and z is not None:
                 embedding = embedding + self.latent(z)

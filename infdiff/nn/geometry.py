@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 from torch import Tensor
@@ -32,7 +31,7 @@ class PointGeometry:
         voxels = ops.Voxels.of(ids, size) if backend == "torchsparse" and points.scale == (1.0, 1.0) else None
         return cls(points, kernel_size, voxels)
 
-    @cached_property
+    @property  # not a cached one: in Python 3.11 that takes a lock, which torch.compile cannot trace
     def depthwise_points(self) -> ops.Points:
         """The points for depthwise convolutions: with TorchSparse, its neighbour table is their index."""
         if self.voxels is None:

@@ -13,8 +13,9 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
 
-# Rows of features that fit a processor's cache together with an MLP's hidden layer.
+# Rows of features that fit a CPU's cache together with an MLP's hidden layer. Other devices take all rows in one piece.
 _CACHED_ROWS = 8192
+_CACHED_DEVICES = ("cpu",)
 
 
 class SparseConv(nn.Module):
@@ -94,13 +95,13 @@ class SparseBlock(nn.Module):
 def by_rows(
     function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int = _CACHED_ROWS
 ) -> Tensor:
-    """Apply a function of each point's features (B, L, C); without gradients, to a slice of points at a time.
+    """Apply a function of each point's features (B, L, C); on a CPU without gradients, to a slice of points at a time.
 
     The result is the same; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
     max_rows: the rows of a slice, over all images. out: where to write the result instead of to new memory.
     """
     batch, count = features[0].shape[:2]
-    at_once = max(1, max_rows // batch)
+    at_once = max(1, max_rows // batch if features[0].device.type in _CACHED_DEVICES else count)
     if torch.is_grad_enabled() or (count <= at_once and out is None):
         return function(*features)
     for start in range(0, count, at_once):

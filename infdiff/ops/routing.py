@@ -53,7 +53,8 @@ def route_of(
         return Route("kernels", "the tensors are on a CUDA device")
     if launch.serves_points(tensor):
         return Route("PyTorch", f"kernels do not take {tensor.dtype}")
-    return Route("PyTorch", f"kernels do not run: {launch.why_closed() or 'the tensors are not on a CUDA device'}")
+    closed = launch.why_closed(tensor.device.index)
+    return Route("PyTorch", f"kernels do not run: {closed or 'the tensors are not on a CUDA device'}")
 
 
 def choose_route(features: Tensor, size: Size, kernel_size: int, scale: Scale, backend: str) -> Route:

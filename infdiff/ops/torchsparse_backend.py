@@ -6,7 +6,7 @@ TorchSparse works on voxels: a pixel (row, column) of image b is the voxel (b, 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -42,10 +42,14 @@ def why_missing() -> str | None:
 
 @dataclass(frozen=True)
 class Voxels:
-    """A set of points as TorchSparse stores it. Reuse one for all calls with the same points: it caches its maps."""
+    """A set of points as TorchSparse stores it. Reuse one for all calls with the same points: it caches its maps.
+
+    tables: neighbour tables by kernel size, as far as they were asked for.
+    """
 
     coordinates: Tensor  # (B * L, 4) int32: image, 0, row, column
     caches: Any
+    tables: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ids: Tensor, size: Size) -> Voxels:
@@ -59,6 +63,12 @@ class Voxels:
 
 def neighbour_table(voxels: Voxels, kernel_size: int) -> Tensor:
     """(B * L, k * k) int32: each point's neighbour at each tap, as a row of the flattened features, or -1."""
+    if kernel_size not in voxels.tables:
+        voxels.tables[kernel_size] = _neighbour_table(voxels, kernel_size)
+    return voxels.tables[kernel_size]
+
+
+def _neighbour_table(voxels: Voxels, kernel_size: int) -> Tensor:
     n, k = voxels.coordinates.shape[0], kernel_size
     if k == 1:
         return torch.arange(n, dtype=torch.int32, device=voxels.coordinates.device)[:, None]

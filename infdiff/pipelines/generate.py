@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.process import Denoiser, ImageProcess, Network, PointNetwork, Sample, Time
 from infdiff.images.pixels import from_uint8
 from infdiff.points import all_points, draw_points, gather
@@ -20,10 +21,17 @@ def on_all_pixels(
     """A network on points as one on images (B, C, H, W) of a size, times (B,) and latents (B, z_dim) or None."""
     geometry = denoiser.geometry(all_points(batch, size, device), size)
 
-    def network(x: Tensor, t: Tensor, z: Tensor | None) -> Tensor:
+    def network(x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         return denoiser(x.flatten(2).mT, geometry, t, z).mT.unflatten(2, size)
 
     return network
+
+
+def repeated(
+    calls: RepeatedCalls | None, key: Hashable, make: Callable[[], Callable[..., Tensor]]
+) -> Callable[..., Tensor]:
+    """A network at one size, made by make(): the one that `calls` keeps under a key, where there are any."""
+    return make() if calls is None else calls.of(key, make)
 
 
 @torch.no_grad()

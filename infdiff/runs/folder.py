@@ -12,11 +12,14 @@ from torch import Tensor
 from infdiff.config.files import config_differences, load_config, save_config
 from infdiff.config.settings import Config
 from infdiff.errors import OptionError, UserError
-from infdiff.files import is_empty, make_folder, whole_file
+from infdiff.files import clean_partials, is_partial, make_folder, whole_file
 from infdiff.methods.finetune import require_start
+from infdiff.runs.owner import LOCK
 from infdiff.training import checkpoint
 
 RUNS = Path("runs")
+
+_ANOTHER = "choose another folder"
 
 # Settings that may change between two calls of the same run. (Where the learning rate falls towards the end,
 # another number of steps moves the fall.)
@@ -63,11 +66,16 @@ class RunFolder:
 
         Raises UserError naming the settings that differ, and for a fine-tuning that starts from no run.
         """
-        require_start(config)
         folder = cls(path)
-        folder.claim(config, may_change=_MAY_CHANGE, remedy="choose another folder")
+        folder.check_for_training(config)
+        folder.claim(config, may_change=_MAY_CHANGE, remedy=_ANOTHER)
         make_folder(folder.samples)
         return folder
+
+    def check_for_training(self, config: Config) -> None:
+        """Raise what `open_for_training` would raise. Writes nothing."""
+        require_start(config)
+        self._check(config, may_change=_MAY_CHANGE, remedy=_ANOTHER)
 
     @property
     def config_file(self) -> Path:
@@ -133,15 +141,22 @@ class RunFolder:
 
         Raises UserError naming the settings that differ.
         """
+        self._check(config, may_change=may_change, remedy=remedy)
+        clean_partials(make_folder(self.path))
+        with whole_file(self.config_file) as partial:
+            save_config(config, partial)
+
+    def _check(self, config: Config, *, may_change: Sequence[str], remedy: str) -> None:
         if self.config_file.exists():
             differences = config_differences(load_config(self.config_file), config, ignore=may_change)
             if differences:
                 raise UserError(f"{self.path} holds a run with other settings ({'; '.join(differences)}): {remedy}")
-        elif self.path.exists() and (not self.path.is_dir() or not is_empty(self.path)):
+        elif self.path.exists() and (not self.path.is_dir() or not self._is_empty()):
             raise UserError(f"{self.path} is not empty and holds no run: {remedy}")
-        make_folder(self.path)
-        with whole_file(self.config_file) as partial:
-            save_config(config, partial)
+
+    def _is_empty(self) -> bool:
+        """True where there is nothing but what a process left that was killed before it began."""
+        return all(is_partial(entry) or entry.name == LOCK for entry in self.path.iterdir())
 
 
 def _sha256(path: Path) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from infdiff.config.files import save_config
@@ -19,10 +18,10 @@ from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
 from infdiff.diffusion.schedules import sampling_times
 from infdiff.errors import OptionError, UserError
-from infdiff.files import save_tensors
 from infdiff.models.latent_mlp import LatentMLP
 from infdiff.runs.data import build_data, uncached
 from infdiff.runs.folder import RunFolder
+from infdiff.tensors import DamagedFileError, read_tensors, save_tensors
 from infdiff.training import checkpoint
 
 _BATCH = 64
@@ -56,10 +55,13 @@ def latents_of(folder: RunFolder, step: int, config: Config, encode: Encode, dev
     """
     if (model := LatentModel.load(folder, step, device)) is not None:
         return model
-    if not folder.gaussian(step).exists():
-        images = build_data(uncached(config), device).train
-        fit_gaussian(encode, images, _MOST_LATENTS, device, flip=config.data.flip).save(folder, step)
-    return LatentGaussian.load(folder, step)
+    if folder.gaussian(step).exists():
+        return LatentGaussian.load(folder, step)
+    images = build_data(uncached(config), device).train
+    gaussian = fit_gaussian(encode, images, _MOST_LATENTS, device, flip=config.data.flip)
+    with suppress(UserError):  # a run that can only be read is fitted each time
+        gaussian.save(folder, step)
+    return gaussian
 
 
 def fit_gaussian(
@@ -125,8 +127,8 @@ class LatentGaussian:
         """Read the Gaussian that was fitted for a checkpoint."""
         path = folder.gaussian(step)
         try:
-            tensors = safetensors.torch.load_file(path)
-        except (OSError, SafetensorError) as error:
+            tensors, _ = read_tensors(path, ("mean", "factor", "count"))
+        except (OSError, DamagedFileError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, and it is fitted again") from error
         return cls(tensors["mean"], tensors["factor"], int(tensors["count"]))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from infdiff.cli import choose_device
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import UserError
-from infdiff.files import is_empty, save_json, writing
+from infdiff.files import is_empty, save_text, writing
 from infdiff.images.convert import from_images, to_images, to_mask
 from infdiff.methods.sampling import (
     Given,
@@ -26,6 +26,7 @@ from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_options
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
+from infdiff.training.checkpoint import state_text
 
 _KEPT = ("ema_denoiser.safetensors", "ema_encoder.safetensors")
 
@@ -67,7 +68,7 @@ class Model:
         """
         wanted = self._size(size)
         drawn = self.trained.drawn_size(wanted, aspect)
-        options = SamplingOptions.of(self.trained.method, drawn, **given)
+        options = SamplingOptions.of(self.trained.method, drawn, self.trained.device, **given)
         batch = default_batch(self.trained.method, drawn, options)
         images = [
             self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
@@ -91,7 +92,7 @@ class Model:
         """Return images of latents (N, z_dim), at any size. Options as `sample`; truncation has no effect."""
         self.trained.require_encoder()
         wanted = self._size(size)
-        options = SamplingOptions.of(self.trained.method, wanted, **given)
+        options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, **given)
         return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:
@@ -119,7 +120,7 @@ class Model:
         small = to_images(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
-        options = SamplingOptions.of(self.trained.method, wanted, steps=steps, deblur=deblur)
+        options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur)
         method = method or enlarging_method(self.trained, wanted)
         weight = guidance_weight(method, weight)
         out = enlarge(self.trained, small, wanted, seed=seed, method=method, options=options, weight=weight)
@@ -178,7 +179,7 @@ class Model:
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")
-            save_json(target / "checkpoints" / step / "state.json", {"step": self.trained.step})
+            save_text(target / "checkpoints" / step / "state.json", state_text({"step": self.trained.step}))
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
         return target

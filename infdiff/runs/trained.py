@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size, covering
+from infdiff.cuda_graphs import RepeatedCalls, recorder_for
 from infdiff.diffusion.dct import resample
-from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import OptionError, UserError
 from infdiff.images.pixels import to_uint8
 from infdiff.methods.infinity_diff import InfinityDiff
@@ -23,12 +23,16 @@ from infdiff.methods.method import Method, build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.models import SparseEncoder
-from infdiff.pipelines.generate import encode, on_all_pixels
+from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
+from infdiff.precision import with_bfloat16_weights
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
+
+# Sizes and batches whose graphs are kept, each with the memory of one evaluation.
+_MOST_SIZES = 3
 
 ASPECTS = ("stretch", "keep")
 
@@ -77,6 +81,19 @@ class TrainedModel:
         """The number of parameters of each network."""
         modules: dict[str, nn.Module | None] = {"denoiser": self.denoiser, "encoder": self.encoder}
         return {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items() if m is not None}
+
+    @cached_property
+    def sampled_denoiser(self) -> nn.Module:
+        """The denoiser that draws images: a copy in bfloat16 where they are drawn in it, else the denoiser itself."""
+        if not self.config.train.samples_in_bfloat16(self.device):
+            return self.denoiser
+        return with_bfloat16_weights(self.denoiser)
+
+    @cached_property
+    def calls(self) -> RepeatedCalls | None:
+        """The denoiser at the sizes and batches drawn last, with their geometry, as CUDA graphs; None elsewhere."""
+        recorder = recorder_for(self.device)
+        return None if recorder is None else RepeatedCalls(recorder, most=_MOST_SIZES)
 
     @cached_property
     def latents(self) -> LatentSource | None:
@@ -186,7 +203,7 @@ class TrainedModel:
         """Sample at one size and, where the options say so, resize to another."""
         sampled = options.sampled_at(size, training_size(self.config))
         images = self.method.generate(
-            self.denoiser,
+            self.sampled_denoiser,
             size=sampled,
             seed=seed,
             indices=indices,
@@ -194,6 +211,7 @@ class TrainedModel:
             device=self.device,
             options=options,
             on_step=on_step,
+            calls=self.calls,
         )
         if size != sampled and options.upscale == "windows":
             images = self.enlarge_in_windows(images, size, seed, indices, options, on_step)
@@ -233,7 +251,9 @@ class TrainedModel:
         process = trained.process.with_pixels_of(size)
         return WindowModel(
             encode=lambda windows: self.encode(to_uint8(windows)),
-            network_for=lambda count: on_all_pixels(cast(PointNetwork, self.denoiser), window, count, self.device),
+            network_for=lambda count: trained.sampled_network(
+                self.sampled_denoiser, window, count, self.device, self.calls
+            ),
             process=process,
             window=window,
             sharp=options.deblur == "network",
@@ -242,5 +262,12 @@ class TrainedModel:
 
 
 def as_asked(images: Tensor, rounded: bool) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32."""
+    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32.
+
+    Raises UserError for pixels that are not finite, which cannot be rounded.
+    """
+    if rounded and not images.isfinite().all():
+        raise UserError(
+            "pixels are not finite: the weights are damaged, or training went wrong; --checkpoint has others"
+        )
     return (to_uint8(images) if rounded else images.float()).cpu()

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from infdiff.errors import UserError
-from infdiff.files import flush
+from infdiff.files import flush, writing
+from infdiff.tensors import DamagedFileError, read_tensors, write_tensors
 
 # Parts of weights' names in earlier versions -> the names today.
 RENAMED_WEIGHTS = {"conditioning.code.": "conditioning.latent."}
 
 _STATE = "state.json"
 _PARTIAL = ".partial-"
+_ASIDE = "damaged-"
+_CHECKSUM = "crc32"
+
+
+class DamagedCheckpointError(UserError):
+    """A file of a checkpoint is missing, cut off or changed. The message names it, and the remedy."""
 
 
 def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any]) -> Path:
@@ -34,9 +42,8 @@ def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, T
         clean_partial(folder)
         partial.mkdir()
         for name, tensors in groups.items():
-            contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            safetensors.torch.save_file(contiguous, partial / f"{name}.safetensors")
-        (partial / _STATE).write_text(json.dumps({"step": step} | state, indent=1) + "\n")
+            write_tensors(partial / f"{name}.safetensors", tensors)
+        (partial / _STATE).write_text(state_text({"step": step} | state))
         for path in [*partial.iterdir(), partial]:
             flush(path)
         if final.exists():
@@ -51,27 +58,46 @@ def save_checkpoint(folder: Path, step: int, groups: Mapping[str, Mapping[str, T
     return final
 
 
+def state_text(state: Mapping[str, Any]) -> str:
+    """Return a checkpoint's state as JSON, with its checksum."""
+    return json.dumps({**state, _CHECKSUM: _checksum(state)}, indent=1) + "\n"
+
+
 def load_state(folder: Path, step: int) -> dict[str, Any]:
-    """Return the JSON part. Raises UserError naming the file when it is damaged."""
+    """Return the JSON part. Raises DamagedCheckpointError naming the file."""
     path = folder / f"{step:08d}" / _STATE
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {path.parent} is damaged ({error}): delete it to use an earlier one") from error
+        state = dict(json.loads(path.read_text()))
+        if state.pop(_CHECKSUM, None) not in (None, _checksum(state)):  # earlier versions stored none
+            raise ValueError("its checksum is not that of its content")
+        return state
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedCheckpointError(
+            f"checkpoint {path} is damaged ({error}): delete its folder to use an earlier one"
+        ) from error
 
 
 def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
-    """Return one group's tensors, on the CPU. Raises UserError naming the file when it is missing or damaged."""
+    """Return one group's tensors, on the CPU. Raises DamagedCheckpointError naming the file."""
     path = folder / f"{step:08d}" / f"{group}.safetensors"
     try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
+        tensors, _ = read_tensors(path)
+    except (OSError, DamagedFileError) as error:
+        raise DamagedCheckpointError(
             f"checkpoint {path} is damaged or missing ({error}): delete its folder to use an earlier one"
         ) from error
     for old, new in RENAMED_WEIGHTS.items():
         tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def set_aside(folder: Path, step: int) -> Path:
+    """Rename a damaged checkpoint, so that it counts no more and can still be looked at. Returns its new path."""
+    aside = folder / f"{_ASIDE}{step:08d}"
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        (folder / f"{step:08d}").rename(aside)
+    return aside
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -85,9 +111,12 @@ def best_step(folder: Path) -> int | None:
     """Return the step with the lowest KID of its samples, or the lowest validation loss if KID was never measured.
 
     The loss also counts noise that barely affects samples; KID measures the samples themselves. Losses are compared
-    where they are of as many images as the last one.
+    where they are of as many images as the last one. Raises DamagedCheckpointError for a state that cannot be read.
     """
-    states = {step: load_state(folder, step) for step in checkpoint_steps(folder)}
+    return _best({step: load_state(folder, step) for step in checkpoint_steps(folder)})
+
+
+def _best(states: Mapping[int, Mapping[str, Any]]) -> int | None:
     distances = {step: (state.get("evaluation") or {}).get("kid") for step, state in states.items()}
     counts = {step: state.get("validation_images") for step, state in states.items()}
     last = next((count for _, count in sorted(counts.items(), reverse=True) if count), None)
@@ -101,9 +130,12 @@ def best_step(folder: Path) -> int | None:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` (at least one) and the best."""
-    steps = checkpoint_steps(folder)
-    kept = {*steps[-max(1, keep) :], best_step(folder)}
+    """Delete all but the newest `keep` (at least one) and the best of those whose state can be read."""
+    steps, states = checkpoint_steps(folder), {}
+    for step in steps:
+        with suppress(DamagedCheckpointError):  # an old one, which must not end a training that is well
+            states[step] = load_state(folder, step)
+    kept = {*steps[-max(1, keep) :], _best(states)}
     for step in steps:
         if step not in kept:
             _delete(folder / f"{step:08d}")
@@ -121,3 +153,7 @@ def _delete(checkpoint: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(state, sort_keys=True).encode()):08x}"

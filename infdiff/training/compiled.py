@@ -11,6 +11,8 @@ import torch
 from infdiff.errors import UserError, first_line
 from infdiff.files import cache_folder, make_folder
 
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
 
 def keep_compiled_code() -> None:
     """Have torch.compile keep its code in the package's cache, next to the kernels, where a restart finds it.
@@ -22,7 +24,11 @@ def keep_compiled_code() -> None:
         make_folder(folder)
     except UserError:
         return
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    # PyTorch puts its default into the variable as soon as an optimiser is made: a folder that a reboot empties.
+    from torch._inductor.runtime.runtime_utils import default_cache_dir  # type: ignore[attr-defined] # it moves
+
+    if os.environ.get(_VARIABLE) in (None, os.path.abspath(default_cache_dir())):
+        os.environ[_VARIABLE] = str(folder)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from infdiff.cuda_graphs import why_no_graphs
 from infdiff.errors import UserError
@@ -21,7 +22,7 @@ class OptimiserSettings(Section):
     steps: Count = 100_000  # optimiser steps
     batch_size: Count = 32
     accumulate: Count = 1  # batches whose gradients make one optimiser step
-    learning_rate: Positive = 5e-5
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-5
     optimiser: Annotated[str, one_of(OPTIMISERS)] = "adamw"  # muon: for matrices between features
     muon_scale: Positive = 3.0  # Muon's learning rate, in units of learning_rate
     warmup: CountOrNone = 0  # steps of linear warm-up
@@ -33,6 +34,7 @@ class OptimiserSettings(Section):
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: Switch = "auto"  # torch.compile; auto: on CUDA, where it works
     graph: Switch = "auto"  # steps as CUDA graphs; auto: on CUDA, where they can be recorded
+    deterministic: bool = False  # on CUDA, too, the same bits in every run; slower
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
@@ -41,6 +43,14 @@ class OptimiserSettings(Section):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Return True where steps run in bfloat16: as asked, on a device that is faster for it."""
         return self.bfloat16 and has_fast_bfloat16(device)
+
+    def samples_in_bfloat16(self, device: torch.device) -> bool:
+        """Return True where networks trained by these settings are sampled in bfloat16.
+
+        On CPUs they are not: a seed gives the same image there, to rounding in float32, whether or not the processor
+        has matrix units.
+        """
+        return self.bfloat16 and device.type == "cuda"
 
     def compiles(self, device: torch.device) -> bool:
         """Return True where networks are to be compiled."""

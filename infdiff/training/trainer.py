@@ -1,4 +1,10 @@
-"""The training loop: any modules, any objective. It resumes exactly, and no step waits for the host."""
+"""The training loop: any modules, any objective. It resumes exactly, and no step waits for the host.
+
+A run that was stopped and continued draws the same batches, noise and points as one that was not, on every device. On a
+CPU its weights are the same bits, too. On CUDA they are with `deterministic`; without it, libraries of NVIDIA's sum in
+any order, and weights are the same to rounding alone, which training amplifies. (The kernels of this package are
+deterministic in any case.) Always on the same kind of device, with the same versions.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ from infdiff.errors import UserError
 from infdiff.precision import number_formats
 from infdiff.seeding import generator_for
 from infdiff.training import checkpoint
+from infdiff.training.determinism import deterministic_algorithms
 from infdiff.training.ema import Ema
 from infdiff.training.log import Arrived, DelayedScalars, Log, plot_losses
 from infdiff.training.meter import Meter, labelled
@@ -29,6 +36,7 @@ from infdiff.training.step import Objective, TrainingStep
 
 # Steps after which every process has read that one of them was asked to stop, without having waited for it.
 _DELAY = 8
+_REMEDY = "start another run (--out) with a lower train.learning_rate or with train.bfloat16=false"
 
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
 Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
@@ -128,7 +136,8 @@ class Trainer:
         log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._loop(log)
+            with deterministic_algorithms(self.settings.deterministic):
+                self._loop(log)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -218,11 +227,10 @@ class Trainer:
                 self._failed = step, int(in_a_row)
         # Several processes read it at different times, and stop in the same step.
         if self._failed is not None and (self.place.count == 1 or self.step >= self._failed[0] + _DELAY):
-            self._save(None)
+            # Nothing is saved: another checkpoint would push out an older and better one.
             raise UserError(
                 f"the loss or gradient was not finite for {self._failed[1]} steps in a row, up to step "
-                f"{self._failed[0]}; the weights are untouched by them: lower train.learning_rate or set "
-                "train.bfloat16=false"
+                f"{self._failed[0]}; {self._kept()}: {_REMEDY}"
             )
 
     @torch.no_grad()
@@ -272,6 +280,8 @@ class Trainer:
     def _write(self, validation_loss: float | None, scores: dict[str, float] | None, images: int) -> None:
         groups = {name: module.state_dict() for name, module in self.modules.items()}
         groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
+        if not _all_finite(groups):
+            raise UserError(f"the weights are not finite at step {self.step} and not saved; {self._kept()}: {_REMEDY}")
         state = {
             "validation_loss": validation_loss,
             "validation_images": images,
@@ -282,24 +292,54 @@ class Trainer:
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
 
-    def _resume(self) -> None:
-        if self.place.first:
-            checkpoint.clean_partial(self.checkpoints)
-        processes.wait()
+    def _kept(self) -> str:
         steps = checkpoint.checkpoint_steps(self.checkpoints)
-        if not steps:
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
+
+    def _resume(self) -> None:
+        """Continue from the newest checkpoint that is whole; damaged ones after it are set aside, and said."""
+        # The first process cleans up before the others look.
+        if not self.place.first:
+            processes.wait()
+        self._resume_from_newest()
+        if self.place.first:
+            processes.wait()
+
+    def _resume_from_newest(self) -> None:
+        checkpoint.clean_partial(self.checkpoints)
+        damaged: dict[int, checkpoint.DamagedCheckpointError] = {}
+        for step in reversed(checkpoint.checkpoint_steps(self.checkpoints)):
+            try:
+                self._load(step)
+            except checkpoint.DamagedCheckpointError as error:
+                damaged[step] = error
+                continue
+            for bad, problem in damaged.items():
+                aside = checkpoint.set_aside(self.checkpoints, bad)
+                tqdm.write(f"warning: {problem}; it is now {aside}, and training goes on from step {step}")
             return
-        step = steps[-1]
+        for problem in damaged.values():  # and no other
+            raise problem
+
+    def _load(self, step: int) -> None:
+        """Take over a checkpoint, whole or not at all."""
         state = checkpoint.load_state(self.checkpoints, step)
+        names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
+        groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
         for name, module in self.modules.items():
-            module.load_state_dict(checkpoint.load_tensors(self.checkpoints, step, name))
-            self.ema.modules[name].load_state_dict(checkpoint.load_tensors(self.checkpoints, step, f"ema_{name}"))
-        self.optimiser.load_state(checkpoint.load_tensors(self.checkpoints, step, "optimizer"), self.device)
+            module.load_state_dict(groups[name])
+            self.ema.modules[name].load_state_dict(groups[f"ema_{name}"])
+        self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
+
+
+def _all_finite(groups: Mapping[str, Mapping[str, Tensor]]) -> bool:
+    checks = [tensor.isfinite().all() for tensors in groups.values() for tensor in tensors.values()]
+    return bool(torch.stack(checks).all())
 
 
 def _trainable(modules: Mapping[str, nn.Module]) -> tuple[list[str], list[nn.Parameter]]:

@@ -315,6 +315,9 @@ def test_bad_input_is_one_line(command, trained, monkeypatch):
         ("--images", "pictures"): ["--data"],
         ("--images", "pictures", "--data", "no.lmdb"): ["no.lmdb", "prepare-data"],
         ("--images", "pictures", *data, "--res", "64"): ["--res", "32"],
+        ("--images", "pictures", *data, "--sampler", "ddim"): ["--sampler ddim", "a run makes"],
+        ("--images", "pictures", *data, "--truncation", "0.5"): ["--truncation 0.5", "a run makes"],
+        ("--images", "pictures", *data, "--deblur", "none"): ["--deblur none", "a run makes"],
         ("--images", "pictures", *data, "--task", "calibrate"): ["--images"],
         (*data, "--task", "scale"): ["'scale'", "calibrate"],
     }

@@ -3,9 +3,12 @@
 import io
 import multiprocessing
 import os
+import re
+import signal
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -13,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infdiff.data import sources
 from infdiff.data.prepare import Recipe, prepare
-from infdiff.data.sources import open_source
+from infdiff.data.sources import FolderSource, open_source
 from infdiff.data.store import FORMATS, ImageStore, to_tensor
 from infdiff.errors import UserError
 
@@ -236,3 +240,94 @@ def test_out_may_not_be_a_folder(photos, tmp_path):
     with pytest.raises(UserError, match="folder"):
         prepare(open_source(photos), tmp_path, Recipe(size=(8, 8)), progress=False)
     assert Path(tmp_path).is_dir()
+
+
+def spoil(content, what):
+    """Change a zip as bytes: the checksum of one entry, the kind of all of them, or the directory."""
+    places = [m.start() for m in re.finditer(b"PK\x03\x04", content)]
+    listed = [m.start() for m in re.finditer(b"PK\x01\x02", content)]
+    if what == "sum":
+        content[places[2] + 60] ^= 0xFF
+    for local, central in zip(places, listed, strict=True):
+        if what == "encrypted":
+            content[local + 6] |= 1
+            content[central + 8] |= 1
+        elif what == "compression":
+            content[local + 8] = content[central + 10] = 99
+    if what == "directory":
+        content[listed[0]] = 0
+    return content
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("encrypted", "encrypted"),
+        ("compression", "compression method"),
+        ("directory", "cannot read .* as a zip"),
+        ("sum", None),
+    ],
+)
+def test_a_damaged_zip_is_one_line_and_a_damaged_entry_is_left_out(photos, tmp_path, what, line):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in open_source(photos).names:
+            archive.write(photos / name, name)
+    content = spoil(bytearray((tmp_path / "a.zip").read_bytes()), what)
+    (tmp_path / "a.zip").write_bytes(content)
+    if line is None:
+        result, store = build(tmp_path / "a.zip", tmp_path / "o.lmdb")
+        assert len(store) == 11
+        assert "CRC-32" in result.left_out[0][1]
+    else:
+        with pytest.raises(UserError, match=line):
+            build(tmp_path / "a.zip", tmp_path / "o.lmdb")
+
+
+def test_an_entry_that_unpacks_to_too_much_is_left_out_unread(photos, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(photos / "0.png", "0.png")
+        archive.writestr("bomb.png", b"\0" * 1_000_000)
+    monkeypatch.setattr(sources, "_LARGEST", 500_000)
+    result, store = build(tmp_path / "a.zip", tmp_path / "o.lmdb")
+    assert len(store) == 1
+    assert result.left_out == [("bomb.png", "it unpacks to 1000000 bytes, more than 500000")]
+    (photos / "bomb.png").write_bytes(b"\0" * 1_000_000)
+    assert dict(build(photos, tmp_path / "o.lmdb")[0].left_out)["bomb.png"].startswith("it has 1000000 bytes")
+
+
+@dataclass(frozen=True)
+class Deadly(FolderSource):
+    """A source whose images end the process that reads them, as a lack of memory would."""
+
+    def read(self, name):
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+def test_a_worker_that_is_killed_ends_the_call(photos, tmp_path):
+    source = Deadly.open(photos)
+    with pytest.raises(UserError, match="killed, perhaps for its memory"):
+        prepare(source, tmp_path / "o.lmdb", Recipe(size=(8, 8)), workers=2, progress=False)
+    assert sorted(os.listdir(tmp_path)) == ["photos"]
+
+
+def test_what_a_killed_call_left_is_removed(photos, tmp_path):
+    left = tmp_path / ".o.lmdb.1-00.partial"
+    left.write_bytes(b"half")
+    build(photos, tmp_path / "o.lmdb")
+    assert sorted(os.listdir(tmp_path)) == ["o.lmdb", "photos"]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"size": (100_000, 100_000)},
+        {"size": (8, 8), "crops": 1_000_000_000},
+        {"min_side": -1},
+        {"max_pixels": 0},
+        {"seed": -1},
+    ],
+)
+def test_recipes_that_cannot_work_are_refused(recipe):
+    with pytest.raises(UserError, match=next(reversed(recipe))):
+        Recipe(**recipe)

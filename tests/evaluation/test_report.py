@@ -1,6 +1,7 @@
 """The report: every section, well-formed HTML, nothing from elsewhere, and a sentence where nothing is to be shown."""
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -155,6 +156,19 @@ def test_runs_are_side_by_side_and_the_better_one_is_marked():
     assert re.findall(r'<td class="best">([^<]*)</td>', text) == ["15", "15"]  # equal precision is nobody's
     for section in ("quality", "spectra", "losses"):
         assert {"runs/a", "runs/b"} <= set(page.sections[section].split())
+
+
+def test_a_caveat_of_all_is_said_once_and_one_of_some_names_them():
+    one = dataclasses.replace(subject("runs/a"), warnings=["few images: too few", "broken: 1 of 9"])
+    scores = Page(as_html([one, subject("runs/b")], "", {})).sections["scores"]
+    assert scores.count("few images: too few") == 1
+    assert "runs/a, runs/b: few" not in scores
+    assert "runs/a: broken: 1 of 9" in scores
+
+
+def test_a_title_stands_for_the_names():
+    assert "<h1>A table</h1>" in as_html([subject("runs/a"), subject("runs/b")], "", {}, "A table")
+    assert "<h1>runs/a · runs/b</h1>" in as_html([subject("runs/a"), subject("runs/b")], "", {})
 
 
 def test_where_there_is_nothing_it_says_so():

@@ -1,10 +1,12 @@
 """Settings that cannot work together are named."""
 
 import pytest
+import torch
 
 from infdiff.config.files import load_config
 from infdiff.errors import UserError
-from infdiff.methods.checks import check_config, config_warnings
+from infdiff.methods.checks import check_config, config_warnings, kernels_note
+from infdiff.ops.gpu import launch
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY_EDM, TINY_GRID
 
@@ -78,3 +80,14 @@ def test_evaluations_that_take_much_time_are_named():
     assert "128 samples take about as long as 178 steps" in warning
     assert "give it 1778 or more" in warning
     assert warnings("train.eval_every=1777", "train.eval_images=64") == []
+
+
+def test_a_cuda_device_without_kernels_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(launch, "why_closed", lambda: "the device is of compute capability 7.5, older than 8.0")
+    assert kernels_note(torch.device("cuda")) == (
+        "CUDA kernels do not run: the device is of compute capability 7.5, older than 8.0; plain PyTorch takes their "
+        "place, more slowly"
+    )
+    assert kernels_note(torch.device("cpu")) is None
+    monkeypatch.setattr(launch, "why_closed", lambda: None)
+    assert kernels_note(torch.device("cuda")) is None

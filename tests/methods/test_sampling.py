@@ -135,6 +135,19 @@ def test_tiles_are_for_large_images():
     assert tile_rows(edm(), large) is None
 
 
+def test_tiles_follow_the_free_memory_of_a_cuda_device(monkeypatch):
+    method, size, device = points(), (64, 64), torch.device("cuda")
+    needed = method.feature_bytes(size)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
+    for free, kept, tiled in ((2 * needed, 0, False), (2 * needed - 2, 0, True), (needed, needed, False)):
+        # What PyTorch keeps of the device, but no tensor has, is free, too.
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 100 * free))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device, kept=kept: 100 + kept)
+        assert (tile_rows(method, size, device=device) is not None) is tiled
+        assert (SamplingOptions.of(method, size, device).tile is not None) is tiled
+    assert tile_rows(method, size) is None
+
+
 def test_cosine_samples_no_more_pixels_than_the_training_size_has_along_either_axis():
     options = SamplingOptions.of(points(), upscale="cosine")
     assert options.sampled_at((64, 64), (16, 16)) == (16, 16)

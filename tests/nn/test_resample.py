@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infdiff.coordinates import cell_centres
-from infdiff.nn.resample import BilinearDownsample, BilinearUpsample
+from infdiff.nn.resample import BilinearDownsample, BilinearUpsample, cell_means
 
 SIZES = [(80, 80), (48, 40), (33, 50), (5, 9), (2, 3), (1, 1)]
 
@@ -43,3 +43,9 @@ def test_halving_an_even_grid_is_the_mean_of_four_cells(generator):
     x = torch.randn(1, 2, 6, 8, generator=generator)
     expected = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
     torch.testing.assert_close(BilinearDownsample()(x), expected)
+
+
+@pytest.mark.parametrize(("size", "side"), [((8, 8), 4), ((8, 12), 4), ((9, 6), 4), ((3, 2), 4), ((8, 8), 1)])
+def test_cell_means_are_those_of_adaptive_pooling(size, side):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(cell_means(x, side), torch.nn.functional.adaptive_avg_pool2d(x, side))

@@ -55,3 +55,13 @@ def test_a_nonlinear_kernel_is_convolution_activation_convolution(depthwise, gen
         expected = block.mixed(x, convolved, None)
         torch.testing.assert_close(block(x, geometry, None), expected, rtol=1e-4, atol=1e-5)
     assert blocks[False].conv_after is None
+
+
+def test_on_other_devices_than_a_cpu_all_rows_are_one_piece(monkeypatch):
+    monkeypatch.setattr("infdiff.nn.sparse_block._CACHED_DEVICES", ())
+    seen, x, out = [], torch.randn(2, 50, 3), torch.empty(2, 50, 3)
+    with torch.no_grad():
+        by_rows(lambda x: seen.append(x.shape[1]) or x, x, max_rows=7)
+        by_rows(lambda x: seen.append(x.shape[1]) or x, x, out=out, max_rows=7)
+    assert seen == [50, 50]
+    assert torch.equal(out, x)

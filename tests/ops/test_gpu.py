@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -59,6 +60,15 @@ def test_on_another_stream():
         assert torch.equal(a, b)
 
 
+def test_from_a_thread_whose_first_call_of_cuda_is_a_launch():
+    ids = inputs()[2]
+    expected, found = ops.lattice_index(ids, SIZE), []
+    thread = threading.Thread(target=lambda: found.append(ops.lattice_index(ids, SIZE)))
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], expected)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_on_a_device_that_is_not_the_current_one():
     expected = step(*inputs("cuda:0"))
@@ -68,6 +78,7 @@ def test_on_a_device_that_is_not_the_current_one():
         assert torch.equal(a.cpu(), b.cpu())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_nothing_waits_for_the_host():
     arguments = inputs()
     step(*arguments)
@@ -93,11 +104,22 @@ def test_float64_goes_to_the_reference():
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
+# It suggests TF32 as soon as there is a product of matrices in float32.
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 def test_compiled_by_inductor():
     features, taps, ids = inputs()
-    arguments = features, taps, ops.Points.of(ids, SIZE, 7)
-    compiled = torch.compile(ops.sparse_depthwise_conv2d, fullgraph=True)
-    torch.testing.assert_close(compiled(*arguments), ops.sparse_depthwise_conv2d(*arguments))
+    points = ops.Points.of(ids, SIZE, 7)
+    near = ops.nearest_points(ids, SIZE, GRID, points.index)
+
+    def forward(features, taps):
+        image = ops.points_to_grid(ops.sparse_depthwise_conv2d(features, taps, points), near)
+        return ops.grid_to_points(image, ids, SIZE, points.index)
+
+    expected, found = forward(features, taps), torch.compile(forward, fullgraph=True)(features, taps)
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(expected.square().sum(), (features, taps))
+    for a, b in zip(torch.autograd.grad(found.square().sum(), (features, taps)), wanted, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_bad_ids_are_reported_by_the_device():

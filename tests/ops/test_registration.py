@@ -65,6 +65,12 @@ def test_opcheck(name, count):
     torch.library.opcheck(getattr(torch.ops.infdiff, name).default, samples(count)[name])
 
 
+@pytest.mark.parametrize("count", [10, "all"])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_of_the_kernels(name, count, emulated):
+    torch.library.opcheck(getattr(torch.ops.infdiff, name).default, samples(count)[name])
+
+
 def through_everything(features, taps, regular, ids):
     points = ops.Points.of(ids, SIZE, 3, (2.0, 1.5))
     mixed = ops.sparse_depthwise_conv2d(features, taps, points)
@@ -84,6 +90,21 @@ def test_compiled_in_one_graph(count):
     torch.testing.assert_close(compiled, eager)
     wanted = torch.autograd.grad(eager.square().sum(), inputs)
     for a, b in zip(torch.autograd.grad(compiled.square().sum(), inputs), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_inductor_takes_the_gradients_of_the_kernels(emulated):
+    # It checks that gradients lie in memory as the operator promises.
+    _, points, _ = arguments(20)
+    inputs = [torch.randn(shape, requires_grad=True) for shape in ((2, 20, 4), (4, 1, 3, 3))]
+
+    def loss(features, taps):
+        return (taps.square() * ops.sparse_depthwise_conv2d(features, 2 * taps, points).sum()).sum()
+
+    wanted = torch.autograd.grad(loss(*inputs), inputs)
+    found = torch.autograd.grad(torch.compile(loss, fullgraph=True)(*inputs), inputs)
+    for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

@@ -53,6 +53,12 @@ def test_the_table_lists_the_neighbours_of_the_lattice(k, device, ids):
         assert table[n].tolist() == [number.get(place, -1) for place in window]
 
 
+def test_a_table_is_made_once(device, ids):
+    voxels = ops.Voxels.of(ids, SIZE)
+    assert ops.neighbour_table(voxels, 3) is ops.neighbour_table(voxels, 3)
+    assert ops.neighbour_table(voxels, 5) is not ops.neighbour_table(voxels, 3)
+
+
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_depthwise_on_its_table_is_depthwise_on_the_lattice(k, device, ids):
     points = ops.Points.of(ids, SIZE, k)

@@ -1,6 +1,7 @@
 """Checkpoints: complete or absent, the newest and the best are kept."""
 
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(UserError, match=r"No space left.*step 1 is kept"):
         checkpoint.save_checkpoint(tmp_path, 2, {"a": {"x": torch.ones(1)}}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
@@ -100,3 +101,28 @@ def test_a_checkpoint_that_is_written_again_is_never_half_there(tmp_path, monkey
     assert checkpoint.checkpoint_steps(tmp_path) == []
     checkpoint.save_checkpoint(tmp_path, 1, {"a": {"x": torch.zeros(1)}}, {"validation_loss": 0.5})
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_a_flipped_bit_of_a_state_is_an_error(tmp_path):
+    checkpoint.save_checkpoint(tmp_path, 1, {}, {"validation_loss": 0.25, "evaluation": {"kid": 1e-3}})
+    file = tmp_path / "00000001" / "state.json"
+    whole = file.read_bytes()
+    read = checkpoint.load_state(tmp_path, 1)
+    assert read == {"step": 1, "validation_loss": 0.25, "evaluation": {"kid": 1e-3}}
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with suppress(checkpoint.DamagedCheckpointError):
+            assert checkpoint.load_state(tmp_path, 1).items() >= read.items()  # a bit of the checksum's own name
+    file.write_bytes(whole.replace(b"0.25", b"0.35"))
+    with pytest.raises(UserError, match=r"state.json is damaged \(its checksum"):
+        checkpoint.load_state(tmp_path, 1)
+
+
+def test_a_damaged_state_of_an_old_checkpoint_does_not_end_a_training(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save_checkpoint(tmp_path, step, {}, {"validation_loss": step})
+    (tmp_path / "00000001" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="00000001"):
+        checkpoint.best_step(tmp_path)
+    checkpoint.prune_checkpoints(tmp_path, keep=1)
+    assert checkpoint.checkpoint_steps(tmp_path) == [2, 3]

@@ -212,8 +212,43 @@ def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path):
     trainer = make(tmp_path, SETTINGS.changed(max_bad_steps=3), Bad({1, 4, 5, 6, 7, 8}, "nan"))
     with pytest.raises(UserError, match="3 steps in a row") as error:
         trainer.run()
-    assert "up to step 7" in str(error.value)
+    assert "up to step 7; the checkpoint of step 4 is kept: start another run" in str(error.value)
     assert all(p.isfinite().all() for p in trainer.parameters)
+    # However often it is tried again, no checkpoint is added, and none pushed out.
+    for _ in range(3):
+        with pytest.raises(UserError, match="3 steps in a row"):
+            make(tmp_path, SETTINGS.changed(max_bad_steps=3), Bad({0, 1, 2}, "nan")).run()
+        assert checkpoint.checkpoint_steps(tmp_path / "checkpoints") == [4]
+
+
+@pytest.mark.parametrize("which", ["modules", "ema"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, which):
+    make(tmp_path, SETTINGS.changed(steps=4)).run()
+    trainer = make(tmp_path)
+    trainer._resume()
+    modules = trainer.modules if which == "modules" else trainer.ema.modules
+    with torch.no_grad():
+        modules["net"][0].weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match="weights are not finite at step 4 and not saved; the checkpoint of step 4"):
+        trainer._save(None)
+    assert checkpoint.checkpoint_steps(tmp_path / "checkpoints") == [4]
+    weights(tmp_path, 4)
+
+
+@pytest.mark.parametrize("file", ["net.safetensors", "ema_net.safetensors", "optimizer.safetensors", "state.json"])
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys, file):
+    make(tmp_path / "whole").run()
+    make(tmp_path / "a", SETTINGS.changed(steps=8)).run()
+    path = tmp_path / "a" / "checkpoints" / "00000008" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 4] ^= 4
+    path.write_bytes(content)
+    make(tmp_path / "a").run()
+    said = capsys.readouterr().out
+    assert f"00000008/{file} is damaged" in said
+    assert "training goes on from step 4" in said
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "a"))
+    assert (tmp_path / "a" / "checkpoints" / "damaged-00000008" / file).read_bytes() == content
 
 
 def test_an_evaluation_is_logged_and_decides_which_checkpoint_is_best(tmp_path):

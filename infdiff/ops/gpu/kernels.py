@@ -22,7 +22,11 @@ _ALIGNMENT = 16
 # Partial sums of the gradient to the taps: enough to fill any device, and few enough to add up in no time. A fixed
 # number, so that the order of the sums, and so every bit of the result, is the same everywhere.
 _CHUNKS = 1024
+# Most bytes of partial sums: fewer chunks where windows are wide.
+_MOST_PARTIAL_BYTES = 64 * 1024**2
 _RUN = 4
+# Pixels of a block, as in cuda/lattice_index.cu.
+_TILE = 1024
 
 
 def lattice_index(ids: Tensor, size: Size) -> Tensor:
@@ -31,7 +35,7 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     batch, count = ids.shape
     index = torch.empty((batch, *size), dtype=torch.int32, device=ids.device)
     arguments = (ids, index, count, prod(size), stride)
-    launch.launch("lattice_index.cu", "lattice_index", {}, (_blocks(count + 1), batch, 1), arguments)
+    launch.launch("lattice_index.cu", "lattice_index", {}, (_ceil(prod(size), _TILE), batch, 1), arguments)
     return index
 
 
@@ -108,7 +112,7 @@ def sparse_conv_taps(
     ids, ids_stride = _images(ids)
     index, index_stride = _index(index)
     inverse, inverse_stride = _images(inverse.float())
-    chunk_length = max(64, _ceil(batch * count, _CHUNKS))
+    chunk_length = chunk_length_of(batch * count, channels, window)
     chunks = _ceil(batch * count, chunk_length)
     partial = torch.empty((chunks, prod(window), channels), dtype=torch.float32, device=features.device)
     arguments = (
@@ -121,7 +125,14 @@ def sparse_conv_taps(
     total = torch.empty((prod(window), channels), dtype=torch.float32, device=features.device)
     length = total.numel()
     launch.launch("sparse_conv.cu", "sum_chunks", defines, (_ceil(length, 32), 1, 1), (partial, total, chunks, length))
-    return total.mT.reshape(channels, *window)
+    # Contiguous, as compiled programs are promised.
+    return total.mT.contiguous().view(channels, *window)
+
+
+def chunk_length_of(points: int, channels: int, window: Size) -> int:
+    """The points whose products are one partial sum of the gradient to the taps: a function of shapes alone."""
+    chunks = min(_CHUNKS, max(1, _MOST_PARTIAL_BYTES // (4 * channels * prod(window))))
+    return max(64, _ceil(points, chunks))
 
 
 def dense_conv(

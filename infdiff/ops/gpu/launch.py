@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions, machine_code, parameters
+from infdiff.errors import UserError, first_line
+from infdiff.ops.gpu.nvrtc import CompileError, compiler_major, compiler_versions, machine_code, parameters
 
 # The number by which the sources know a type of features (SCALAR in cuda/features.cuh).
 SCALARS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -29,37 +32,85 @@ _C_TYPES: dict[str, Any] = {
     "float": ctypes.c_float,
     "double": ctypes.c_double,
 }
+_BITS = {"int": 32, "int64": 64}
 _OLDEST_CAPABILITY = (8, 0)
+_LARGEST_GRID = (2**31 - 1, 65535, 65535)
+
+_bound = threading.local()  # devices: those whose context is bound to the thread
 
 
-def why_closed() -> str | None:
-    """Return one sentence that says why no kernel can run here, or None when kernels run."""
+def why_closed(device: int | None = None) -> str | None:
+    """Return one sentence that says why no kernel can run on a CUDA device, or None when kernels run.
+
+    device: its number, by default the current one's.
+    """
     # Read at each call, so that a program or a test can switch.
     if os.environ.get("INFDIFF_KERNELS", "").lower() in ("off", "0"):
         return "they are switched off by INFDIFF_KERNELS=off"
-    return _what_is_missing()
+    if not torch.cuda.is_available():
+        return f"PyTorch sees no CUDA device{_because_of_the_driver()}"
+    if torch.version.cuda is None:
+        return "PyTorch was built for other devices than NVIDIA's"
+    return _what_is_missing(torch.cuda.current_device() if device is None else device)
 
 
 @cache
-def _what_is_missing() -> str | None:
-    if not torch.cuda.is_available():
-        return "PyTorch sees no CUDA device"
-    if torch.version.cuda is None:
-        return "PyTorch was built for other devices than NVIDIA's"
-    capability = torch.cuda.get_device_capability()
+def _what_is_missing(device: int) -> str | None:
+    capability = torch.cuda.get_device_capability(device)
     if capability < _OLDEST_CAPABILITY:
         return f"the device is of compute capability {capability[0]}.{capability[1]}, older than 8.0"
+    # In a thread of its own, which has no modes: the caller may be tracing, or computing with fake tensors.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(why_not_run, torch.device("cuda", device)).result()
+
+
+def why_not_run(device: torch.device) -> str | None:
+    """Compile, load and run a first kernel on a device: one sentence that says what failed, or None.
+
+    Raises OutOfMemoryError, which passes.
+    """
     try:
         compiler_versions()
-        _object_code(architecture(torch.cuda.current_device()), "lattice_index.cu", ())
+        ids = torch.tensor([[1, 2, 5]], device=device)
+        index = torch.empty((1, 2, 3), dtype=torch.int32, device=device)
+        launch("lattice_index.cu", "lattice_index", {}, (1, 1, 1), (ids, index, 3, 6, 3))
+        found = index.flatten().tolist()
+    except torch.OutOfMemoryError:
+        raise
     except CompileError as problem:
         return str(problem)
-    except Exception as problem:  # an old driver, say: cuda-core has its own classes
-        first_line = (str(problem).splitlines() or ["?"])[0]
-        return (
-            f"a first kernel could not be loaded ({first_line}); for a driver of CUDA 12: pip install 'infdiff[cuda12]'"
-        )
-    return None
+    except Exception as problem:  # cuda-core has classes of its own
+        return f"a first kernel could not be run ({first_line(problem)}){_because_of_the_driver()}"
+    return None if found == [-1, 0, 1, -1, -1, 2] else f"a first kernel's result was wrong: {found}"
+
+
+def driver_version() -> int | None:
+    """Version of CUDA that the driver is for, as 12040 for 12.4; None without a driver."""
+    try:
+        from cuda.bindings import driver
+
+        error, number = driver.cuDriverGetVersion()
+    except Exception:  # no package, or one that finds no driver; PyTorch's own function is in its CUDA builds alone
+        error, number = 0, getattr(torch._C, "_cuda_getDriverVersion", int)()
+    return number if int(error) == 0 and number else None
+
+
+def _because_of_the_driver() -> str:
+    """The driver's fault and its remedy, as the end of a sentence; nothing for a driver that is new enough.
+
+    A driver runs what was compiled for any CUDA of its own major version, and for earlier ones.
+    """
+    driver, built = driver_version(), torch.version.cuda
+    if driver is None or built is None:
+        return ""
+    major, compiler = driver // 1000, compiler_major()
+    known = f"the driver is for CUDA up to {major}.{driver % 1000 // 10}"
+    if int(built.split(".")[0]) > major:
+        return f": {known}, PyTorch for {built}; update the driver, or install a PyTorch for its CUDA"
+    if compiler is not None and compiler > major:
+        remedy = "pip install 'infdiff[cuda12]'" if major == 12 else "update the driver"
+        return f": {known}, the compiler for {compiler}; {remedy}"
+    return ""
 
 
 def serves(features: Tensor) -> bool:
@@ -69,7 +120,7 @@ def serves(features: Tensor) -> bool:
 
 def serves_points(ids: Tensor) -> bool:
     """True for ids that kernels take: on a CUDA device where kernels run."""
-    return ids.device.type == "cuda" and why_closed() is None
+    return ids.device.type == "cuda" and why_closed(ids.device.index) is None
 
 
 def architecture(device: int) -> str:
@@ -83,26 +134,52 @@ def launch(
 ) -> None:
     """Run kernel `entry` of cuda/SOURCE, compiled with `defines`, on grid x THREADS threads.
 
-    Tensors are passed as the addresses of their first elements, None as a null pointer.
+    Tensors are passed as the addresses of their first elements, None as a null pointer. Raises UserError for sizes
+    that a launch cannot have.
     """
     from cuda.core import LaunchConfig
     from cuda.core import launch as launch_kernel
 
+    if any(size > most for size, most in zip(grid, _LARGEST_GRID, strict=True)):
+        raise UserError(f"a batch too large for one launch of {entry} ({grid} blocks): take fewer images at once")
     device = next(a.device for a in arguments if isinstance(a, Tensor))
-    kernel = _kernel(device.index, source, entry, tuple(sorted(defines.items())))
     with torch.cuda.device(device):
+        _bind_context(device.index)
+        kernel = _kernel(device.index, source, entry, tuple(sorted(defines.items())))
         stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
         values = c_values(parameters(source, entry), arguments)
         launch_kernel(stream, LaunchConfig(grid=grid, block=THREADS), kernel, *values)
 
 
+def _bind_context(device: int) -> None:
+    """Bind the device's primary context, which is PyTorch's, to this thread.
+
+    PyTorch binds none where the device is the thread's current one anyway, until the runtime is called in that thread;
+    but a launch is a call of the driver.
+    """
+    devices: set[int] = _bound.__dict__.setdefault("devices", set())
+    if device not in devices:
+        from cuda.core import Device
+
+        Device(device).set_current()
+        devices.add(device)
+
+
 def c_values(kinds: tuple[str, ...], arguments: tuple[Argument, ...]) -> list[Any]:
-    """Arguments as the kernel's parameters want them; pointers as plain integers."""
+    """Arguments as the kernel's parameters want them; pointers as plain integers.
+
+    Raises UserError for a whole number that does not fit its parameter, which ctypes would wrap.
+    """
     values: list[Any] = []
     for kind, argument in zip(kinds, arguments, strict=True):
         if kind == "pointer" and (argument is None or isinstance(argument, Tensor)):
             values.append(0 if argument is None else argument.data_ptr())
         elif kind != "pointer" and isinstance(argument, int | float):
+            if kind in _BITS and not -(2 ** (_BITS[kind] - 1)) <= argument < 2 ** (_BITS[kind] - 1):
+                raise UserError(
+                    f"{argument} does not fit the {_BITS[kind]} bits of a kernel's parameter: take fewer or smaller "
+                    "images at once"
+                )
             values.append(_C_TYPES[kind](argument))
         else:
             raise TypeError(f"a parameter of kind {kind} cannot take {type(argument).__name__}")

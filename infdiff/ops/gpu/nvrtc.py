@@ -8,6 +8,7 @@ complete.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -77,13 +78,27 @@ def compiler_versions() -> str:
         raise CompileError(f"NVRTC cannot be loaded ({first_line(problem)}): pip install 'infdiff[cuda]'") from None
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise CompileError(f"NVRTC does not answer: {error.name}")
+    try:
+        from cuda.core import Device, LaunchConfig, ObjectCode, Program, ProgramOptions, launch  # noqa: F401
+    except ImportError as problem:
+        advice = "pip install --upgrade 'cuda-core>=1.0'"
+        raise CompileError(f"cuda-core {core} cannot be used ({first_line(problem)}): {advice}") from None
     return f"cuda-core {core}, NVRTC {major}.{minor}"
+
+
+def compiler_major() -> int | None:
+    """Major version of NVRTC; None where it is missing."""
+    try:
+        return int(compiler_versions().rpartition(" ")[2].split(".")[0])
+    except CompileError:
+        return None
 
 
 def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
     """cuda/SOURCE compiled for an architecture such as "sm_90", from the disk if it is there.
 
-    Corrupt cache files are recompiled; an unwritable cache is ignored. Raises CompileError with NVRTC's first error.
+    Files that are corrupt or another user's are not run but compiled again; an unwritable cache is ignored. Raises
+    CompileError with NVRTC's first error.
     """
     text = read_source(source)
     settings = sorted(defines.items())
@@ -115,6 +130,8 @@ def _complaint(problem: Exception) -> str:
 
 def _read(place: Path) -> bytes | None:
     try:
+        if place.stat().st_uid not in (os.getuid(), 0):
+            return None
         content = place.read_bytes()
     except OSError:
         return None

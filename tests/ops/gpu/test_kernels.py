@@ -9,7 +9,7 @@ import torch
 
 from infdiff import ops
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.gpu import kernels
+from infdiff.ops.gpu import kernels, launch
 from infdiff.points import all_points, draw_points
 from tests.ops.places import places
 
@@ -219,6 +219,30 @@ def test_index_and_count(size, count, device):
         torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("size", "count"), [((100, 130), 3), ((32, 32), 1024), ((64, 48), 2000), ((33, 31), 1)])
+def test_an_index_of_many_blocks(size, count, device):
+    ids = some_points(count, size, batch=3)
+    assert torch.equal(ops.lattice_index(ids.to(device), size).cpu(), ops.lattice_index_ref(ids, size))
+
+
+def test_the_index_takes_no_longer_for_few_points(emulated, monkeypatch):
+    # Every block writes 1024 pixels, whatever points there are: a thread never writes those between two points alone.
+    grids = []
+    run = launch.launch
+    monkeypatch.setattr(launch, "launch", lambda *given: (grids.append(given[3]), run(*given)))
+    for count in (1, 500):
+        kernels.lattice_index(some_points(count, (100, 130)), (100, 130))
+    assert grids == [(13, 2, 1)] * 2
+
+
+def test_ids_that_do_not_ascend_write_within_the_image(emulated):
+    wrong = torch.tensor([[1500, 3, 3, 2999, 7, -5, 9000]])
+    index = kernels.lattice_index(wrong, (50, 60))
+    assert index.shape == (1, 50, 60)
+    assert index.min() >= -1
+    assert index.max() < 7
+
+
 def test_images_that_share_their_points(device):
     size, grid = (9, 14), (4, 5)
     ids = some_points(40, size, batch=1).to(device)
@@ -249,6 +273,31 @@ def test_features_that_are_not_contiguous_or_aligned(device):
         expected = ops.sparse_depthwise_conv2d_ref(features.contiguous(), taps, points)
         actual = ops.sparse_depthwise_conv2d(features, taps, points)
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [(7, 7), (63, 63), (1, 63)])
+@pytest.mark.parametrize("channels", [1, 64, 1024])
+def test_partial_sums_of_the_taps_take_little_memory(window, channels):
+    for points in (1, 1000, 524_288, 2**26):
+        length = kernels.chunk_length_of(points, channels, window)
+        chunks = -(-points // length)
+        assert 1 <= chunks <= 1024
+        assert chunks * window[0] * window[1] * channels * 4 <= 64 * 2**20
+
+
+def test_fewer_chunks_give_the_same_gradient_of_the_taps(device, monkeypatch):
+    size = (40, 50)
+    ids = some_points(600, size).to(device)
+    features = random(2, 600, 8, dtype=torch.float32).to(device)
+    gradients, lengths = [], []
+    for most in (2**26, 2 * 49 * 8 * 4):
+        monkeypatch.setattr(kernels, "_MOST_PARTIAL_BYTES", most)
+        lengths.append(kernels.chunk_length_of(2 * 600, 8, (7, 7)))
+        taps = random(8, 1, 7, 7, dtype=torch.float32, seed=1).to(device).requires_grad_()
+        ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7)).square().sum().backward()
+        gradients.append(taps.grad)
+    assert lengths == [64, 600]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-3)
 
 
 def test_outputs_follow_the_points_shift(device):

@@ -1,7 +1,10 @@
 """The disk cache of compiled kernels: shared by processes, checked when read, passed over where it cannot be."""
 
+import os
 import subprocess
 import sys
+import tempfile
+import types
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,17 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
 
 
+def test_machine_code_of_another_user_is_not_run(folder, compilations, monkeypatch):
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    user = os.getuid()
+    if user == 0:  # files of the administrator are trusted
+        os.chown(next(folder.iterdir()), 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    assert len(compilations) == 2
+
+
 def test_processes_may_compile_the_same_at_once(folder):
     program = (
         "import hashlib; from infdiff.ops.gpu.nvrtc import machine_code;"
@@ -89,6 +103,12 @@ def test_where_the_cache_lies(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "infdiff"
 
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder() == Path(tempfile.gettempdir()) / f"infdiff-{os.getuid()}"
+
 
 def test_parameters_are_read_from_the_source():
     kinds = nvrtc.parameters("nearest_points.cu", "nearest_points")
@@ -106,3 +126,15 @@ def test_without_its_packages_the_compiler_says_what_to_install():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert "pip install 'infdiff[cuda]'" in result.stdout
+
+
+def test_a_cuda_core_that_is_too_old_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.core", types.ModuleType("cuda.core"))
+    with pytest.raises(nvrtc.CompileError, match=r"cannot be used .*: pip install --upgrade 'cuda-core>=1.0'") as error:
+        nvrtc.compiler_versions()
+    assert "\n" not in str(error.value)
+    assert nvrtc.compiler_major() is None
+
+
+def test_the_compiler_says_its_major_version():
+    assert f"NVRTC {nvrtc.compiler_major()}." in nvrtc.compiler_versions()
