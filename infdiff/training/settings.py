@@ -47,8 +47,7 @@ class OptimiserSettings(Section):
     def samples_in_bfloat16(self, device: torch.device) -> bool:
         """Return True where networks trained by these settings are sampled in bfloat16.
 
-        On CPUs they are not: a seed gives the same image there, to rounding in float32, whether or not the processor
-        has matrix units.
+        On CPUs samples stay in float32, so that a seed makes the same image with and without matrix units.
         """
         return self.bfloat16 and device.type == "cuda"
 
