@@ -17,6 +17,7 @@ from infdiff.command_names import as_called
 from infdiff.coordinates import Size, parse_size
 from infdiff.errors import OptionError, UserError, first_line
 from infdiff.memory import retain_freed_memory
+from infdiff.processes import Place
 
 
 class Parser(argparse.ArgumentParser):
@@ -103,7 +104,11 @@ def run(main: Callable[[], None], prog: str = "") -> None:
         message = explain(error)
         if message is None:
             raise
-        print(f"error: {as_called(message, prog)}", file=sys.stderr)
+        # What is wrong with the options or the data is so in every process: the first one says it.
+        place = Place.here()
+        if place.first or not isinstance(error, UserError):
+            where = "" if place.first else f" in process {place.rank}"
+            print(f"error{where}: {as_called(message, prog)}", file=sys.stderr)
         sys.exit(2)
 
 

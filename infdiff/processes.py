@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from infdiff.errors import UserError
+
 T = TypeVar("T")
 
 _apart = False
@@ -47,11 +49,20 @@ class Place:
         return items[self.rank :: self.count]
 
 
+ALONE = Place()
+
+
 def select_gpu() -> None:
     """Make the GPU of this process's number the current one, where there are several processes."""
     place = Place.here()
     if place.count > 1 and torch.cuda.is_available():
         torch.cuda.set_device(place.local % torch.cuda.device_count())
+
+
+def require_one_process(program: str) -> None:
+    """Raise UserError under torchrun with several processes, which would all do the same."""
+    if Place.here().count > 1:
+        raise UserError(f"{program} works in one process: call it without torchrun")
 
 
 @contextmanager
@@ -122,6 +133,27 @@ def total(values: Tensor) -> Tensor:
     values = values.detach().clone()
     distributed.all_reduce(values)
     return values
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process runs the block, which may make files, before the others do."""
+    first = joined().first
+    if not first:
+        wait()
+    yield
+    if first:
+        wait()
+
+
+def same_everywhere(value: str) -> bool:
+    """Whether every process gives the same value."""
+    count = joined().count
+    if count == 1:
+        return True
+    values: list[str | None] = [None] * count
+    distributed.all_gather_object(values, value)
+    return len(set(values)) == 1
 
 
 def wait() -> None:

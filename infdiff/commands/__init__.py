@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from infdiff import __version__
 from infdiff.command_names import COMMANDS, module_of
 
+# What the processes of torchrun do together.
+SHARED = ("train", "train-latent", "evaluate")
+
 _WIDTH = max(map(len, COMMANDS))
 OVERVIEW = "\n".join(
     [
@@ -55,5 +58,11 @@ def start(name: str, arguments: Sequence[str], program: str) -> None:
         command.main(arguments, program)
         return
     from infdiff.cli import run
+    from infdiff.processes import require_one_process
 
-    run(lambda: command.main(arguments, program), program)
+    def call() -> None:
+        if name not in SHARED:
+            require_one_process(program)
+        command.main(arguments, program)
+
+    run(call, program)

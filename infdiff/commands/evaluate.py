@@ -31,7 +31,6 @@ from infdiff.commands.trained_run import add_deblur
 from infdiff.config.settings import UPSCALES
 from infdiff.errors import OptionError
 from infdiff.evaluation.evaluate import Request, evaluate, finish
-from infdiff.evaluation.generated import Shard
 from infdiff.evaluation.real_images import SPLITS
 from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, holds_statistics
 from infdiff.evaluation.tasks import LATENTS, TASKS
@@ -39,6 +38,7 @@ from infdiff.methods.method import SAMPLERS
 from infdiff.metrics.compare import METRICS, choose_metrics
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
 from infdiff.pipelines.super_resolve import METHODS
+from infdiff.processes import Place, select_gpu
 from infdiff.runs.prepared_data import enclosing, prepared
 
 
@@ -90,6 +90,7 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace, command: Sequence[str]) -> None:
     """Compare images with real ones, and print the numbers."""
+    select_gpu()
     output_file("--json", arguments.json)
     output_file("--report", arguments.report)
     request = request_of(arguments)
@@ -100,7 +101,7 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     request = with_prepared_images(request)
     names = dict.fromkeys(name for name in arguments.network.split(",") if name)
     networks = [load_network(name, request.device) for name in names or [DEFAULT]]
-    with tqdm(unit="image", disable=None if Shard.here().rank == 0 else True) as bar:
+    with tqdm(unit="image", disable=None if Place.here().first else True) as bar:
         found = [
             evaluate(replace(request, steps=steps), folder, networks, bar.update)
             for folder in folders
@@ -108,7 +109,7 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
         ]
     if len(steps_asked) > 1:
         found = [replace(one, name=f"{one.name}, {one.about['options']['steps']} steps") for one in found]
-    if Shard.here().rank == 0:
+    if Place.here().first:
         print(finish(request, found, networks, command, json=arguments.json, report=arguments.report))
 
 
@@ -131,7 +132,7 @@ def numbers_of_steps(text: str) -> list[int]:
 def with_prepared_images(request: Request) -> Request:
     """Prepare real images that are given as a folder or a zip, at the size of the largest comparison."""
     size = enclosing(request.sizes) if request.sizes else None
-    say = print if Shard.here().rank == 0 else lambda line: None
+    say = print if Place.here().first else lambda line: None
     data, held_out = (
         path if path is None or holds_statistics(path) else prepared(path, size, say)
         for path in (request.data, request.held_out)

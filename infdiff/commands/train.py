@@ -7,27 +7,38 @@
   infdiff train --finetune runs/dfu_ffhq_96 --config dfu_finetune_160 --data ffhq.lmdb
   infdiff train --config ffhq_256 --data ffhq.lmdb train.batch_size=16 train.accumulate=2
   infdiff train --config dfu_landscapes_64 --dry-run
+  torchrun --nproc-per-node 8 -m infdiff train --config ffhq_256 --data ffhq.lmdb     # on 8 GPUs (docs/clusters.md)
 
 The run directory holds everything. The same command again continues where it stopped.
 Validation and previews take at most about a tenth of the time, and the progress bar says when they run.
 """
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from infdiff import processes
 from infdiff.benchmark.dry_run import dry_run
 from infdiff.cli import Parser, choose_device
+from infdiff.commands.trainings import describe_devices, require_same_program, say, warn
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
 from infdiff.errors import OptionError
-from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note, kernels_note
+from infdiff.methods.checks import (
+    backend_note,
+    check_config,
+    check_processes,
+    config_warnings,
+    density_note,
+    kernels_note,
+)
 from infdiff.methods.sizes import describe_points, training_weights
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RUNS, RunFolder
-from infdiff.runs.owner import owning, require_one_process
+from infdiff.runs.owner import owning
 from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
 from infdiff.training.trainer import Trainer
@@ -72,8 +83,14 @@ def subsample(text: str) -> float | dict[str, float]:
 
 
 def run(arguments: Namespace) -> None:
-    """Train the run that the options name, from its last checkpoint if there is one."""
-    require_one_process()
+    """Train the run that the options name, from its last checkpoint if there is one, on all processes of torchrun."""
+    processes.select_gpu()
+    device = choose_device(arguments.device)
+    with processes.together(device):
+        _run(arguments, device)
+
+
+def _run(arguments: Namespace, device: torch.device) -> None:
     options = {
         "data.path": arguments.data,
         "train.subsample": None if arguments.subsample is None else subsample(arguments.subsample),
@@ -85,21 +102,25 @@ def run(arguments: Namespace) -> None:
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
-    config = with_prepared_data(config, lambda line: print(line, flush=True))
+    check_processes(config, processes.joined().count)
+    require_same_program(config)
+    with processes.first_before_others():
+        config = with_prepared_data(config, say)
     for warning in config_warnings(config):
-        print(f"warning: {warning}", file=sys.stderr)
-    device = choose_device(arguments.device)
+        warn(f"warning: {warning}")
     config.train.check_device(device)
     data = build_data(config, device)
     if arguments.dry_run:
-        dry_run(config, data, device, print)
+        if processes.joined().first:
+            dry_run(config, data, device, print)
         return
     folder = arguments.out or RUNS / config.name
     RunFolder(folder).check_for_training(config)
-    with owning(folder, force=arguments.force, say=lambda line: print(line, file=sys.stderr, flush=True)):
+    with owning(folder, force=arguments.force, say=warn):
         # First what may fail: a folder with a configuration refuses another one.
         trainer = build_trainer(config, data, folder, device)
-        RunFolder.open_for_training(folder, config)
+        with processes.first_before_others():
+            RunFolder.open_for_training(folder, config)
         train(trainer, config, len(data.train))
 
 
@@ -107,10 +128,10 @@ def train(trainer: Trainer, config: Config, count: int) -> None:
     """Say what is trained on how many images, and train."""
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
     images = f"{count} images, {describe_points(config)}"
-    print(f"{trainer.folder}: {parameters:,} parameters, {images}, on {trainer.device}", flush=True)
+    say(f"{trainer.folder}: {parameters:,} parameters, {images}, on {describe_devices(trainer.device)}")
     notes = density_note(config), backend_note(config, training_weights(config)), kernels_note(trainer.device)
     for note in filter(None, notes):
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
     trainer.run()
     images = f", images in {trainer.folder / 'samples'}" if any((trainer.folder / "samples").iterdir()) else ""
-    print(f"{trainer.folder}: {trainer.step} steps done{images}")
+    say(f"{trainer.folder}: {trainer.step} steps done{images}")

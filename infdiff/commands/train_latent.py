@@ -8,19 +8,20 @@ Every image of the run's data is encoded once. The same command again continues 
 lowest loss on held-out latents is kept, and `infdiff sample` uses it.
 """
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from infdiff.cli import Parser
+from infdiff import processes
+from infdiff.cli import Parser, choose_device
 from infdiff.commands.trained_run import load_run
+from infdiff.commands.trainings import describe_devices, require_same_program, say, warn
 from infdiff.config.files import load_config
-from infdiff.methods.checks import check_latent
+from infdiff.methods.checks import check_latent, check_share
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.latents import latent_settings
-from infdiff.runs.owner import owning, require_one_process
+from infdiff.runs.owner import owning
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -40,22 +41,30 @@ def make_parser(prog: str | None) -> Parser:
 
 
 def run(arguments: Namespace) -> None:
-    """Encode the data of a run and train a latent model on the latents."""
-    require_one_process()
+    """Encode the data of a run and train a latent model on the latents, on all processes of torchrun."""
+    processes.select_gpu()
+    with processes.together(choose_device(arguments.device)):
+        _run(arguments)
+
+
+def _run(arguments: Namespace) -> None:
     trained = load_run(arguments)
     steps = [] if arguments.steps is None else [f"latent.train.steps={arguments.steps}"]
     check_latent(arguments.overrides)
     trained.require_encoder()
     config = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
+    check_share("latent.train.batch_size", latent_settings(config).train.batch_size, processes.joined().count)
+    require_same_program(config)
     latent_settings(config).train.check_device(trained.device, "latent.train")
     place = trained.folder.latents(trained.step).path
-    with owning(place, force=arguments.force, say=lambda line: print(line, file=sys.stderr, flush=True)):
-        folder = open_latent_folder(trained, config)
-        with tqdm(unit="image", desc="encoding", disable=None) as bar:
+    with owning(place, force=arguments.force, say=warn):
+        with processes.first_before_others():
+            folder = open_latent_folder(trained, config)
+        with tqdm(unit="image", desc="encoding", disable=None if processes.joined().first else True) as bar:
             latents = encode_run(trained, folder, bar.reset, bar.update)
         trainer = build_latent_trainer(config, latents, folder, trained.device)
         parameters = sum(p.numel() for p in trainer.modules["latent"].parameters())
         counts = f"{len(latents.train)} latents, {len(latents.validation)} held out"
-        print(f"{folder}: {parameters:,} parameters, {counts}, on {trained.device}", flush=True)
+        say(f"{folder}: {parameters:,} parameters, {counts}, on {describe_devices(trained.device)}")
         trainer.run()
-        print(f"{folder}: {trainer.step} steps done, losses in {folder.path / 'loss.png'}")
+        say(f"{folder}: {trainer.step} steps done, losses in {folder.path / 'loss.png'}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from infdiff import processes
 from infdiff.data.batches import Examples
 from infdiff.errors import UserError
 from infdiff.files import make_folder, writing
@@ -90,31 +91,38 @@ def encode_data(
     """Encode the image sets "train" and "validation", training images also flipped if `flip` is on.
 
     Parts are written one by one, so that an interrupted encoding continues where it stopped. on_images(n) is called as
-    n images are done, including those of an earlier call. Raises UserError when the folder cannot be written.
+    n images are done, including those of an earlier call. Processes share the parts. Raises UserError when the folder
+    cannot be written.
     """
     if (known := load_latents(folder, encoder)) is not None:
         return known
     make_folder(folder)
-    pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
-    used = []
-    for name, flipped, places in _parts(sets, flip):
-        kind = "flipped" if flipped else "plain"
-        path = folder / f"latents-{encoder}-{name}-{kind}-{int(places[0]):08d}.safetensors"
+    parts = [(_part_file(folder, encoder, *part), *part) for part in _parts(sets, flip)]
+    for path, name, flipped, places in processes.joined().share(parts):
         if not path.exists():
             images = sets[name].take(places)
             batches = (batch.to(device) for batch in images.split(_AT_ONCE))
             if flipped:
                 batches = (batch.flip(-1) for batch in batches)
             save_tensors(path, {"latents": encode_images(encode, batches)})
-        pieces[name].append(_read(path, ("latents",))[0]["latents"])
-        used.append(path)
         on_images(len(places))
+    processes.wait()
+    pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
+    for path, name, *_ in parts:
+        pieces[name].append(_read(path, ("latents",))[0]["latents"])
     whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
-    whole.save(folder, encoder=encoder)
-    for path in used:
-        with writing(path):
-            path.unlink()
+    processes.wait()
+    if processes.joined().first:
+        whole.save(folder, encoder=encoder)
+        for path, *_ in parts:
+            with writing(path):
+                path.unlink()
     return whole
+
+
+def _part_file(folder: Path, encoder: str, name: str, flipped: bool, places: Tensor) -> Path:
+    kind = "flipped" if flipped else "plain"
+    return folder / f"latents-{encoder}-{name}-{kind}-{int(places[0]):08d}.safetensors"
 
 
 def image_count(sets: Mapping[str, Examples], flip: bool) -> int:

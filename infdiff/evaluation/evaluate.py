@@ -16,7 +16,7 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import OptionError
 from infdiff.evaluation import table, tasks
-from infdiff.evaluation.generated import ImageMaker, Shard
+from infdiff.evaluation.generated import ImageMaker
 from infdiff.evaluation.patches import PatchCutter
 from infdiff.evaluation.real_images import RealImages
 from infdiff.evaluation.report import ReportSubject, save_report
@@ -27,6 +27,7 @@ from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_weights
 from infdiff.metrics.features import FeatureNetwork
 from infdiff.metrics.perceptual import load_lpips
+from infdiff.processes import Place
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.log import read_log
@@ -150,7 +151,7 @@ def evaluate(
         deblur=request.deblur,
     )
     parent = request.out or run.folder.path / "evaluation"
-    maker = ImageMaker(run, parent, request.seed, options, request.batch, Shard.here(), on_images)
+    maker = ImageMaker(run, parent, request.seed, options, request.batch, Place.here(), on_images)
     tasks.score_run(
         evaluation,
         maker,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,26 +21,11 @@ from infdiff.images.resumable_folder import fill_folder, filled, image_names, op
 from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
+from infdiff.processes import ALONE, Place
 from infdiff.runs.editing import enlarge, enlarging_method
 from infdiff.runs.trained import TrainedModel
 
 _FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Place of this process among all, as set by torchrun."""
-
-    rank: int = 0
-    count: int = 1
-
-    @classmethod
-    def here(cls) -> Shard:
-        """Return the shard of this process, and select the GPU of its number."""
-        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if count > 1 and torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return cls(rank, count)
 
 
 @dataclass(frozen=True)
@@ -74,7 +58,7 @@ class GeneratedImages:
 class ImageMaker:
     """Generates images with a run and its sampling options; image i depends on the seed and i alone.
 
-    This process generates its `shard` of them. Process 0 then waits for the others and returns all images, the other
+    This process generates its share of them. Process 0 then waits for the others and returns all images, the other
     processes return None.
     """
 
@@ -83,7 +67,7 @@ class ImageMaker:
     seed: int
     options: SamplingOptions
     batch: int | None = None
-    shard: Shard = Shard()
+    place: Place = ALONE
     on_images: Callable[[int], object] = lambda count: None
 
     def generated(self, size: Size, count: int) -> GeneratedImages | None:
@@ -159,12 +143,12 @@ class ImageMaker:
         settings = settings | {"task": task, "size": format_size(size), "seed": self.seed}
         settings |= {"step": self.run.step, "weights": self.run.folder.fingerprint(self.run.step)}
         folder = open_folder(self.parent, settings)
-        mine = range(self.shard.rank, count, self.shard.count)
+        mine = self.place.share(range(count))
         batch = self.batch or batch or default_batch(self.run.method, size, self.options)
         weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
-        timed = measured(make, folder, rank=self.shard.rank, device=self.run.device, weights=weights)
+        timed = measured(make, folder, rank=self.place.rank, device=self.run.device, weights=weights)
         fill_folder(timed, folder, indices=mine, batch=batch, on_images=self.on_images)
-        if self.shard.rank != 0:
+        if not self.place.first:
             return None
         return GeneratedImages(folder, size, *filled(folder, count), GenerationCost.read(folder))
 

@@ -33,6 +33,18 @@ def check_config(config: Config) -> None:
         raise UserError(f"sample.{error}") from error
 
 
+def check_processes(config: Config, count: int) -> None:
+    """Raise UserError for a batch of images that `count` processes cannot share evenly."""
+    for size, number in batch_sizes(config).items():
+        check_share(f"the batch size at {format_size(size)} pixels", number, count)
+
+
+def check_share(name: str, number: int, count: int) -> None:
+    """Raise UserError naming a batch size that `count` processes cannot share evenly."""
+    if number % count:
+        raise UserError(f"{name}: {count} processes cannot share {number} evenly: choose a multiple of {count}")
+
+
 def config_warnings(config: Config) -> list[str]:
     """Return a line about each setting that is adjusted, or that takes much time."""
     return grid_warnings(config.model.grid, method_of(config).top_grid()) + _evaluation_warnings(config)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from infdiff import processes
 from infdiff.errors import UserError
 from infdiff.files import locked, make_folder, writing
 
@@ -23,6 +24,9 @@ def owning(folder: Path, *, force: bool, say: Say) -> Iterator[None]:
     force: go on where another process owns it. say: given a line about that, and about a file system without locks.
     Raises UserError naming the owner's host and process.
     """
+    if not processes.joined().first:
+        yield  # the first one owns it for all
+        return
     path = make_folder(folder) / LOCK
     with writing(path):
         holder = locked(path)
@@ -44,13 +48,6 @@ def owning(folder: Path, *, force: bool, say: Say) -> Iterator[None]:
         yield
     finally:
         holder.__exit__(None, None, None)
-
-
-def require_one_process() -> None:
-    """Raise UserError under torchrun with more than one process, which would all train the same run."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count not in ("", "1"):
-        raise UserError(f"WORLD_SIZE={count}: training takes one process so far: call it without torchrun")
 
 
 def _owner(path: Path) -> str:

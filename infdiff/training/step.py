@@ -193,10 +193,11 @@ class _Loss(nn.Module):
 
 
 def _share(modules: Mapping[str, nn.Module], varied: bool) -> DistributedDataParallel:
+    loss = _Loss(modules)
     # Running statistics are those of the whole batch in every process already.
-    return DistributedDataParallel(
-        _Loss(modules), broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=varied
-    )
+    names = [name for name, _ in loss.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, names)
+    return DistributedDataParallel(loss, gradient_as_bucket_view=True, find_unused_parameters=varied)
 
 
 @contextmanager

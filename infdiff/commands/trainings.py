@@ -1,0 +1,38 @@
+"""What commands that train have in common where several processes train together."""
+
+import json
+import sys
+
+import torch
+
+from infdiff import __version__, processes
+from infdiff.config.files import flatten
+from infdiff.config.settings import Config
+from infdiff.errors import UserError
+
+
+def say(line: str) -> None:
+    """Print a line, once for all processes."""
+    if processes.joined().first:
+        print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error, once for all processes."""
+    if processes.joined().first:
+        print(line, file=sys.stderr, flush=True)
+
+
+def describe_devices(device: torch.device) -> str:
+    """Return a phrase for the devices of all processes."""
+    count = processes.joined().count
+    return str(device.type) if count == 1 else f"{count} x {device.type}"
+
+
+def require_same_program(config: Config) -> None:
+    """Raise UserError where processes have other settings, or other versions of the package or of PyTorch."""
+    versions = f"infdiff {__version__}, torch {torch.__version__}"
+    if not processes.same_everywhere(versions):
+        raise UserError(f"the processes have different versions; the first has {versions}: install the same everywhere")
+    if not processes.same_everywhere(json.dumps(flatten(config), default=str, sort_keys=True)):
+        raise UserError("the processes have different settings: give every machine the same command and files")
