@@ -1,5 +1,6 @@
 """The command `infdiff benchmark`. Its options and help are in `benchmark_parser`."""
 
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -7,13 +8,15 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.benchmark import operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark import kernel_counts, kernel_table, operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark.disassembly import find_disassembler
 from infdiff.benchmark.step_report import StepReport
 from infdiff.cli import choose_device, numbers, output_file, positive, size_argument
 from infdiff.commands.benchmark_parser import make_parser
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
 from infdiff.errors import UserError
+from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -23,8 +26,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def run(arguments: Namespace) -> None:
     """Measure what the subcommand names."""
-    positive("--repeat", arguments.repeat)
     output_file("--json", arguments.json)
+    if arguments.WHAT == "kernels":
+        count_instructions(arguments)
+        return
+    positive("--repeat", arguments.repeat)
     output_file("--profile", getattr(arguments, "profile", None))
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: want 0 to 2^63 - 1")
@@ -32,6 +38,20 @@ def run(arguments: Namespace) -> None:
         time_operators(arguments)
     else:
         time_steps(arguments)
+
+
+def count_instructions(arguments: Namespace) -> None:
+    """Run `infdiff benchmark kernels`."""
+    if not re.fullmatch(r"sm_\d{2,3}[af]?", arguments.arch):
+        raise UserError(f"--arch {arguments.arch}: want an architecture such as sm_90")
+    try:
+        compiler = compiler_versions()
+        counts = kernel_counts.count_kernels(arguments.arch, find_disassembler())
+    except CompileError as problem:
+        raise UserError(str(problem)) from problem
+    if arguments.json is not None:
+        kernel_table.save(arguments.json, arguments.arch, compiler, counts)
+    print(kernel_table.as_text(arguments.arch, compiler, counts))
 
 
 def time_operators(arguments: Namespace) -> None:
