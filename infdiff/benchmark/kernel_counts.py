@@ -20,9 +20,14 @@ import torch
 from torch import Tensor
 
 from infdiff.benchmark.disassembly import Block, Loop, Needs, compile_kernels, disassemble, loops_of, shares
+from infdiff.errors import UserError
 from infdiff.ops.gpu import layout, listed
+from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions
 from infdiff.ops.lattice_index import lattice_index_ref
 from infdiff.points import draw_points
+
+# Loops and jumps of other architectures' machine code were not held to counts by hand: only its length is told.
+COUNTED = "sm_90"
 
 BATCH, SIDE, POINTS, CHANNELS, TAPS, GRID = 32, 256, 16384, 64, 7, 128
 _DRAWN = 4  # images that trip counts are averaged over
@@ -55,7 +60,7 @@ class Work:
     defines: dict[str, int]
     warps: float
     units: int
-    loops: dict[str, Turns]
+    loops: dict[str, Turns] | None  # None: they depend on more than a draw, and only the needs are told
     parts: dict[str, float] = field(default_factory=dict)
 
 
@@ -81,8 +86,18 @@ class Count(NamedTuple):
         )
 
 
-def count_kernels(architecture: str, disassembler: str | None) -> list[Count]:
-    """Compile every kernel that `works` names, and count. Raises CompileError without a compiler."""
+def count_kernels(architecture: str, disassembler: str | None) -> tuple[str, list[Count]]:
+    """Compile every kernel that `works` names, and count: the compiler's versions, and a row for each kernel.
+
+    Raises UserError where there is no compiler, or it does not know the architecture.
+    """
+    try:
+        return compiler_versions(), _count(architecture, disassembler)
+    except CompileError as problem:
+        raise UserError(str(problem)) from problem
+
+
+def _count(architecture: str, disassembler: str | None) -> list[Count]:
     rows, compiled = [], {}
     for work in works():
         key = (work.source, *sorted(work.defines.items()))
@@ -90,10 +105,10 @@ def count_kernels(architecture: str, disassembler: str | None) -> list[Count]:
             code = compile_kernels(work.source, work.defines, architecture)
             compiled[key] = code, disassemble(code, disassembler) if disassembler else None
         code, blocks = compiled[key]
-        if blocks is None:
-            rows.append(Count(work.entry, code.needs[work.entry], None, None, None))
+        static = None if blocks is None else sum(len(block.instructions) for block in blocks[work.entry])
+        if blocks is None or work.loops is None or architecture != COUNTED:
+            rows.append(Count(work.entry, code.needs[work.entry], static, None, None))
             continue
-        static = sum(len(block.instructions) for block in blocks[work.entry])
         total = work.warps * per_warp(blocks[work.entry], work)
         rows.append(Count(work.entry, code.needs[work.entry], static, total / work.units, total))
     return rows
@@ -117,7 +132,7 @@ def unknown_loops(blocks: Sequence[Block], work: Work) -> list[Loop]:
 
 
 def _known(loop: Loop, work: Work) -> str | None:
-    return next((line for line in work.loops if _any(line, loop.lines)), None)
+    return next((line for line in work.loops or () if _any(line, loop.lines)), None)
 
 
 def _any(line: str, lines: Sequence[str]) -> bool:
@@ -137,7 +152,7 @@ def _turns(blocks: Sequence[Block], loops: Sequence[Loop], work: Work) -> list[f
         if (line := _known(loop, work)) is not None:
             groups.setdefault((line, outer), []).append(place)
     for (line, _), places in groups.items():
-        known = work.loops[line]
+        known = (work.loops or {})[line]
         copies = {place: _copies(blocks, loops[place], known) for place in places}
         left = known.often
         for number in sorted(set(copies.values()), reverse=True):
@@ -165,7 +180,7 @@ class Draw(NamedTuple):
     most_of_four: tuple[float, float]  # of four consecutive points, among the first 32 offsets and the others
     most_padded: float  # the same of all offsets, filled up to pairs
     steps: float  # of four pairs, for one offset of one stretch of points
-    filled_steps: float  # stretches and offsets with any pair
+    most_read: float  # of four consecutive cells: points that read a cell of the grid
 
 
 def draw() -> Draw:
@@ -180,8 +195,12 @@ def draw() -> Draw:
 
     halves = most(present[..., :32].sum(-1)), most(present[..., 32:].sum(-1))
     pairs = present.view(_DRAWN, -1, listed.STRETCH, TAPS**2).sum(2)
-    means = [x.double().mean().item() for x in (count, filled, (pairs + 3) // 4, pairs > 0)]
-    return Draw(means[0], means[1], halves, most(filled), means[2], means[3])
+    # A pixel reads the four cells around it: a cell is read by the pixels less than a cell's side from its centre.
+    side = SIDE // GRID
+    image = (lattice_index_ref(ids, (SIDE, SIDE)) >= 0).double().unsqueeze(1)
+    read = torch.nn.functional.avg_pool2d(image, 2 * side, side, side // 2) * 4 * side**2
+    means = [x.double().mean().item() for x in (count, filled, (pairs + 3) // 4)]
+    return Draw(means[0], means[1], halves, most(filled), means[2], most(read))
 
 
 def _neighbours(ids: Tensor) -> Tensor:
@@ -195,7 +214,7 @@ def _neighbours(ids: Tensor) -> Tensor:
 
 def works() -> list[Work]:
     """Every kernel of a training step, in the order in which a step first runs them."""
-    drawn, points = draw(), BATCH * POINTS
+    drawn, points, cells, pixels = draw(), BATCH * POINTS, BATCH * GRID**2, BATCH * SIDE**2
     rows, stretches = points / 4, points / listed.STRETCH
     each_neighbour = "FFMA", 8
     searched = {
@@ -264,4 +283,25 @@ def works() -> list[Work]:
             },
             {"if (channel + i < CHANNELS) sum[j][i] +=": drawn.neighbours / TAPS**2 * TAPS / 8},
         ),
+        Work("interpolation.cu", "points_to_grid", _FEATURES, cells / 4, cells, None),
+        Work("interpolation.cu", "points_to_grid_transposed", _FEATURES, rows, points, None),
+        Work("interpolation.cu", "grid_to_points", _FEATURES, rows, points, {}),
+        Work(
+            "interpolation.cu",
+            "grid_to_points_transposed",
+            _FEATURES,
+            cells / 4,
+            cells,
+            {
+                "for (int first = 0; __any_sync": Turns(1),
+                # Of the 32 candidates that fit, as many as there are.
+                "for (int round = 0; round < List::LENGTH": Turns((2 * SIDE / GRID) ** 2 / 8, "VOTE", 2),
+                "for (int i = 0; i < length; ++i)": Turns(drawn.most_read, *each_neighbour),
+            },
+        ),
+        Work("dense_conv.cu", "dense_conv", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
+        Work("dense_conv.cu", "dense_filter", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
+        Work("lattice_index.cu", "lattice_index", {}, points / 32, points, None),
+        Work("inverse_count.cu", "inverse_count", {}, points / 32, points, None),
+        Work("nearest_points.cu", "nearest_points", {}, cells / 32, cells, None),
     ]

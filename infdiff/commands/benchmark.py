@@ -16,7 +16,6 @@ from infdiff.commands.benchmark_parser import make_parser
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
 from infdiff.errors import UserError
-from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -44,11 +43,7 @@ def count_instructions(arguments: Namespace) -> None:
     """Run `infdiff benchmark kernels`."""
     if not re.fullmatch(r"sm_\d{2,3}[af]?", arguments.arch):
         raise UserError(f"--arch {arguments.arch}: want an architecture such as sm_90")
-    try:
-        compiler = compiler_versions()
-        counts = kernel_counts.count_kernels(arguments.arch, find_disassembler())
-    except CompileError as problem:
-        raise UserError(str(problem)) from problem
+    compiler, counts = kernel_counts.count_kernels(arguments.arch, find_disassembler())
     if arguments.json is not None:
         kernel_table.save(arguments.json, arguments.arch, compiler, counts)
     print(kernel_table.as_text(arguments.arch, compiler, counts))

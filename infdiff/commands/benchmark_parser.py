@@ -46,7 +46,7 @@ SAMPLE = """Time the steps of a configuration's sampler, with untrained weights.
 KERNELS = """Count what the CUDA kernels need and run: registers, spills, shared memory, instructions. Needs no GPU.
 
   infdiff benchmark kernels --arch sm_90
-  infdiff benchmark kernels --arch sm_100 --json kernels.json
+  infdiff benchmark kernels --arch sm_100 --json kernels.json   # without what runs, which was checked for sm_90 alone
 
 Kernels are compiled for an architecture and disassembled. The instructions of each basic block count as often as the
 loops around it turn, with the turns of a real draw of points at the shapes of a training step of ffhq_256. Ifs without

