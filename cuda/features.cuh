@@ -26,6 +26,17 @@ __device__ inline bits16 float_to_bfloat16(float x) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
     return y;
 }
+// A value that the compiler does not take apart, so that an address in a loop is one multiply-add of two of them.
+template <typename Item>
+__device__ inline const Item* whole(const Item* address) {
+    asm("" : "+l"(address));
+    __builtin_assume(__isGlobal(address));
+    return address;
+}
+__device__ inline unsigned whole(unsigned number) {
+    asm("" : "+r"(number));
+    return number;
+}
 #endif
 
 #if SCALAR == 0

@@ -144,28 +144,30 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int candidates = alive && bottom >= top && across > 0 ? (bottom - top + 1) * across : 0;
     const int* here = index == nullptr ? nullptr : index + image * index_stride;
     grad += (int64)image * count * CHANNELS;
+    float unit_down = 1.0f / (2 * height), unit_across = 1.0f / (2 * width);
     List& list = lists[threadIdx.x / LANES];
     Row sum;
     sum.clear();
     for (int first = 0; __any_sync(ALL_LANES, first < candidates); first += List::LENGTH) {
         int length = 0;
+        // As many rounds as the candidates of the warp's rows need.
+#pragma unroll 1
         for (int round = 0; round < List::LENGTH; round += LANES) {
+            if (!__any_sync(ALL_LANES, first + round < candidates)) break;
             int candidate = first + round + lane;
-            int point = -1, pixel = 0;
+            int point = -1;
+            float weight = 0.0f;
             if (candidate < candidates) {
                 int row = top + candidate / across, column = left + candidate % across;
-                point = point_at(here, row, column, height, width);
-                pixel = row * width + column;
+                weight = share_of(row, gy, height, grid_height, unit_down) *
+                         share_of(column, gx, width, grid_width, unit_across);
+                if (weight > 0.0f) point = point_at(here, row, column, height, width);
             }
-            length = list.append(length, lane, point, pixel);
+            length = list.append(length, lane, point, (int)__float_as_uint(weight));
         }
         __syncwarp();
-        for (int i = 0; i < length; ++i) {
-            int pixel = list.tag[i];
-            float weight = share(place_on(pixel / width, height, grid_height), gy) *
-                           share(place_on(pixel % width, width, grid_width), gx);
-            sum.add(grad + (int64)list.number[i] * CHANNELS, weight, lane);
-        }
+        for (int i = 0; i < length; ++i)
+            sum.add(grad + (int64)list.number[i] * CHANNELS, __uint_as_float(list.tag[i]), lane);
         __syncwarp();
     }
     if (alive) sum.put(out + ((int64)image * grid_height * grid_width + cell) * CHANNELS, 1.0f, lane);

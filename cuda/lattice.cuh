@@ -67,9 +67,14 @@ __device__ inline void pixels_in(int cell, int pixels, int cells, int* first, in
     *last = high < 0 ? -1 : high / (2 * cells);
 }
 
-__device__ inline float share(const Place& place, int cell) {
-    float weight = 0.0f;
-    if (place.first == cell) weight += 1.0f - place.fraction;
-    if (place.second == cell) weight += place.fraction;
-    return weight;
+// What a cell has of a pixel by place_on: 1 less the distance of their places in cells, without looking for the place.
+// `unit` is 1 / (2 * pixels).
+__device__ inline float share_of(int pixel, int cell, int pixels, int cells, float unit) {
+    int place = (2 * pixel + 1) * cells - pixels, denominator = 2 * pixels;
+    int last = (cells - 1) * denominator;
+    if (place < 0) place = 0;
+    if (place > last) place = last;
+    int distance = place - cell * denominator;
+    if (distance < 0) distance = -distance;
+    return distance < denominator ? (float)(denominator - distance) * unit : 0.0f;
 }

@@ -24,7 +24,14 @@ Shape = Sequence[int]
 # Cells that bilinear interpolation reads.
 _CORNERS = 4
 # Operators on coordinates or taps alone: they run once for a set of points, or on few numbers.
-UNCOUNTED = ("lattice_index", "inverse_count", "nearest_points", "resize_kernel", "resize_kernel_adjoint")
+UNCOUNTED = (
+    "lattice_index",
+    "neighbour_lists",
+    "inverse_count",
+    "nearest_points",
+    "resize_kernel",
+    "resize_kernel_adjoint",
+)
 
 
 def flop_of(call: Callable[[], object]) -> int:

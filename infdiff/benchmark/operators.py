@@ -205,6 +205,8 @@ def _convolution(case: Case, backend: str, points: ops.Points) -> Callable[[Tens
         return lambda f, t: ops.sparse_conv2d(f, t, points, backend, voxels)
     if voxels is not None:
         points = points._replace(index=ops.neighbour_table(voxels, case.kernel_size))
+    elif case.one_in > 1:
+        points = points.listed(case.kernel_size)
     return lambda f, t: ops.sparse_depthwise_conv2d(f, t, points, backend)
 
 

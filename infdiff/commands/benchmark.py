@@ -1,5 +1,6 @@
 """The command `infdiff benchmark`. Its options and help are in `benchmark_parser`."""
 
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -7,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.benchmark import operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark import kernel_counts, kernel_table, operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark.disassembly import find_disassembler
 from infdiff.benchmark.step_report import StepReport
 from infdiff.cli import choose_device, numbers, output_file, positive, size_argument
 from infdiff.commands.benchmark_parser import make_parser
@@ -23,8 +25,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 def run(arguments: Namespace) -> None:
     """Measure what the subcommand names."""
-    positive("--repeat", arguments.repeat)
     output_file("--json", arguments.json)
+    if arguments.WHAT == "kernels":
+        count_instructions(arguments)
+        return
+    positive("--repeat", arguments.repeat)
     output_file("--profile", getattr(arguments, "profile", None))
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: want 0 to 2^63 - 1")
@@ -32,6 +37,16 @@ def run(arguments: Namespace) -> None:
         time_operators(arguments)
     else:
         time_steps(arguments)
+
+
+def count_instructions(arguments: Namespace) -> None:
+    """Run `infdiff benchmark kernels`."""
+    if not re.fullmatch(r"sm_\d{2,3}[af]?", arguments.arch):
+        raise UserError(f"--arch {arguments.arch}: want an architecture such as sm_90")
+    compiler, counts = kernel_counts.count_kernels(arguments.arch, find_disassembler())
+    if arguments.json is not None:
+        kernel_table.save(arguments.json, arguments.arch, compiler, counts)
+    print(kernel_table.as_text(arguments.arch, compiler, counts))
 
 
 def time_operators(arguments: Namespace) -> None:

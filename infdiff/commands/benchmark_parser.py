@@ -1,4 +1,4 @@
-"""Options of `infdiff benchmark` and its three subcommands."""
+"""Options of `infdiff benchmark` and its four subcommands."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ BENCHMARK = """Measure how fast infdiff is on this machine.
   infdiff benchmark train --subsample 1,2,4,8,16           # training steps of the demo configuration
   infdiff benchmark train --table 4                        # the paper's Table 4 (also 3 and 5)
   infdiff benchmark sample --res 64,256,1024 --batch 1     # sampling steps at these sizes
+  infdiff benchmark kernels --arch sm_90                   # instructions of the CUDA kernels, without a GPU
   infdiff benchmark train --help                           # all options, with more examples
 
 The numbers are printed as a table; --json FILE saves them, too.
@@ -42,6 +43,18 @@ SAMPLE = """Time the steps of a configuration's sampler, with untrained weights.
   infdiff benchmark sample --res 64,256,1024 --batch 1
   infdiff benchmark sample --config ffhq_256 --res 256 --batch 8 --json sample.json
 """
+KERNELS = """Count what the CUDA kernels need and run: registers, spills, shared memory, instructions. Needs no GPU.
+
+  infdiff benchmark kernels --arch sm_90
+  infdiff benchmark kernels --arch sm_100 --json kernels.json   # without what runs, which was checked for sm_90 alone
+
+Kernels are compiled for an architecture and disassembled. The instructions of each basic block count as often as the
+loops around it turn, with the turns of a real draw of points at the shapes of a training step of ffhq_256. Ifs without
+an else count as run, two alternatives as half each; called functions (slow cases of divisions) are left out, and so are
+waiting, caches and memory: these are counts, no times. "ms at full issue" divides by what an H100 issues at most.
+
+Instructions need nvdisasm, of the CUDA toolkit or of the package nvidia-cuda-nvdisasm; the rest does not.
+"""
 
 
 def make_parser(prog: str | None) -> Parser:
@@ -57,6 +70,10 @@ def make_parser(prog: str | None) -> Parser:
     train.add_argument("--table", type=int, choices=paper_tables.TABLES, help="measure a table of the paper")
     train.add_argument("--budget", type=float, help="memory for Table 4 in GB (default 10 as in the paper; CPU: 1)")
     sample = commands.add_parser("sample", help="sampling steps of a configuration", description=SAMPLE)
+    kernels = commands.add_parser(
+        "kernels", help="instructions of the CUDA kernels, without a GPU", description=KERNELS
+    )
+    kernels.add_argument("--arch", default="sm_90", help="architecture: sm_80, sm_90, sm_100 (default sm_90)")
     for command in (train, sample):
         command.add_argument("--config", type=Path, help="YAML file or name (default demo, or the table's own)")
         command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
@@ -65,7 +82,8 @@ def make_parser(prog: str | None) -> Parser:
         command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
     for command, repeat in ((ops, 20), (train, 10), (sample, 10)):
         command.add_argument("--repeat", type=int, default=repeat, help=f"number of timed repeats (default {repeat})")
-        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and the environment")
         command.add_argument("--seed", type=int, default=0, help="seed of all random data (default 0)")
         command.add_device()
+    for command in (ops, train, sample, kernels):
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and the environment")
     return parser

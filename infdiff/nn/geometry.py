@@ -33,9 +33,9 @@ class PointGeometry:
 
     @property  # not a cached one: in Python 3.11 that takes a lock, which torch.compile cannot trace
     def depthwise_points(self) -> ops.Points:
-        """The points for depthwise convolutions: with TorchSparse, its neighbour table is their index."""
+        """The points for depthwise convolutions, with neighbour lists; with TorchSparse, its table is their index."""
         if self.voxels is None:
-            return self.points
+            return self.points.listed(self.kernel_size)
         return self.points._replace(index=ops.neighbour_table(self.voxels, self.kernel_size))
 
 

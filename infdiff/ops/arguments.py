@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Scale, Size
-from infdiff.ops.gpu import kernels
+from infdiff.ops.dense_conv2d import window_of
+from infdiff.ops.gpu import kernels, listed
 from infdiff.ops.routing import BACKENDS
 
 if TYPE_CHECKING:
     from infdiff.ops.point_set import Points
+
+
+# Of `Points`.
+_TENSORS = ("ids", "index", "inverse_count", "by_point", "by_offset")
 
 
 def same_points(ids: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ def check_convolution(features: Tensor, taps: Tensor, points: Points, backend: s
         raise ValueError(f"taps {tuple(taps.shape)} do not go with {channels} channels: want {want}")
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    check_same_device(features, taps=taps, ids=ids, index=points.index, inverse_count=points.inverse_count)
+    check_same_device(features, taps=taps, **{name: getattr(points, name) for name in _TENSORS})
     _check_scale(points.scale)
     _check_stored(points, taps.shape[-1])
 
@@ -82,7 +87,7 @@ def _check_scale(scale: Scale) -> None:
 
 
 def _check_stored(points: Points, kernel_size: int) -> None:
-    """Require index and inverse_count to be of these points: kernels would read past the end of others."""
+    """Require what is stored to be of these points: kernels would read past the end of others."""
     ids, index, inverse_count = points.ids, points.index, points.inverse_count
     images, table = (ids.shape[0], *points.size), (ids.numel(), kernel_size**2)
     if index is not None and (index.dtype != torch.int32 or index.shape not in (images, table)):
@@ -92,3 +97,9 @@ def _check_stored(points: Points, kernel_size: int) -> None:
     rows = [(n, ids.shape[1], 1) for n in (1, ids.shape[0])]
     if inverse_count.shape not in rows:
         raise ValueError(f"inverse_count {tuple(inverse_count.shape)}: want {rows[-1]}")
+    window = window_of(kernel_size, points.scale)
+    wanted = zip(*(listed.shapes(n, ids.shape[1], window) for n in (1, ids.shape[0])), strict=True)
+    for name, shapes in zip(("by_point", "by_offset"), wanted, strict=True):
+        lists = getattr(points, name)
+        if lists is not None and (lists.dtype != torch.int32 or lists.shape not in ((0,), *shapes)):
+            raise ValueError(f"{name} {tuple(lists.shape)} {lists.dtype}: want {shapes[-1]} of torch.int32")

@@ -15,71 +15,130 @@ from infdiff.ops.dense_conv2d import (
     dense_taps_gradient,
     window_of,
 )
-from infdiff.ops.gpu import kernels
+from infdiff.ops.gpu import kernels, listed
 from infdiff.ops.lattice_index import lattice_index
+from infdiff.ops.neighbour_lists import neighbour_lists
 from infdiff.ops.point_set import Points
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint
 from infdiff.ops.rows import image_to_rows, rows_to_image
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
 
+Gradients = tuple[Tensor | None, Tensor | None]
+
 
 class ConvolutionRoute(Protocol):
     """One implementation of the operator. Features and gradients are (B, L, C), taps (C, 1, k, k)."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
-        """inverse_count * sum kappa v, or its adjoint: the kernel rotated, on features times inverse_count."""
+    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
+        """inverse_count * sum kappa v."""
 
-    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
-        """The adjoint in the taps: (C, 1, k, k), in float32 or wider."""
+    def gradients(
+        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
+    ) -> Gradients:
+        """The adjoint in the features, and that in the taps in float32 or wider; None for one not asked for."""
 
 
 class Kernels:
-    """CUDA kernels that find neighbours in the lattice index, or in a neighbour table."""
+    """CUDA kernels that go through neighbour lists, or find neighbours in the lattice index or a neighbour table."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
         kappa = resize_kernel(taps[:, 0].float(), points.scale)
-        index = lattice_index(points.ids, points.size) if points.index is None else points.index
-        count = points.inverse_count
-        return kernels.sparse_conv(features, kappa, points.ids, index, count, points.size, transposed=adjoint)
+        if lists := _lists(points, kappa):
+            return listed.listed_conv(features, kappa, lists[0], points.inverse_count)
+        ids, size, index = points.ids, points.size, _index(points)
+        return kernels.sparse_conv(features, kappa, ids, index, points.inverse_count, size)
 
-    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
-        ids, size, scale, index, count = points
-        if ids.shape[1] == size[0] * size[1]:
-            index = None
-        elif index is None:
-            index = lattice_index(ids, size)
-        kappa = kernels.sparse_conv_taps(features, grad, ids, index, count, size, window_of(kernel_size, scale))
-        return _to_taps(kappa, points, kernel_size)
+    def gradients(
+        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
+    ) -> Gradients:
+        kappa = resize_kernel(taps[:, 0].float(), points.scale)
+        for_features = for_taps = None
+        if lists := _lists(points, kappa):
+            window = kappa.shape[1], kappa.shape[2]
+            grad = torch.mul(grad, points.inverse_count, out=torch.empty_like(features))
+            if to_features:
+                for_features = listed.listed_conv(grad, kappa.flip(1, 2), lists[0])
+            if to_taps:
+                for_taps = _to_taps(listed.listed_taps(features, grad, lists[1], window), points, taps.shape[-1])
+            return for_features, for_taps
+        if to_features:
+            ids, size, index, count = points.ids, points.size, _index(points), points.inverse_count
+            for_features = kernels.sparse_conv(grad, kappa, ids, index, count, size, transposed=True)
+        return for_features, _searched_taps(features, grad, points, taps.shape[-1]) if to_taps else None
 
 
-class Lattice:
+def _lists(points: Points, kappa: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Neighbour lists of the points, by point and by offset; None where they are not made."""
+    by_point, by_offset = points.by_point, points.by_offset
+    if points.index is not None and points.index.dim() == 2:
+        return None
+    if by_point is None or by_offset is None:
+        window = kappa.shape[1], kappa.shape[2]
+        by_point, by_offset = neighbour_lists(points.ids, _index(points), points.size, window)
+    return (by_point, by_offset) if by_point.numel() else None
+
+
+def _index(points: Points) -> Tensor:
+    return lattice_index(points.ids, points.size) if points.index is None else points.index
+
+
+def _searched_taps(features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+    """The adjoint in the taps by kernels that look up each neighbour."""
+    ids, size, scale, index, count = points[:5]
+    if ids.shape[1] == size[0] * size[1]:
+        index = None
+    elif index is None:
+        index = lattice_index(ids, size)
+    kappa = kernels.sparse_conv_taps(features, grad, ids, index, count, size, window_of(kernel_size, scale))
+    return _to_taps(kappa, points, kernel_size)
+
+
+class _Separate:
+    """Routes whose gradients share nothing: the adjoint is the operator with the kernel rotated, normalised first."""
+
+    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
+        return self._sum(features, taps, points, adjoint=False)
+
+    def gradients(
+        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
+    ) -> Gradients:
+        return (
+            self._sum(grad, taps, points, adjoint=True) if to_features else None,
+            self._taps_gradient(features, grad, points, taps.shape[-1]) if to_taps else None,
+        )
+
+    def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        raise NotImplementedError
+
+    def _taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        raise NotImplementedError
+
+
+class Lattice(_Separate):
     """PyTorch, tap by tap through the lattice index, or a neighbour table."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+    def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
         def total(features: Tensor, taps: Tensor) -> Tensor:
             kappa = resize_kernel(taps[:, 0], points.scale)
-            return tap_by_tap(features, kappa, points.ids, self._index(points), points.size)
+            return tap_by_tap(features, kappa, points.ids, _index(points), points.size)
 
         return _normalised(total, features, taps, points, adjoint)
 
-    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+    def _taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
         window = window_of(kernel_size, points.scale)
         grad = grad * points.inverse_count
-        kappa = tap_by_tap_gradient(features, grad, points.ids, self._index(points), points.size, window)
+        kappa = tap_by_tap_gradient(features, grad, points.ids, _index(points), points.size, window)
         return _to_taps(kappa, points, kernel_size)
 
-    def _index(self, points: Points) -> Tensor:
-        return lattice_index(points.ids, points.size) if points.index is None else points.index
 
-
-class Dense:
+class Dense(_Separate):
     """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels."""
 
     def __init__(self, *, compiled: bool) -> None:
         self.compiled = compiled
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
-        ids, size, scale, _, count = points
+    def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
+        ids, size, scale, _, count = points[:5]
         everywhere = ids.shape[1] == size[0] * size[1]
         if self.compiled and everywhere and choose_algorithm(taps, scale, compiled=True) == "direct":
             kappa = resize_kernel(taps[:, 0].float(), scale)
@@ -93,10 +152,10 @@ class Dense:
 
         return _normalised(total, features, taps, points, adjoint)
 
-    def taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
-        ids, size, scale, _, count = points
+    def _taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
+        ids, size, scale, _, count = points[:5]
         if self.compiled and max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
-            return _KERNELS.taps_gradient(features, grad, points, kernel_size)
+            return _searched_taps(features, grad, points, kernel_size)
         grad = grad * count
         image = rows_to_image(features.to(grad.dtype), ids, size)
         return dense_taps_gradient(image, rows_to_image(grad, ids, size), kernel_size, scale)
@@ -105,7 +164,7 @@ class Dense:
 def _normalised(
     total_of: Callable[[Tensor, Tensor], Tensor], features: Tensor, taps: Tensor, points: Points, adjoint: bool
 ) -> Tensor:
-    """`ConvolutionRoute.convolve`, from a function of features and taps that sums without normalising."""
+    """The operator or its adjoint, from a function of features and taps that sums without normalising."""
     dtype = features.dtype
     taps = taps.to(torch.promote_types(dtype, torch.float32))
     if adjoint:
@@ -120,10 +179,9 @@ def _to_taps(kappa: Tensor, points: Points, kernel_size: int) -> Tensor:
     return taps.unsqueeze(1)
 
 
-_KERNELS = Kernels()
 # By the name that `routing.choose_route` returns.
 ROUTES: dict[str, ConvolutionRoute] = {
-    "kernels": _KERNELS,
+    "kernels": Kernels(),
     "dense kernels": Dense(compiled=True),
     "lattice": Lattice(),
     "dense": Dense(compiled=False),

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Scale, Size
+from infdiff.ops.dense_conv2d import window_of
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index
+from infdiff.ops.neighbour_lists import neighbour_lists
 
 
 class Points(NamedTuple):
     """Points of an image, as `sparse_depthwise_conv2d` and `sparse_conv2d` take them.
 
-    Only ids, size and scale say which function is computed. The other two follow from them and are stored because many
-    calls share them. `Points.of` computes both.
+    Only ids, size and scale say which function is computed. The others follow from them and are stored because many
+    calls share them. `Points.of` computes index and inverse_count, `listed` the lists.
     """
 
     ids: Tensor  # (B, L) int64, ascending and without repeats
@@ -25,6 +27,9 @@ class Points(NamedTuple):
     # `lattice_index`, or TorchSparse's neighbour table; None: computed when it is needed. Hides `tuple.index`.
     index: Tensor | None  # type: ignore[assignment]
     inverse_count: Tensor  # (B or 1, L, 1), for one kernel size
+    # `neighbour_lists`, for one kernel size; None: computed when they are needed.
+    by_point: Tensor | None = None
+    by_offset: Tensor | None = None
 
     @classmethod
     def of(
@@ -43,3 +48,11 @@ class Points(NamedTuple):
         scale = float(scale[0]), float(scale[1])
         index = None if ids.shape[-1] == size[0] * size[1] else lattice_index(ids, size)
         return cls(ids, size, scale, index, inverse_count(ids, size, kernel_size, scale, index, dtype))
+
+    def listed(self, kernel_size: int) -> Points:
+        """The same points with neighbour lists for k x k taps, where CUDA kernels read them; else unchanged."""
+        if self.index is None or self.index.dim() == 2:
+            return self
+        window = window_of(kernel_size, self.scale)
+        by_point, by_offset = neighbour_lists(self.ids, self.index, self.size, window)
+        return self._replace(by_point=by_point, by_offset=by_offset)

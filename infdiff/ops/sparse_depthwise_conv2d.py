@@ -57,14 +57,16 @@ def sparse_depthwise_conv2d(features: Tensor, taps: Tensor, points: Points, back
 
 
 # `Points` as PyTorch's schemas can say it, field by field.
-_POINTS = "Tensor ids, SymInt[] size, float[] scale, Tensor? index, Tensor inverse_count"
+_POINTS = (
+    "Tensor ids, SymInt[] size, float[] scale, Tensor? index, Tensor inverse_count, Tensor? by_point, Tensor? by_offset"
+)
 
 
 @operator("sparse_depthwise_conv2d", f"(Tensor features, Tensor taps, {_POINTS}, str backend) -> Tensor")
 def _forward(features: Tensor, taps: Tensor, *flat: Any) -> Tensor:
     points, backend = _unflatten(flat)
     name = choose_route(features, points.size, taps.shape[-1], points.scale, backend).name
-    return ROUTES[name].convolve(features, taps, points, adjoint=False)
+    return ROUTES[name].convolve(features, taps, points)
 
 
 _forward.register_fake(lambda features, *_: _like(features))
@@ -78,11 +80,11 @@ _forward.register_fake(lambda features, *_: _like(features))
 def _backward(grad: Tensor, features: Tensor, taps: Tensor, *flat: Any) -> tuple[Tensor, Tensor]:
     """Gradients to features and taps; an empty tensor for the one that was not requested."""
     points, backend, to_features, to_taps = _unflatten(flat)
-    kernel_size = taps.shape[-1]
-    route = ROUTES[choose_route(features, points.size, kernel_size, points.scale, backend).name]
+    route = ROUTES[choose_route(features, points.size, taps.shape[-1], points.scale, backend).name]
+    for_features, for_taps = route.gradients(grad, features, taps, points, to_features, to_taps)
     return (
-        route.convolve(grad, taps, points, adjoint=True) if to_features else features.new_empty(0),
-        route.taps_gradient(features, grad, points, kernel_size).to(taps.dtype) if to_taps else taps.new_empty(0),
+        features.new_empty(0) if for_features is None else for_features,
+        taps.new_empty(0) if for_taps is None else for_taps.to(taps.dtype),
     )
 
 
@@ -97,8 +99,8 @@ def _(grad: Tensor, features: Tensor, taps: Tensor, *others: Any) -> tuple[Tenso
 
 def _unflatten(flat: tuple[Any, ...]) -> tuple[Any, ...]:
     """An operator's last arguments, with those of `_POINTS` as `Points` again."""
-    ids, size, scale, index, inverse_count, *others = flat
-    return Points(ids, (size[0], size[1]), (scale[0], scale[1]), index, inverse_count), *others
+    ids, size, scale, *tensors = flat[: len(Points._fields)]
+    return Points(ids, (size[0], size[1]), (scale[0], scale[1]), *tensors), *flat[len(Points._fields) :]
 
 
 def _like(tensor: Tensor) -> Tensor:
@@ -106,14 +108,14 @@ def _like(tensor: Tensor) -> Tensor:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, taps, ids, ctx.size, ctx.scale, index, inverse_count, ctx.backend = inputs
-    ctx.save_for_backward(features, taps, ids, index, inverse_count)
+    features, taps, ids, ctx.size, ctx.scale, *tensors, ctx.backend = inputs
+    ctx.save_for_backward(features, taps, ids, *tensors)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    features, taps, ids, index, inverse_count = ctx.saved_tensors
+    features, taps, ids, *tensors = ctx.saved_tensors
     needs = ctx.needs_input_grad[:2]
-    points = Points(ids, ctx.size, ctx.scale, index, inverse_count)
+    points = Points(ids, ctx.size, ctx.scale, *tensors)
     gradients = _backward(grad, features, taps, *points, ctx.backend, *needs)
     to_features, to_taps = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
     return to_features, to_taps, *[None] * (len(points) + 1)

@@ -100,6 +100,10 @@ inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mas
 inline int __shfl_sync(unsigned, int value, int lane) {
     return with_warp(value, [lane](int first) { return (int)exchange[first + lane]; });
 }
+template <typename T>
+inline T whole(T value) {
+    return value;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int atomicMax(int* place, int value) {
     int before = *place;
@@ -116,6 +120,11 @@ inline To bits_as(From from) {
 }
 inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
 inline unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+    int from = current % 32 ^ mask;
+    return __uint_as_float(
+        with_warp(__float_as_uint(value), [from](int first) { return (unsigned)exchange[first + from]; }));
+}
 inline double __longlong_as_double(long long x) { return bits_as<double>(x); }
 // volatile: no contraction to a fused multiply-add.
 inline double __dmul_rn(double a, double b) {

@@ -12,6 +12,9 @@ extern "C" void place(int pixel, int pixels, int cells, int* first, int* second,
     Place p = place_on(pixel, pixels, cells);
     *first = p.first; *second = p.second; *fraction = p.fraction;
 }
+extern "C" float share(int pixel, int cell, int pixels, int cells) {
+    return share_of(pixel, cell, pixels, cells, 1.0f / (2 * pixels));
+}
 extern "C" void range(int cell, int pixels, int cells, int* first, int* last) {
     pixels_of(cell, pixels, cells, first, last);
 }
@@ -46,6 +49,17 @@ def test_places_on_an_axis(lattice, pixels, cells):
         assert first.value == int(exact)
         assert second.value == min(first.value + 1, cells - 1)
         assert fraction.value == pytest.approx(float(exact - first.value), abs=1e-6)
+
+
+@pytest.mark.parametrize(("pixels", "cells"), AXES + LARGE)
+def test_what_a_cell_has_of_a_pixel(lattice, pixels, cells):
+    lattice.share.restype = ctypes.c_float
+    for pixel in range(pixels) if pixels < 20 else (0, 1, pixels // 3, pixels // 2, pixels - 1):
+        place = place_in_cells(pixel, pixels, cells)
+        near = {int(place) + step for step in (-2, -1, 0, 1, 2)} | {0, cells - 1}
+        for cell in near & set(range(cells)):
+            exact = max(Fraction(0), 1 - abs(place - cell))
+            assert lattice.share(pixel, cell, pixels, cells) == pytest.approx(float(exact), abs=1e-6)
 
 
 @pytest.mark.parametrize(("pixels", "cells"), AXES)

@@ -29,6 +29,7 @@ def samples(count):
     sizes = ([*SIZE], [*GRID])
     return {
         "lattice_index": (ids, *SIZE),
+        "neighbour_lists": (ids, index, *SIZE, 3, 5),
         "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0),
         "nearest_points": (ids, index, *SIZE, *GRID),
         "resize_kernel": (taps, 1.5, 2.0),

@@ -13,17 +13,11 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.ops.choice import COLUMNS
-from infdiff.ops.gpu import launch
+from infdiff.ops.gpu import launch, layout
 
 # The longest side of a window whose pixels a point visits one by one.
 MAX_WINDOW = 63
 
-_ALIGNMENT = 16
-# Partial sums of the gradient to the taps: enough to fill any device, and few enough to add up in no time. A fixed
-# number, so that the order of the sums, and so every bit of the result, is the same everywhere.
-_CHUNKS = 1024
-# Most bytes of partial sums: fewer chunks where windows are wide.
-_MOST_PARTIAL_BYTES = 64 * 1024**2
 _RUN = 4
 # Pixels of a block, as in cuda/lattice_index.cu.
 _TILE = 1024
@@ -31,24 +25,24 @@ _TILE = 1024
 
 def lattice_index(ids: Tensor, size: Size) -> Tensor:
     """ids (B, L) ascending -> (B, H, W) int32, as `infdiff.ops.lattice_index`."""
-    ids, stride = _images(ids)
+    ids, stride = layout.images(ids)
     batch, count = ids.shape
     index = torch.empty((batch, *size), dtype=torch.int32, device=ids.device)
     arguments = (ids, index, count, prod(size), stride)
-    launch.launch("lattice_index.cu", "lattice_index", {}, (_ceil(prod(size), _TILE), batch, 1), arguments)
+    launch.launch("lattice_index.cu", "lattice_index", {}, (layout.ceil(prod(size), _TILE), batch, 1), arguments)
     return index
 
 
 def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size) -> Tensor:
     """taps / sum of chi at every point: (B, L) float64. rows, columns: chi along each axis, odd lengths, float64."""
-    ids, ids_stride = _images(ids)
+    ids, ids_stride = layout.images(ids)
     batch, count = ids.shape
     inverse = torch.empty((batch, count), dtype=torch.float64, device=ids.device)
     arguments = (
-        *(ids, _images(index)[0], rows.contiguous(), columns.contiguous(), inverse, count, *size),
+        *(ids, layout.images(index)[0], rows.contiguous(), columns.contiguous(), inverse, count, *size),
         *(len(rows), len(columns), ids_stride, taps),
     )
-    launch.launch("inverse_count.cu", "inverse_count", {}, (_blocks(count), batch, 1), arguments)
+    launch.launch("inverse_count.cu", "inverse_count", {}, (layout.blocks(count), batch, 1), arguments)
     return inverse
 
 
@@ -57,17 +51,17 @@ def nearest_points(ids: Tensor, index: Tensor | None, size: Size, grid: Size) ->
 
     index (B, H, W), None when every pixel is a point.
     """
-    ids, ids_stride = _images(ids)
+    ids, ids_stride = layout.images(ids)
     batch, count = ids.shape
     cells = prod(grid)
     number = torch.empty((batch, cells, COLUMNS), dtype=torch.int32, device=ids.device)
     weight = torch.empty((batch, cells, COLUMNS), dtype=torch.float32, device=ids.device)
     share = torch.empty((batch, cells), dtype=torch.float32, device=ids.device)
     reach = torch.zeros((batch, count), dtype=torch.int32, device=ids.device)
-    index = None if index is None else _images(index)[0]
+    index = None if index is None else layout.images(index)[0]
     aspect = (size[0] * grid[0]) / (size[1] * grid[1])
     arguments = (index, ids, number, weight, share, reach, count, *size, *grid, ids_stride, aspect)
-    launch.launch("nearest_points.cu", "nearest_points", {}, (_blocks(cells), batch, 1), arguments)
+    launch.launch("nearest_points.cu", "nearest_points", {}, (layout.blocks(cells), batch, 1), arguments)
     return number, weight, share, reach
 
 
@@ -86,16 +80,16 @@ def sparse_conv(
     kappa (C, Kh, Kw) of any floating type, rounded to the features'; index (B, H, W), (B*L, Kh*Kw) for a neighbour
     table, None when every pixel is a point; inverse (B or 1, L, 1) float32.
     """
-    features = _aligned(features)
+    features = layout.aligned(features)
     batch, count, channels = features.shape
-    defines = _features(features) | _window(kappa, index)
-    ids, ids_stride = _images(ids)
+    defines = layout.features_defines(features) | _window(kappa, index)
+    ids, ids_stride = layout.images(ids)
     index, index_stride = _index(index)
-    inverse, inverse_stride = _images(inverse.float())
+    inverse, inverse_stride = layout.images(inverse.float())
     out = torch.empty_like(features)
     weights = kappa.flatten(1).mT.to(features.dtype).contiguous()
     arguments = (features, weights, ids, index, inverse, out, count, *size, ids_stride, index_stride, inverse_stride)
-    grid = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
+    grid = (layout.ceil(count, launch.THREADS // layout.lanes(channels)), batch, 1)
     entry = "sparse_conv_transposed" if transposed else "sparse_conv"
     launch.launch("sparse_conv.cu", entry, defines, grid, arguments)
     return out
@@ -105,34 +99,32 @@ def sparse_conv_taps(
     features: Tensor, grad: Tensor, ids: Tensor, index: Tensor | None, inverse: Tensor, size: Size, window: Size
 ) -> Tensor:
     """The gradient to kappa: (C, Kh, Kw) float32. grad (B, L, C); other arguments as `sparse_conv`."""
-    features, grad = _aligned(features), _aligned(grad.to(features.dtype))
+    features, grad = layout.aligned(features), layout.aligned(grad.to(features.dtype))
     batch, count, channels = features.shape
     kappa = torch.empty((channels, *window), device=features.device)
-    defines = _features(features) | _window(kappa, index)
-    ids, ids_stride = _images(ids)
+    defines = layout.features_defines(features) | _window(kappa, index)
+    ids, ids_stride = layout.images(ids)
     index, index_stride = _index(index)
-    inverse, inverse_stride = _images(inverse.float())
-    chunk_length = chunk_length_of(batch * count, channels, window)
-    chunks = _ceil(batch * count, chunk_length)
+    inverse, inverse_stride = layout.images(inverse.float())
+    chunks, chunk_length = layout.chunks(batch * count, prod(window) * channels, least=64)
     partial = torch.empty((chunks, prod(window), channels), dtype=torch.float32, device=features.device)
     arguments = (
         *(features, grad, ids, index, inverse, partial, batch, count, *size),
         *(ids_stride, index_stride, inverse_stride, chunk_length),
     )
     tile = 64 if channels >= 64 else 32
-    grid = (chunks, window[0] * _ceil(window[1], 8), _ceil(channels, tile))
+    grid = (chunks, window[0] * layout.ceil(window[1], 8), layout.ceil(channels, tile))
     launch.launch("sparse_conv.cu", "sparse_conv_taps", defines, grid, arguments)
-    total = torch.empty((prod(window), channels), dtype=torch.float32, device=features.device)
+    return sum_chunks(partial).mT.reshape(channels, *window).contiguous()
+
+
+def sum_chunks(partial: Tensor) -> Tensor:
+    """The sum (...) of partial sums (N, ...) float32, in an order that depends on the shape alone."""
+    total = torch.empty_like(partial[0])
     length = total.numel()
-    launch.launch("sparse_conv.cu", "sum_chunks", defines, (_ceil(length, 32), 1, 1), (partial, total, chunks, length))
-    # Contiguous, as compiled programs are promised.
-    return total.mT.contiguous().view(channels, *window)
-
-
-def chunk_length_of(points: int, channels: int, window: Size) -> int:
-    """The points whose products are one partial sum of the gradient to the taps: a function of shapes alone."""
-    chunks = min(_CHUNKS, max(1, _MOST_PARTIAL_BYTES // (4 * channels * prod(window))))
-    return max(64, _ceil(points, chunks))
+    grid = (layout.ceil(length, 32), 1, 1)
+    launch.launch("sum_chunks.cu", "sum_chunks", {}, grid, (partial, total, len(partial), length))
+    return total
 
 
 def dense_conv(
@@ -152,7 +144,7 @@ def dense_conv(
     default that of the image. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
     180 degrees.
     """
-    image = _aligned(image)
+    image = layout.aligned(image)
     batch, in_height, in_width, channels = image.shape
     height, width = size or (in_height, in_width)
     pad = pad or (taps.shape[1] // 2 * step[0], taps.shape[2] // 2 * step[1])
@@ -161,22 +153,22 @@ def dense_conv(
     factors = (None if f is None else f.float().contiguous() for f in (before, after))
     sizes = (in_height, in_width, height, width)
     arguments = (image, weights, *factors, out, *sizes, *step, *pad, int(turned))
-    runs = _ceil(width, _RUN * step[1]) * step[1]
-    grid = (_blocks(_vectors(channels) * runs * height), batch, 1)
-    defines = _features(image) | {"WINDOW_HEIGHT": taps.shape[1], "WINDOW_WIDTH": taps.shape[2]}
+    runs = layout.ceil(width, _RUN * step[1]) * step[1]
+    grid = (layout.blocks(layout.vectors(channels) * runs * height), batch, 1)
+    defines = layout.features_defines(image) | {"WINDOW_HEIGHT": taps.shape[1], "WINDOW_WIDTH": taps.shape[2]}
     launch.launch("dense_conv.cu", "dense_conv", defines, grid, arguments)
     return out
 
 
 def dense_filter(image: Tensor, weights: Tensor, *, pad: Size, size: Size, out: Tensor | None = None) -> Tensor:
     """The same weights (k, l) for every channel of images (B, H, W, C); adds to `out` if it is given. Else as above."""
-    image = _aligned(image)
+    image = layout.aligned(image)
     batch, in_height, in_width, channels = image.shape
     result = torch.empty((batch, *size, channels), dtype=image.dtype, device=image.device) if out is None else out
     flat = weights.to(device=image.device, dtype=torch.float32).contiguous()
     arguments = (image, flat, result, in_height, in_width, *size, *pad, int(out is not None))
-    grid = (_blocks(_vectors(channels) * _ceil(size[1], _RUN) * size[0]), batch, 1)
-    defines = _features(image) | {"WINDOW_HEIGHT": weights.shape[0], "WINDOW_WIDTH": weights.shape[1]}
+    grid = (layout.blocks(layout.vectors(channels) * layout.ceil(size[1], _RUN) * size[0]), batch, 1)
+    defines = layout.features_defines(image) | {"WINDOW_HEIGHT": weights.shape[0], "WINDOW_WIDTH": weights.shape[1]}
     launch.launch("dense_conv.cu", "dense_filter", defines, grid, arguments)
     return result
 
@@ -185,18 +177,18 @@ def points_to_grid(
     features: Tensor, number: Tensor, weight: Tensor, share: Tensor, index: Tensor | None, size: Size, grid: Size
 ) -> Tensor:
     """Rows (B, L, C) -> rows (B, G*K, C). index (B, H, W), None when every pixel is a point."""
-    features = _aligned(features)
+    features = layout.aligned(features)
     batch, count, channels = features.shape
     cells = prod(grid)
-    number, stride = _images(number)
-    weight, _ = _images(weight.float())
-    share, share_stride = _images(share.float())
+    number, stride = layout.images(number)
+    weight, _ = layout.images(weight.float())
+    share, share_stride = layout.images(share.float())
     index, index_stride = _index(index)
     out = torch.empty((batch, cells, channels), dtype=features.dtype, device=features.device)
-    blocks = (_ceil(cells, launch.THREADS // _lanes(channels)), batch, 1)
+    blocks = (layout.ceil(cells, launch.THREADS // layout.lanes(channels)), batch, 1)
     strides = (stride, share_stride, index_stride)
     arguments = (features, number, weight, share, index, out, count, *size, *grid, *strides)
-    launch.launch("interpolation.cu", "points_to_grid", _features(features), blocks, arguments)
+    launch.launch("interpolation.cu", "points_to_grid", layout.features_defines(features), blocks, arguments)
     return out
 
 
@@ -211,49 +203,45 @@ def points_to_grid_transposed(
     grid: Size,
 ) -> Tensor:
     """The adjoint of `points_to_grid`: rows (B, G*K, C) -> rows (B, L, C)."""
-    grad = _aligned(grad)
+    grad = layout.aligned(grad)
     batch, _, channels = grad.shape
     count = ids.shape[1]
-    number, stride = _images(number)
-    weight, _ = _images(weight.float())
-    share, share_stride = _images(share.float())
-    ids, ids_stride = _images(ids)
-    reach, reach_stride = _images(reach)
+    number, stride = layout.images(number)
+    weight, _ = layout.images(weight.float())
+    share, share_stride = layout.images(share.float())
+    ids, ids_stride = layout.images(ids)
+    reach, reach_stride = layout.images(reach)
     out = torch.empty((batch, count, channels), dtype=grad.dtype, device=grad.device)
     strides = (stride, share_stride, ids_stride, reach_stride)
     arguments = (grad, number, weight, share, ids, reach, out, count, *size, *grid, *strides)
-    blocks = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
-    launch.launch("interpolation.cu", "points_to_grid_transposed", _features(grad), blocks, arguments)
+    blocks = (layout.ceil(count, launch.THREADS // layout.lanes(channels)), batch, 1)
+    launch.launch("interpolation.cu", "points_to_grid_transposed", layout.features_defines(grad), blocks, arguments)
     return out
 
 
 def grid_to_points(rows: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
     """Rows (B, G*K, C) of a grid -> rows (B, L, C)."""
-    rows = _aligned(rows)
+    rows = layout.aligned(rows)
     batch, _, channels = rows.shape
     count = ids.shape[1]
-    ids, ids_stride = _images(ids)
+    ids, ids_stride = layout.images(ids)
     out = torch.empty((batch, count, channels), dtype=rows.dtype, device=rows.device)
-    blocks = (_ceil(count, launch.THREADS // _lanes(channels)), batch, 1)
+    blocks = (layout.ceil(count, launch.THREADS // layout.lanes(channels)), batch, 1)
     arguments = (rows, ids, out, count, *size, *grid, ids_stride)
-    launch.launch("interpolation.cu", "grid_to_points", _features(rows), blocks, arguments)
+    launch.launch("interpolation.cu", "grid_to_points", layout.features_defines(rows), blocks, arguments)
     return out
 
 
 def grid_to_points_transposed(grad: Tensor, index: Tensor | None, size: Size, grid: Size) -> Tensor:
     """The adjoint of `grid_to_points`: rows (B, L, C) -> rows (B, G*K, C)."""
-    grad = _aligned(grad)
+    grad = layout.aligned(grad)
     batch, count, channels = grad.shape
     index, index_stride = _index(index)
     out = torch.empty((batch, prod(grid), channels), dtype=grad.dtype, device=grad.device)
-    blocks = (_ceil(prod(grid), launch.THREADS // _lanes(channels)), batch, 1)
+    blocks = (layout.ceil(prod(grid), launch.THREADS // layout.lanes(channels)), batch, 1)
     arguments = (grad, index, out, count, *size, *grid, index_stride)
-    launch.launch("interpolation.cu", "grid_to_points_transposed", _features(grad), blocks, arguments)
+    launch.launch("interpolation.cu", "grid_to_points_transposed", layout.features_defines(grad), blocks, arguments)
     return out
-
-
-def _features(features: Tensor) -> dict[str, int]:
-    return {"SCALAR": launch.SCALARS[features.dtype], "CHANNELS": features.shape[-1]}
 
 
 def _window(kappa: Tensor, index: Tensor | None) -> dict[str, int]:
@@ -265,35 +253,4 @@ def _index(index: Tensor | None) -> tuple[Tensor | None, int]:
     """The index image, or a table, and its stride from image to image."""
     if index is None or index.dim() == 2:
         return None if index is None else index.contiguous(), 0
-    return _images(index)
-
-
-def _images(rows: Tensor) -> tuple[Tensor, int]:
-    """Contiguous memory and the stride from one image to the next: 0 when all share one."""
-    if rows.shape[0] == 1 or rows.stride(0) == 0:
-        return rows[:1].contiguous().expand(rows.shape), 0
-    rows = rows.contiguous()
-    return rows, rows.stride(0)
-
-
-def _aligned(features: Tensor) -> Tensor:
-    """Contiguous memory that starts where 16 bytes can be read at once."""
-    features = features.contiguous()
-    return features.clone() if features.data_ptr() % _ALIGNMENT else features
-
-
-# The same three sizes as in cuda/features.cuh.
-def _vectors(channels: int) -> int:
-    return channels // 8 if channels % 8 == 0 else channels
-
-
-def _lanes(channels: int) -> int:
-    return min(32, 1 << (_vectors(channels) - 1).bit_length())
-
-
-def _ceil(n: int, size: int) -> int:
-    return -(-n // size)
-
-
-def _blocks(threads: int) -> int:
-    return _ceil(threads, launch.THREADS)
+    return layout.images(index)

@@ -9,7 +9,7 @@ import torch
 
 from infdiff import ops
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.gpu import kernels, launch
+from infdiff.ops.gpu import kernels, launch, layout
 from infdiff.points import all_points, draw_points
 from tests.ops.places import places
 
@@ -278,25 +278,26 @@ def test_features_that_are_not_contiguous_or_aligned(device):
 @pytest.mark.parametrize("window", [(7, 7), (63, 63), (1, 63)])
 @pytest.mark.parametrize("channels", [1, 64, 1024])
 def test_partial_sums_of_the_taps_take_little_memory(window, channels):
+    sums = channels * window[0] * window[1]
     for points in (1, 1000, 524_288, 2**26):
-        length = kernels.chunk_length_of(points, channels, window)
-        chunks = -(-points // length)
+        chunks, length = layout.chunks(points, sums, least=64)
         assert 1 <= chunks <= 1024
-        assert chunks * window[0] * window[1] * channels * 4 <= 64 * 2**20
+        assert (chunks - 1) * length < points <= chunks * length
+        assert chunks * sums * 4 <= 64 * 2**20
 
 
 def test_fewer_chunks_give_the_same_gradient_of_the_taps(device, monkeypatch):
     size = (40, 50)
     ids = some_points(600, size).to(device)
     features = random(2, 600, 8, dtype=torch.float32).to(device)
-    gradients, lengths = [], []
-    for most in (2**26, 2 * 49 * 8 * 4):
-        monkeypatch.setattr(kernels, "_MOST_PARTIAL_BYTES", most)
-        lengths.append(kernels.chunk_length_of(2 * 600, 8, (7, 7)))
+    gradients, counts = [], []
+    for most in (2**24, 2 * 49 * 8):
+        monkeypatch.setattr(layout, "_PARTIAL_SUMS", most)
+        counts.append(layout.chunks(2 * 600, 49 * 8, least=64)[0])
         taps = random(8, 1, 7, 7, dtype=torch.float32, seed=1).to(device).requires_grad_()
         ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7)).square().sum().backward()
         gradients.append(taps.grad)
-    assert lengths == [64, 600]
+    assert counts == [19, 2]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-3)
 
 
@@ -336,7 +337,8 @@ def test_five_runs_give_the_same_bits(dtype, device):
 def test_every_kernel_was_run(emulated):
     size, grid = (9, 14), (4, 5)
     taps = random(8, 1, 7, 7, dtype=torch.float32).requires_grad_()
-    for count, scale in ((40, (1.0, 1.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0))):
+    cases = ((40, (1.0, 1.0)), (40, (3.0, 3.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0)))
+    for count, scale in cases:
         ids = some_points(count, size)
         features = random(2, ids.shape[1], 8, dtype=torch.float32).requires_grad_()
         mixed = ops.sparse_depthwise_conv2d(features, taps, ops.Points.of(ids, size, 7, scale))
@@ -345,6 +347,7 @@ def test_every_kernel_was_run(emulated):
     sources = (
         "lattice_index inverse_count nearest_points sparse_conv sparse_conv_transposed sparse_conv_taps sum_chunks"
     )
+    sources += " neighbour_lists listed_conv listed_taps"
     sources += " dense_conv dense_filter points_to_grid points_to_grid_transposed grid_to_points"
     assert emulated.launched == {*sources.split(), "grid_to_points_transposed"}
 
