@@ -1,0 +1,141 @@
+"""Several processes train as one does: the same draws, losses, statistics and weights to rounding."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from infdiff import processes
+from infdiff.nn.standardize import Standardize
+from infdiff.training import checkpoint
+from tests.conftest import ROOT, assert_one_line_error, command_in
+from tests.training import train_together
+
+STEPS = 50
+KINDS = ("points", "muon", "mixture", "tuned", "latent")
+
+
+def start(count, arguments, folder, own=None):
+    """Processes as torchrun starts them. own: further arguments of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments), *(own[rank] if own else ())],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **given, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def finish(started):
+    outputs = [process.communicate(timeout=400) for process in started]
+    return [process.returncode for process in started], outputs
+
+
+def together(count, folder, steps, kinds):
+    codes, outputs = finish(start(count, [train_together.__file__, folder, steps, *kinds], folder))
+    assert codes == [0] * count, outputs
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    train_together.main(folder, STEPS, KINDS)
+    return folder
+
+
+def records(folder, kind):
+    return [json.loads(line) for line in (folder / kind / "log.jsonl").read_text().splitlines()]
+
+
+def values(folder, kind, key):
+    return torch.tensor([record[key] for record in records(folder, kind) if key in record], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_losses_are_those_of_one_process(alone, tmp_path, count):
+    together(count, tmp_path, STEPS, KINDS)
+    for kind in KINDS:
+        for key in ("loss", "validation_loss"):
+            expected, found = values(alone, kind, key), values(tmp_path, kind, key)
+            assert len(found) == len(expected) > 0
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        norms = values(alone, kind, "gradient_norm")
+        torch.testing.assert_close(values(tmp_path, kind, "gradient_norm"), norms, rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
+    for count, steps in ((2, 10), (4, 20)):
+        together(count, tmp_path, steps, ["points"])
+    train_together.main(tmp_path, 30, ["points"])
+    losses = values(tmp_path, "points", "loss")
+    assert len(losses) == 30
+    torch.testing.assert_close(losses, values(alone, "points", "loss")[:30], rtol=0, atol=1e-5)
+
+
+def test_one_process_that_is_asked_to_stop_stops_all_at_one_step(tmp_path):
+    started = start(2, [train_together.__file__, tmp_path, 100_000, "points"], tmp_path)
+    log = tmp_path / "points" / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < 3:
+        assert all(process.poll() is None for process in started), finish(started)
+        time.sleep(0.1)
+    started[1].send_signal(signal.SIGTERM)
+    codes, outputs = finish(started)
+    assert codes == [143, 143], outputs
+    (step,) = checkpoint.checkpoint_steps(tmp_path / "points" / "checkpoints")
+    assert records(tmp_path, "points")[-1]["step"] == step
+
+
+def test_without_torchrun_everything_is_ones_own():
+    with processes.together(torch.device("cpu")) as place:
+        assert place == processes.ALONE
+    rows = torch.randn(6, 3)
+    assert processes.own_rows(rows) is rows
+    assert processes.own_range(6) == range(6)
+    assert processes.same_everywhere("a")
+    assert torch.equal(processes.moments(rows)[1], rows.var(dim=0))
+    assert Standardize(3).training
+
+
+def test_what_cannot_be_shared_is_one_line_of_the_first_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = command_in(tmp_path)
+    for name, option in (("sample", "--run"), ("prepare-data", "--out")):
+        assert_one_line_error(command(name, "x", option, "y"), f"{name} works in one process", "torchrun")
+    monkeypatch.setenv("RANK", "1")
+    result = command("sample", "--run", "y")
+    assert (result.returncode, result.stderr) == (2, "")
+
+
+def test_a_batch_that_does_not_divide_is_one_line(tmp_path):
+    script = [ROOT / "scripts" / "train.py", "--steps", 1, "--out", "r", *train_together.TINY, "train.batch_size=5"]
+    codes, outputs = finish(start(2, script, tmp_path))
+    assert codes == [2, 2]
+    (_, first), (_, second) = outputs
+    assert first == "error: the batch size at 16 pixels: 2 processes cannot share 5 evenly: choose a multiple of 2\n"
+    assert second == ""
+    assert not (tmp_path / "r").exists()
+
+
+def test_other_settings_in_another_process_are_one_line(tmp_path):
+    script = ["scripts/train.py", "--out", tmp_path / "r", *train_together.TINY]
+    codes, outputs = finish(start(2, [*script, "--steps"], ROOT, own=[["1"], ["2"]]))
+    assert codes == [2, 2]
+    assert (
+        outputs[0][1] == "error: the processes have different settings: give every machine the same command and files\n"
+    )
+    assert outputs[1][1] == ""

@@ -1,0 +1,69 @@
+"""A program for tests: what every process of a training does, for each of several kinds of training.
+
+Called as `train_together.py FOLDER STEPS KIND...`, by itself or by several processes as torchrun starts them. The run
+of a kind is FOLDER/KIND.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from infdiff import processes
+from infdiff.config.files import load_config
+from infdiff.data.latents import Latents
+from infdiff.methods.checks import check_config
+from infdiff.runs.data import build_data
+from infdiff.runs.folder import RunFolder
+from infdiff.runs.latent_training import build_latent_trainer
+from infdiff.runs.training import build_trainer
+from tests.conftest import TINY, TINY_GRID
+
+CPU = torch.device("cpu")
+EXACT = (
+    "train.log_every=1",
+    "train.checkpoint_every=1000",
+    "model.grid.dropout=0",
+    "train.eval_every=0",
+    "train.bfloat16=false",
+    "train.decay_from=1",  # else another number of steps has other learning rates
+)
+MIXTURE = (
+    *TINY_GRID,
+    *EXACT,
+    "data.resolutions={8: 1, 16: 1}",
+    "data.flip=true",
+    "data.augment=0.3",
+    "train.accumulate=2",
+)
+KINDS = {
+    "points": (*TINY, *EXACT, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
+    "muon": (*TINY, *EXACT, "train.optimiser=muon", "train.times=lognormal", "train.points=halton", "model.sharp=true"),
+    "mixture": MIXTURE,
+    "tuned": (*MIXTURE, "finetune.size=24", "finetune.weight=0.5"),
+}
+
+
+def main(folder: Path, steps: int, kinds: list[str]) -> None:
+    """Train each kind from where it is."""
+    with processes.together(CPU):
+        for kind in kinds:
+            own = folder / kind
+            if kind == "latent":
+                config = load_config("demo", [*TINY, "latent.train.log_every=1", f"latent.train.steps={steps}"])
+                own.mkdir(parents=True, exist_ok=True)
+                z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+                trainer = build_latent_trainer(config, Latents.of(z, z[:16]), RunFolder(own), CPU)
+            else:
+                start = [f"finetune.run={folder / 'mixture'}"] if kind == "tuned" else []
+                config = load_config("demo", [*KINDS[kind], f"train.steps={steps}", *start])
+                check_config(config)
+                with processes.first_before_others():
+                    RunFolder.open_for_training(own, config)
+                trainer = build_trainer(config, build_data(config, CPU), own, CPU)
+            trainer.run()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
