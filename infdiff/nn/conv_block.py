@@ -64,20 +64,26 @@ class ConvBlock(nn.Module):
 class Downsample(nn.Module):
     """Halves a grid with a strided convolution; an odd side rounds up."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = conv(channels, channels, 3, stride=2)
+        self.conv = conv(in_channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """Upsamples a grid to `size` by nearest neighbour and smooths it with a convolution."""
+    """Upsamples a grid to `size` by nearest neighbour and smooths it with a convolution.
 
-    def __init__(self, channels: int) -> None:
+    Where that narrows the features, it comes first: on the smaller grid it costs a quarter.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = conv(channels, channels, 3)
+        self.narrows = channels < in_channels
+        self.conv = conv(in_channels, channels, 3)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.narrows:
+            return F.interpolate(self.conv(x), size=size, mode="nearest")
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
