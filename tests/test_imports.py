@@ -74,6 +74,7 @@ ALLOWED = {
         "points",
         "runs",
         "tables",
+        "training",
     },
     "evaluation": {
         "__version__",

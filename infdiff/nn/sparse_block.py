@@ -13,8 +13,9 @@ from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
 
-# Rows of features that fit a processor's cache together with an MLP's hidden layer.
-_CACHED_ROWS = 8192
+# Rows of features that fit a processor's cache together with an MLP's hidden layer; and as many as keep a GPU busy, for
+# which each launch counts.
+_CACHED_ROWS, _BUSY_ROWS = 1 << 13, 1 << 19
 
 
 class SparseConv(nn.Module):
@@ -92,14 +93,17 @@ class SparseBlock(nn.Module):
 
 
 def by_rows(
-    function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int = _CACHED_ROWS
+    function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int | None = None
 ) -> Tensor:
     """Apply a function of each point's features (B, L, C); without gradients, to a slice of points at a time.
 
-    The result is the same; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
-    max_rows: the rows of a slice, over all images. out: where to write the result instead of to new memory.
+    The result is the same; memory for intermediate layers does not grow with L, and they stay in a processor's cache.
+    max_rows: the rows of a slice, over all images; None: as many as the device is fastest with. out: where to write the
+    result instead of to new memory.
     """
     batch, count = features[0].shape[:2]
+    if max_rows is None:
+        max_rows = _CACHED_ROWS if features[0].device.type == "cpu" else _BUSY_ROWS
     at_once = max(1, max_rows // batch)
     if torch.is_grad_enabled() or (count <= at_once and out is None):
         return function(*features)
