@@ -111,7 +111,7 @@ def count_training(config: Config, setting: Setting) -> StepCount:
         with counter:
             with saved, device.autocast(config.train.bfloat16):
                 loss = objective(modules, images, MetaGenerator())
-                weight_bytes = saved.nbytes(list(device.copies.values()))
+                copies = list(device.copies.values())
             counter.part = "backward"
             loss.backward()
             counter.part = "optimiser"
@@ -120,7 +120,8 @@ def count_training(config: Config, setting: Setting) -> StepCount:
             ema.update(modules, 0)
     names = (*modules, "backward", "optimiser", _REST)
     counts = {name: (counter.flop[name], counter.launches(name)) for name in names}
-    features = saved.nbytes() - weight_bytes
+    features = saved.nbytes() - saved.nbytes(copies)
+    weight_bytes = sum(copy.nbytes for copy in copies if copy.dim() > 1)
     return StepCount(setting, counts, sum(p.numel() for p in parameters), features, weight_bytes)
 
 

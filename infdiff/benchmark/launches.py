@@ -90,7 +90,8 @@ def launches_kernel(function: OpOverload) -> bool:
 class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
     """A context that keeps what autograd saves; storages count once, those in `besides` not at all.
 
-    besides: tensors that are there anyhow, as parameters are.
+    besides: tensors that are there anyhow, as parameters are. Not seen: what hooks inside this context keep, as
+    `nn.recompute` does of weights.
     """
 
     def __init__(self, besides: Collection[Tensor] = ()) -> None:

@@ -12,6 +12,7 @@ from infdiff import ops
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.recompute import applied
 
 # Rows of features that fit a processor's cache together with an MLP's hidden layer; and as many as keep a GPU busy, for
 # which each launch counts.
@@ -88,8 +89,10 @@ class SparseBlock(nn.Module):
         return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
     def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = F.silu(self.widen(self.norm(x, condition)))
-        return self.narrow(F.dropout(h, self.dropout, self.training))
+        h = applied(self.widen, self.norm.of(condition), x)
+        if self.dropout and self.training:
+            return self.narrow(F.dropout(F.silu(h), self.dropout))
+        return applied(self.narrow, F.silu, h)
 
 
 def by_rows(
