@@ -95,6 +95,7 @@ ALLOWED = {
         "precision",
         "runs",
         "tables",
+        "training",
     },
     "evaluation": {
         "__version__",
