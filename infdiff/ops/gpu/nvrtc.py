@@ -1,14 +1,18 @@
 """CUDA sources -> machine code for one architecture, through NVRTC, cached on disk. Knows nothing of torch.
 
-The cache is `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`. A file's name is a hash of
-everything its content depends on. Several processes may compile the same kernel at once: a file that appears is
-complete.
+The cache is the folder kernels/ in `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`. A file's
+name is a hash of everything its content depends on. Several processes may compile the same kernel at once: a file that
+appears is complete. Machine code is run as it is, so the folder and its files are private: what another user owns, or
+may write to, is not read, and nothing is kept there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -80,15 +84,32 @@ def compiler_versions() -> str:
     return f"cuda-core {core}, NVRTC {major}.{minor}"
 
 
+@cache
+def driver_version() -> str:
+    """The version of CUDA that the driver is for, or that there is no driver."""
+    try:
+        from cuda.bindings import driver
+
+        error, number = driver.cuDriverGetVersion()
+    except (ImportError, RuntimeError, OSError):
+        return "no driver"
+    return f"driver {number}" if error == driver.CUresult.CUDA_SUCCESS else "no driver"
+
+
 def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
     """cuda/SOURCE compiled for an architecture such as "sm_90", from the disk if it is there.
 
-    Corrupt cache files are recompiled; an unwritable cache is ignored. Raises CompileError with NVRTC's first error.
+    Corrupt cache files are recompiled; an unwritable cache is ignored, and so is one that is not private, with a
+    warning. Raises CompileError with NVRTC's first error.
     """
     text = read_source(source)
     settings = sorted(defines.items())
-    key = hashlib.sha256(repr((text, settings, architecture, compiler_versions())).encode()).hexdigest()
-    place = cache_folder() / f"{key}.cubin"
+    versions = compiler_versions(), driver_version()
+    key = hashlib.sha256(repr((text, settings, architecture, versions)).encode()).hexdigest()
+    folder = _private_folder(cache_folder() / "kernels")
+    if folder is None:
+        return _compile(text, source, settings, architecture)
+    place = folder / f"{key}.cubin"
     code = _read(place)
     if code is None:
         code = _compile(text, source, settings, architecture)
@@ -113,18 +134,47 @@ def _complaint(problem: Exception) -> str:
     return next((line for line in lines if "error" in line), lines[0] if lines else type(problem).__name__)
 
 
+def _private_folder(folder: Path) -> Path | None:
+    """Return the folder, made if need be; None where there can be none, or another user may write into it."""
+    try:
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except (OSError, UserError):
+        return None
+    if not stat.S_ISDIR(status.st_mode) or not _is_private(status):
+        _distrust(folder)
+        return None
+    return folder
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """True for what belongs to this user and can be written by no other. Windows keeps a user's folders private."""
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
+
+
+@cache
+def _distrust(path: Path) -> None:
+    warnings.warn(
+        f"{path} belongs to another user or can be written by others: kernels are compiled without it", stacklevel=2
+    )
+
+
 def _read(place: Path) -> bytes | None:
     try:
-        content = place.read_bytes()
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None
+    with os.fdopen(descriptor, "rb") as file:
+        if not _is_private(os.fstat(descriptor)):
+            _distrust(place)
+            return None
+        content = file.read()
     digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return code if code and hashlib.sha256(code).digest() == digest else None
 
 
 def _write(place: Path, code: bytes) -> None:
-    with suppress(UserError):
-        make_folder(place.parent)
-        with whole_file(place) as partial:
-            partial.touch(mode=0o600)
-            partial.write_bytes(hashlib.sha256(code).digest() + code)
+    with suppress(UserError), whole_file(place) as partial:
+        partial.chmod(0o600)
+        partial.write_bytes(hashlib.sha256(code).digest() + code)
