@@ -104,6 +104,8 @@ class Trainer:
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
         self.bad_in_a_row = torch.zeros((), device=device)
+        self.meter: Meter | None = None
+        self.unreported: tuple[list[tuple[str, float]], list[float]] = ([], [])  # of steps before the checkpoint
         self.stop_signal: int | None = None
         if settings.compile:
             for module in modules.values():
@@ -117,9 +119,10 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        log = Log(self.folder / "log.jsonl", self.step)
+        self._catch_up(log)
         if self.step >= self.settings.steps:
             return
-        log = Log(self.folder / "log.jsonl", self.step)
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._loop(log)
@@ -127,11 +130,26 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def _catch_up(self, log: Log) -> None:
+        """Draw what follows a checkpoint, where a process was killed before it did."""
+        if self.step == 0 or self.preview is None or not self._due(self.step) or self.preview.drawn(self.step):
+            return
+        plot_losses(log.path, self.folder / "loss.png")
+        with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
+            pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
+            with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
+                self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
+
+    def _due(self, step: int) -> bool:
+        """True for a step that ends with a preview."""
+        return step == self.settings.steps or (self.sample_every > 0 and step % self.sample_every == 0)
+
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step)
         scalars = DelayedScalars()
-        meter = Meter(log, self.step)
+        self.meter = meter = Meter(log, self.step)
+        meter.losses, meter.norms = self.unreported
         waiting = False  # a preview, for time
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
             pauses = Pauses(bar, self.step, s.steps, self.clock)
@@ -163,8 +181,7 @@ class Trainer:
                     with pauses.show(self.step, "plotting losses"):
                         plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
-                if self.preview is not None and (due or waiting):
+                if self.preview is not None and (self._due(self.step) or waiting):
                     waiting = not pauses.preview(
                         self.step,
                         self.preview,
@@ -260,6 +277,7 @@ class Trainer:
             "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.bad_in_a_row),
+            "unreported": ([], []) if self.meter is None else (self.meter.losses, self.meter.norms),
         }
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
@@ -296,6 +314,8 @@ class Trainer:
         self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.bad_in_a_row = torch.tensor(float(state["bad_in_a_row"]), device=self.device)
+        losses, norms = state.get("unreported", ([], []))  # earlier versions stored none
+        self.unreported = [(label, loss) for label, loss in losses], norms
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
