@@ -287,7 +287,7 @@ class Trainer:
         return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
 
     def _resume(self) -> None:
-        """Continue from the newest checkpoint that is whole; damaged ones after it are set aside, and said."""
+        """Continue from the newest intact checkpoint; damaged ones after it are set aside, and said."""
         checkpoint.clean_partial(self.checkpoints)
         damaged: dict[int, checkpoint.DamagedCheckpointError] = {}
         for step in reversed(checkpoint.checkpoint_steps(self.checkpoints)):
@@ -304,7 +304,7 @@ class Trainer:
             raise problem
 
     def _load(self, step: int) -> None:
-        """Take over a checkpoint, whole or not at all."""
+        """Take over all of a checkpoint, or nothing of it."""
         state = checkpoint.load_state(self.checkpoints, step)
         names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
         groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
