@@ -158,6 +158,8 @@ def request_of(arguments: Namespace) -> Request:
         "patches",
         "lpips",
     )
+    if arguments.batch is not None:
+        positive("--batch", arguments.batch)
     metrics = choose_metrics([name for name in arguments.metrics.split(",") if name])
     if not arguments.metrics and holds_statistics(arguments.data):
         metrics = list(METRICS_OF_STATISTICS)

@@ -64,7 +64,7 @@ def _environment(path: str | Path) -> lmdb.Environment:
         subdir = Path(path).is_dir()
         environment = lmdb.open(str(path), subdir=subdir, readonly=True, lock=False, readahead=False)
         try:
-            _require_whole(environment, Path(path) / "data.mdb" if subdir else Path(path))
+            _require_complete(environment, Path(path) / "data.mdb" if subdir else Path(path))
         except lmdb.Error:
             environment.close()
             raise
@@ -72,7 +72,7 @@ def _environment(path: str | Path) -> lmdb.Environment:
     return _open[key]
 
 
-def _require_whole(environment: lmdb.Environment, file: Path) -> None:
+def _require_complete(environment: lmdb.Environment, file: Path) -> None:
     """Raise lmdb.CorruptedError for a file that is cut off: reading beyond its end would kill the process (SIGBUS)."""
     pages, size = environment.info()["last_pgno"] + 1, file.stat().st_size
     if size < pages * environment.stat()["psize"]:

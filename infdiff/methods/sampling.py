@@ -237,7 +237,7 @@ def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None, devic
         )
     if tile is None or tile == "auto":
         return rows
-    if not tile.isdigit() or int(tile) < 1:
+    if not tile.isdecimal() or int(tile) < 1:
         raise OptionError("tile", tile, "want a number of rows from 1 on, auto or off")
     return int(tile)
 

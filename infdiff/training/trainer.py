@@ -109,6 +109,8 @@ class Trainer:
         self.step = 0
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
+        self.meter: Meter | None = None
+        self.unreported: tuple[list[tuple[str, float]], list[float]] = ([], [])  # of steps before the checkpoint
         self.stop_signal: int | None = None
         self.change = TrainingStep(modules, objective, self.optimiser, settings, device, seed)
 
@@ -120,9 +122,10 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        log = Log(self.folder / "log.jsonl", self.step)
+        self._catch_up(log)
         if self.step >= self.settings.steps:
             return
-        log = Log(self.folder / "log.jsonl", self.step)
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with deterministic_algorithms(self.settings.deterministic):
@@ -131,11 +134,26 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def _catch_up(self, log: Log) -> None:
+        """Draw what follows a checkpoint, where a process was killed before it did."""
+        if self.step == 0 or self.preview is None or not self._due(self.step) or self.preview.drawn(self.step):
+            return
+        plot_losses(log.path, self.folder / "loss.png")
+        with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
+            pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
+            with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
+                self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
+
+    def _due(self, step: int) -> bool:
+        """True for a step that ends with a preview."""
+        return step == self.settings.steps or (self.sample_every > 0 and step % self.sample_every == 0)
+
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step)
         scalars = DelayedScalars()
-        meter = Meter(log, self.step)
+        self.meter = meter = Meter(log, self.step)
+        meter.losses, meter.norms = self.unreported
         waiting = False  # a preview, for time
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=None, dynamic_ncols=True) as bar:
             pauses = Pauses(bar, self.step, s.steps, self.clock)
@@ -169,8 +187,7 @@ class Trainer:
                     with pauses.show(self.step, "plotting losses"):
                         plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
-                if self.preview is not None and (due or waiting):
+                if self.preview is not None and (self._due(self.step) or waiting):
                     waiting = not pauses.preview(
                         self.step,
                         self.preview,
@@ -248,6 +265,7 @@ class Trainer:
             "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.change.bad_in_a_row),
+            "unreported": ([], []) if self.meter is None else (self.meter.losses, self.meter.norms),
         }
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
@@ -257,7 +275,7 @@ class Trainer:
         return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
 
     def _resume(self) -> None:
-        """Continue from the newest checkpoint that is whole; damaged ones after it are set aside, and said."""
+        """Continue from the newest intact checkpoint; damaged ones after it are set aside, and said."""
         checkpoint.clean_partial(self.checkpoints)
         damaged: dict[int, checkpoint.DamagedCheckpointError] = {}
         for step in reversed(checkpoint.checkpoint_steps(self.checkpoints)):
@@ -274,7 +292,7 @@ class Trainer:
             raise problem
 
     def _load(self, step: int) -> None:
-        """Take over a checkpoint, whole or not at all."""
+        """Take over all of a checkpoint, or nothing of it."""
         state = checkpoint.load_state(self.checkpoints, step)
         names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
         groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
@@ -284,6 +302,8 @@ class Trainer:
         self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))
+        losses, norms = state.get("unreported", ([], []))  # earlier versions stored none
+        self.unreported = [(label, loss) for label, loss in losses], norms
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number
