@@ -27,7 +27,7 @@ ALLOWED = {
     "nn": {"coordinates", "ops", "points", "precision"},
     "models": {"coordinates", "memory", "nn", "ops", "points", "precision"},
     "diffusion": {"coordinates", "precision"},
-    "data": {"errors", "coordinates", "seeding", "images", "files"},
+    "data": {"errors", "coordinates", "diffusion", "seeding", "images", "files", "points"},
     "training": {"precision", "schema", "errors", "files", "coordinates", "seeding", "images", "points", "diffusion"},
     "pipelines": {"coordinates", "seeding", "images", "points", "diffusion"},
     "metrics": {"errors", "coordinates"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -18,6 +20,16 @@ def read_value(path: str | Path, key: bytes) -> bytes | None:
     with _environment(path).begin() as transaction:
         value = transaction.get(key)
     return None if value is None else bytes(value)
+
+
+@contextmanager
+def view_value(path: str | Path, key: bytes) -> Iterator[memoryview | None]:
+    """Provide the value of a key as a view, valid inside the context: parts that are not touched are not read from disk.
+
+    None if there is no such key. Raises lmdb.Error when the file is no LMDB.
+    """
+    with _environment(path).begin(buffers=True) as transaction:
+        yield transaction.get(key)
 
 
 def read_keys(path: str | Path) -> list[bytes]:

@@ -71,7 +71,7 @@ def _lattice(mollifier: Mollifier) -> tuple[Size, tuple[float, float]]:
 
 @lru_cache(maxsize=64)
 def _noise_window(pixels: int, cells: int, std: float, sigma: float, device: torch.device) -> Window:
-    """The window of each pixel of an axis, with weights that give T xi its variance away from the border."""
+    """The window of each pixel of an axis, weighted so that T xi has its variance away from the border."""
     window = windows(pixels, cells, std, round(2 * _TRUNCATE * std), device)
     # The integral of the square of a Gaussian of standard deviation sigma is 1 / (2 sigma sqrt(pi)).
     variance = 1 / (2 * math.sqrt(math.pi) * sigma)
@@ -108,7 +108,7 @@ def _shifted(state: Tensor, bits: int) -> Tensor:
 def _quantiles(device: torch.device) -> Tensor:
     """(_LEVELS,) float32: equally likely values of a normal variable, of variance 1.
 
-    Reading them gives the same bits everywhere, where a formula's logarithms and cosines differ in the last one.
+    Reading them yields the same bits everywhere, where a formula's logarithms and cosines differ in the last one.
     """
     level = (torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS
     value = torch.special.ndtri(level)

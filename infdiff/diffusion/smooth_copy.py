@@ -74,7 +74,7 @@ class SmoothCopy(NamedTuple):
 
     @property
     def reach(self) -> Size:
-        """How many rows and columns of the lattice around its own a point reads."""
+        """Rows and columns of the lattice that a point reads to either side of its own."""
         rows, columns = (math.ceil(_TRUNCATE * std) for std in self.second)
         return rows, columns
 
