@@ -10,6 +10,7 @@ from torch import Tensor
 from infdiff.coordinates import Scale, Size
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index
+from infdiff.ops.row_pairs import bisects
 
 
 class Points(NamedTuple):
@@ -22,7 +23,7 @@ class Points(NamedTuple):
     ids: Tensor  # (B, L) int64, ascending and without repeats
     size: Size
     scale: Scale  # pixels per base pixel, for (rows, columns)
-    # `lattice_index`, or TorchSparse's neighbour table; None: computed when it is needed. Hides `tuple.index`.
+    # `lattice_index`, or TorchSparse's neighbour table; None: computed if it is needed. Hides `tuple.index`.
     index: Tensor | None  # type: ignore[assignment]
     inverse_count: Tensor  # (B or 1, L, 1), for one kernel size
 
@@ -41,5 +42,6 @@ class Points(NamedTuple):
         or leave the image.
         """
         scale = float(scale[0]), float(scale[1])
-        index = None if ids.shape[-1] == size[0] * size[1] else lattice_index(ids, size)
+        unneeded = ids.shape[-1] == size[0] * size[1] or bisects(ids, size)
+        index = None if unneeded else lattice_index(ids, size)
         return cls(ids, size, scale, index, inverse_count(ids, size, kernel_size, scale, index, dtype))
