@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from infdiff.data.batches import Examples
+from infdiff.data.examples import Examples
 from infdiff.errors import UserError
 from infdiff.files import save_tensors
 

@@ -24,7 +24,7 @@ def read_value(path: str | Path, key: bytes) -> bytes | None:
 
 @contextmanager
 def view_value(path: str | Path, key: bytes) -> Iterator[memoryview | None]:
-    """Provide the value of a key as a view, valid inside the context: parts that are not touched are not read from disk.
+    """Provide the value of a key as a view, valid inside the context: of the file, only what is touched is read.
 
     None if there is no such key. Raises lmdb.Error when the file is no LMDB.
     """

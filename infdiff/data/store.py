@@ -156,7 +156,7 @@ def header_entry(header: Header) -> tuple[bytes, bytes]:
 def encode_image(image: Image.Image, format: str, tile: int = TILE) -> bytes:
     """Encode an RGB image. png, webp, raw and tiles are lossless. tile: the side of tiles, for that format."""
     if format == _TILES:
-        return encode_tiles(np.asarray(image), tile)
+        return encode_tiles(np.array(image), tile)
     buffer = io.BytesIO()
     _WRITERS[format](image, buffer)
     return buffer.getvalue()

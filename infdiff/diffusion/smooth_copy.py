@@ -65,10 +65,10 @@ class SmoothCopy(NamedTuple):
         row = torch.div(ids, size[1], rounding_mode="floor")
         column = ids - row * size[1]
         places, weights = columns.place[column], columns.weight[column].unsqueeze(2)  # (L, taps), (L, taps, 1)
-        flat = source.reshape(-1, source.shape[-1])
-        total = torch.zeros(len(ids), flat.shape[1], device=source.device)
+        total = torch.zeros(len(ids), source.shape[2], device=source.device)
         for place, weight in zip(rows.place.unbind(1), rows.weight.unbind(1), strict=True):
-            values = flat[place[row].unsqueeze(1) * self.cells[1] + places]  # (L, taps, 3)
+            # Contiguous, as sums of another layout, such as that of images in memory, differ in the last bit.
+            values = source[place[row].unsqueeze(1), places].contiguous()  # (L, taps, 3)
             total += (values.float() * weights).sum(dim=1) * weight[row].unsqueeze(1)
         return total / 127.5 - 1 if self.of_pixels else total
 

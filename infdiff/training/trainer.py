@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from infdiff.training.optimiser import Optimiser
 from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
 
-Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
+# A batch is what `batches` yields: images, images at points, or latents.
+Objective = Callable[[Mapping[str, nn.Module], Any, torch.Generator], Tensor]
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
 Calibrate = Callable[[Mapping[str, nn.Module], OnProgress], None]
 
@@ -36,7 +37,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Tensor]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Step(NamedTuple):
@@ -74,7 +75,7 @@ class Trainer:
         *,
         modules: dict[str, nn.Module],
         objective: Objective,
-        batches: Callable[[int], Iterator[Tensor]],
+        batches: Callable[[int], Iterator[Any]],
         validation: Callable[[], Batches],
         settings: OptimiserSettings,
         folder: Path,
@@ -173,7 +174,7 @@ class Trainer:
                     if not waiting:
                         meter.restart(self.step, self.seen)
 
-    def train_step(self, batches: Iterator[Tensor]) -> Step:
+    def train_step(self, batches: Iterator[Any]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
         s = self.settings
         # Dropout draws from the global generators.
