@@ -29,7 +29,7 @@ ALLOWED = {
     "nn": {"coordinates", "ops", "points", "precision"},
     "models": {"coordinates", "memory", "nn", "ops", "points", "precision"},
     "diffusion": {"coordinates", "precision"},
-    "data": {"errors", "coordinates", "seeding", "images", "files", "tensors"},
+    "data": {"errors", "coordinates", "diffusion", "seeding", "images", "files", "points", "tensors"},
     "training": {
         "precision",
         "cuda_graphs",

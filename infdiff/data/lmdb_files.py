@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -48,6 +50,16 @@ def read_checked(path: str | Path, key: bytes) -> bytes | None:
 def count_entries(path: str | Path) -> int:
     """Return the number of keys. Raises lmdb.Error when the file is no LMDB."""
     return int(_environment(path).stat()["entries"])
+
+
+@contextmanager
+def view_value(path: str | Path, key: bytes) -> Iterator[memoryview | None]:
+    """Provide the value of a key as a view, valid inside the context: of the file, only what is touched is read.
+
+    None if there is no such key. Raises lmdb.Error when the file is no LMDB.
+    """
+    with _environment(path).begin(buffers=True) as transaction:
+        yield transaction.get(key)
 
 
 def read_keys(path: str | Path) -> list[bytes]:

@@ -12,7 +12,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.data.batches import Examples, first_batches
+from infdiff.data.batches import first_batches
+from infdiff.data.examples import Examples
 from infdiff.diffusion.process import PointNetwork
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Tensor]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Step(NamedTuple):
@@ -82,7 +82,7 @@ class Trainer:
         *,
         modules: dict[str, nn.Module],
         objective: Objective,
-        batches: Callable[[int], Iterator[Tensor]],
+        batches: Callable[[int], Iterator[Any]],
         validation: Callable[[], Batches],
         settings: OptimiserSettings,
         folder: Path,
@@ -198,12 +198,12 @@ class Trainer:
                     if not waiting:
                         meter.restart(self.step, self.seen)
 
-    def train_step(self, batches: Iterator[Tensor]) -> Step:
+    def train_step(self, batches: Iterator[Any]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
         given = [next(batches) for _ in range(self.settings.accumulate)]
         scalars = self.change(self.step, given, self.frozen(given[-1]))
         self.ema.update(self.modules, self.step)
-        self.seen += sum(len(batch) for batch in given)
+        self.seen += sum(batch.shape[0] for batch in given)
         self.step += 1
         return Step(scalars, self.label(given[-1]))
 
