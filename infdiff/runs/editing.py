@@ -27,7 +27,7 @@ from infdiff.runs.trained import OnStep, TrainedModel, as_asked
 from infdiff.seeding import generator_for
 
 # The better ones (measured: docs/quality.md).
-ENLARGING_GUIDANCE, FILLING_GUIDANCE = "gradient", "gradient"
+ENLARGING_GUIDANCE, FILLING_GUIDANCE = "projection", "gradient"
 FILLING_METHODS = ("windows", "guided")
 # Fewer steps leave fillings smoky, and without fresh noise in each they stay what the first noise made them (measured).
 _FILLING_STEPS = 50

@@ -1,12 +1,17 @@
 """`infdiff.load(...).restore`: measurements that it follows, and those that cannot be compared."""
 
+import runpy
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import infdiff
 from infdiff.diffusion.measurements import Mask, Reduction
 from infdiff.errors import UserError
+from tests.conftest import ROOT, pixels
 
 SIZE = (16, 24)
 OPTIONS = {"steps": 3, "output": "tensor"}
@@ -94,6 +99,14 @@ def test_noise_is_not_followed(model, image, generator):
     trusting, knowing = (model.restore(noisy, operator, SIZE, noise=noise, **OPTIONS) for noise in (0.0, 0.5))
     distances = [(in_range(x) - noisy).square().mean() for x in (trusting, knowing)]
     assert distances[1] > 2 * distances[0]
+
+
+def test_the_example(run, tmp_path, monkeypatch):
+    Image.new("RGB", (20, 16), (90, 140, 200)).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["restore.py", str(run), "photo.png"])
+    runpy.run_path(str(ROOT / "examples" / "restore.py"), run_name="__main__")
+    assert pixels(tmp_path / "restored1.png").shape == (16, 16, 3)
 
 
 def test_what_cannot_be_compared_is_one_line(model, image):
