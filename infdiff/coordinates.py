@@ -12,6 +12,9 @@ from torch import Tensor
 Size = tuple[int, int]
 Scale = tuple[float, float]
 
+# Larger images fit into no memory, and their pixels' numbers into no integer of libraries below.
+LARGEST_SIDE = 1_000_000
+
 
 def parse_size(text: int | str | Size) -> Size:
     """A size as (H, W) from 64, "64", "512x1024" (height first) or (512, 1024).
@@ -29,8 +32,8 @@ def parse_size(text: int | str | Size) -> Size:
         if len(numbers) not in (1, 2):
             raise ValueError(f"{text!r} is not a size: write 256 or 512x1024 (height x width)")
         height, width = numbers[0], numbers[-1]
-    if height < 1 or width < 1:
-        raise ValueError(f"{text!r} is not a size: height and width must be at least 1")
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise ValueError(f"{text!r} is not a size: height and width must be at least 1 and at most {LARGEST_SIDE}")
     return height, width
 
 

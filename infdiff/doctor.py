@@ -73,7 +73,7 @@ def _first_line(problem: Exception) -> str:
 
 
 def _driver() -> str:
-    number = launch.driver_version()
+    number = nvrtc.driver_version()
     return "none" if number is None else f"for CUDA up to {number // 1000}.{number % 1000 // 10}"
 
 

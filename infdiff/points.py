@@ -6,7 +6,8 @@ All draws happen on the generator's device and have static shapes; nothing waits
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,48 @@ Place = Callable[[str, tuple[Tensor, ...], int, Size], Tensor]
 _FEISTEL_ROUNDS = 8
 _FEISTEL_MIN_SIDE = 16
 _HASH_BITS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """Images of `size` that are seen at points alone, in place of a batch (B, C, H, W).
+
+    values, mollified: x_0 and T x_0 at the points. encoder_ids, encoder_values: another subset of each, and x_0 there;
+    of no points where there is no encoder.
+    """
+
+    size: Size
+    ids: Tensor  # (B, L) int64
+    values: Tensor  # (B, L, C) uint8
+    mollified: Tensor  # (B, L, C) float32
+    encoder_ids: Tensor  # (B, M) int64
+    encoder_values: Tensor  # (B, M, C) uint8
+
+    @classmethod
+    def join(cls, batches: Sequence[PointBatch]) -> PointBatch:
+        """Concatenate batches of one size and number of points."""
+        parts = zip(*(batch._tensors() for batch in batches), strict=True)
+        return cls(batches[0].size, *(torch.cat(part) for part in parts))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape (B, C, H, W) of the images."""
+        return self.ids.shape[0], self.values.shape[2], *self.size
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PointBatch:
+        """Return the batch on a device."""
+        return PointBatch(self.size, *(t.to(device, non_blocking=non_blocking) for t in self._tensors()))
+
+    def pin_memory(self) -> PointBatch:
+        """Return the batch in page-locked memory."""
+        return PointBatch(self.size, *(t.pin_memory() for t in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.ids, self.values, self.mollified, self.encoder_ids, self.encoder_values
 
 
 def all_points(batch: int, size: Size, device: torch.device | str | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from infdiff.errors import UserError
+from infdiff.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -67,7 +67,10 @@ def require_one_process(program: str) -> None:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[Place]:
-    """Within the block, all processes work on one training; a program that runs alone is left alone."""
+    """Within the block, all processes work on one training; a program that runs alone is left alone.
+
+    Raises UserError in the others when one of them is gone.
+    """
     place = Place.here()
     if place.count == 1:
         yield place
@@ -76,8 +79,19 @@ def together(device: torch.device) -> Iterator[Place]:
     distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield place
+    except RuntimeError as error:
+        if not _is_of_the_network(error):
+            raise
+        raise UserError(
+            f"another process of this training is gone ({first_line(error)}); torchrun --max-restarts 3 starts all of "
+            "them again from the last checkpoint"
+        ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def _is_of_the_network(error: RuntimeError) -> bool:
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """The same without a second copy in memory, and not atomically: for folders that appear as a whole.
+    """The same without a second copy in memory, and not atomically: for folders that are renamed when complete.
 
     Raises OSError or SafetensorError.
     """

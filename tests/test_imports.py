@@ -30,7 +30,7 @@ ALLOWED = {
     "nn": {"coordinates", "ops", "points", "precision", "processes"},
     "models": {"coordinates", "memory", "nn", "ops", "points", "precision"},
     "diffusion": {"coordinates", "precision"},
-    "data": {"errors", "coordinates", "seeding", "images", "files", "processes", "tensors"},
+    "data": {"errors", "coordinates", "diffusion", "seeding", "images", "files", "points", "processes", "tensors"},
     "training": {
         "precision",
         "processes",
@@ -98,6 +98,7 @@ ALLOWED = {
         "precision",
         "runs",
         "tables",
+        "training",
     },
     "evaluation": {
         "__version__",

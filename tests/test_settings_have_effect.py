@@ -88,6 +88,7 @@ TABLE = {
     "model.grid.dropout": (0.5, loss, {}),
     "model.grid.dropout_size": (4, loss, {}),
     "model.grid.attention_sizes": ((4,), weights, {}),
+    "model.grid.widen_in": ("resampling", weights, {}),
     "model.grid.attention_levels": ((1,), weights, {}),
     "model.grid.modes": (2, weights, {}),
     "model.grid.kernel_size": (1, weights, {}),

@@ -8,7 +8,16 @@ import torch
 from tqdm import tqdm
 
 from infdiff import __version__
-from infdiff.benchmark import kernel_counts, kernel_table, operator_table, operators, paper_tables, steps, timing
+from infdiff.benchmark import (
+    counted,
+    kernel_counts,
+    kernel_table,
+    operator_table,
+    operators,
+    paper_tables,
+    steps,
+    timing,
+)
 from infdiff.benchmark.disassembly import find_disassembler
 from infdiff.benchmark.step_report import StepReport
 from infdiff.cli import choose_device, numbers, output_file, positive, size_argument
@@ -16,6 +25,7 @@ from infdiff.commands.benchmark_parser import make_parser
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
 from infdiff.errors import UserError
+from infdiff.files import save_json
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -68,6 +78,9 @@ def time_operators(arguments: Namespace) -> None:
 
 def time_steps(arguments: Namespace) -> None:
     """Run `infdiff benchmark train` or `infdiff benchmark sample`."""
+    if arguments.count:
+        count_steps(arguments)
+        return
     device = choose_device(arguments.device)
     paper = paper_tables.TABLES[arguments.table] if getattr(arguments, "table", None) else None
     path = arguments.config or (paper.config if paper else "demo")
@@ -88,6 +101,19 @@ def time_steps(arguments: Namespace) -> None:
     if arguments.json is not None:
         report.save(arguments.json)
     print(report.as_text())
+
+
+def count_steps(arguments: Namespace) -> None:
+    """Run `infdiff benchmark train --count` or `infdiff benchmark sample --count`."""
+    if arguments.against or getattr(arguments, "table", None):
+        raise UserError("--count: goes with --config, --res, --subsample and --batch, not with --against or --table")
+    config = load_config(arguments.config or "demo", [*arguments.overrides, f"seed={arguments.seed}"])
+    count = counted.count_sampling if arguments.WHAT == "sample" else counted.count_training
+    counts = [count(config, setting) for setting in plan_of(arguments, config, None, torch.device("cpu")).settings]
+    if arguments.json is not None:
+        about = {"infdiff": __version__, "torch": torch.__version__, "config": config.name}
+        save_json(arguments.json, {"environment": about, "results": [step.record() for step in counts]})
+    print("\n\n".join(step.as_text() for step in counts))
 
 
 def plan_of(

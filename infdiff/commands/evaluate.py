@@ -37,6 +37,7 @@ from infdiff.evaluation.tasks import LATENTS, TASKS
 from infdiff.methods.method import SAMPLERS
 from infdiff.metrics.compare import METRICS, choose_metrics
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
+from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS
 from infdiff.processes import Place, select_gpu
 from infdiff.runs.prepared_data import enclosing, prepared
@@ -74,6 +75,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the run's")
     parser.add_argument("--upscale", choices=UPSCALES, help="to sizes beyond the training size (default: the run's)")
     parser.add_argument("--method", choices=METHODS, help="of superres (default: the best for the run)")
+    parser.add_argument("--guidance", choices=GUIDANCE, help="of superres with --method guided (default: the best)")
     parser.add_argument("--truncation", type=float, help="scale of the latents' spread (default: the run's)")
     add_deblur(parser)
     parser.add_argument(
@@ -115,7 +117,7 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
 
 def refuse_sampling_options(arguments: Namespace) -> None:
     """Raise OptionError for an option of sampling, which means nothing for images of a folder."""
-    for name in ("steps", "sampler", "upscale", "method", "truncation", "deblur"):
+    for name in ("steps", "sampler", "upscale", "method", "guidance", "truncation", "deblur"):
         if (value := getattr(arguments, name)) not in (None, ""):
             raise OptionError(name, value, "goes with images that a run makes")
 
@@ -154,11 +156,14 @@ def request_of(arguments: Namespace) -> Request:
         "upscale",
         "deblur",
         "method",
+        "guidance",
         "batch",
         "latents",
         "patches",
         "lpips",
     )
+    if arguments.batch is not None:
+        positive("--batch", arguments.batch)
     metrics = choose_metrics([name for name in arguments.metrics.split(",") if name])
     if not arguments.metrics and holds_statistics(arguments.data):
         metrics = list(METRICS_OF_STATISTICS)

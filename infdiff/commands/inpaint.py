@@ -21,9 +21,10 @@ from infdiff.commands.trained_run import add_deblur, load_run, origin
 from infdiff.errors import OptionError
 from infdiff.images.read import read_image, read_mask
 from infdiff.images.sample_folder import sample_to_folder
-from infdiff.methods.sampling import check_guidance
+from infdiff.methods.sampling import check_guidance, check_tile
+from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import small_size
-from infdiff.runs.editing import FILLING_METHODS, fill, filling_method, filling_options
+from infdiff.runs.editing import FILLING_GUIDANCE, FILLING_METHODS, fill, filling_method, filling_options
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -42,12 +43,14 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--method", choices=FILLING_METHODS, help="default: windows beyond the training size, else guided"
     )
+    parser.add_argument("--guidance", choices=GUIDANCE, help=f"towards visible pixels (default {FILLING_GUIDANCE})")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's, but at least 50)")
     parser.add_argument("--weight", type=float, default=1.0, help="strength of the guidance, 0 to 2 (default 1)")
     parser.add_argument(
         "--fixed-weight", type=float, metavar="LAMBDA", help="the paper's: steps of this many gradients, as they are"
     )
     add_deblur(parser)
+    parser.add_argument("--tile", help="pixel rows per tile of guided projection, auto, or off (default: auto)")
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="folder (default INPUT-filled in the current folder)")
@@ -63,11 +66,23 @@ def run(arguments: Namespace) -> None:
     check_guidance(arguments.weight, arguments.variety)
     if arguments.fixed_weight is not None and not arguments.fixed_weight >= 0:
         raise OptionError("fixed-weight", arguments.fixed_weight, "want 0 or more")
-    options = filling_options(trained, arguments.steps, arguments.deblur)
+    method = arguments.method or filling_method(trained, small_size(image))
+    kind = arguments.guidance or ("gradient" if arguments.fixed_weight is not None else FILLING_GUIDANCE)
+    check_tile(method, kind, arguments.tile)
+    if arguments.fixed_weight is not None and kind != "gradient":
+        raise OptionError("fixed-weight", arguments.fixed_weight, f"goes with guidance gradient, not with {kind}")
+    options = filling_options(
+        trained, small_size(image), steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile
+    )
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
-    method = arguments.method or filling_method(trained, small_size(image))
-    guidance = {"method": method, "weight": arguments.weight, "variety": arguments.variety, "seed": arguments.seed}
+    guidance = {
+        "method": method,
+        "guidance": kind,
+        "weight": arguments.weight,
+        "variety": arguments.variety,
+        "seed": arguments.seed,
+    }
     guidance |= {"fixed_weight": arguments.fixed_weight}
     guidance["pasted"] = not arguments.no_paste
     count = positive("--n", arguments.n)

@@ -2,6 +2,7 @@
 
   infdiff prepare-data ~/photos --out photos.lmdb --size 256
   infdiff prepare-data photos.zip --out crops.lmdb --size 128 --crops 16 --format webp
+  infdiff prepare-data ~/photos --out native.lmdb --size 720x1440 --format tiles
   infdiff prepare-data church_outdoor_train_lmdb --out church.lmdb --size 256 --format jpeg
 
 Unreadable images are counted, listed and left out. The output appears only once it is complete.
@@ -30,7 +31,13 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--size", default="256", help="256, 192x256 (height x width), or native (default 256)")
     parser.add_argument("--crops", type=int, default=0, help="random crops of each image; 0: one centre crop (default)")
     parser.add_argument("--min-crop", type=float, default=0.5, help="smallest random crop, as a part of the largest")
-    parser.add_argument("--format", default="png", choices=FORMATS, help="png, webp, raw: lossless; jpeg: quality 95")
+    parser.add_argument(
+        "--format",
+        default="png",
+        choices=FORMATS,
+        help="png, webp, raw, tiles: lossless; jpeg: quality 95; tiles: for large images that are seen at few points",
+    )
+    parser.add_argument("--tile", type=int, default=0, help="side of the tiles of --format tiles (default 64 pixels)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--min-side", type=int, default=8, help="leave out images with a shorter side (default 8)")
     parser.add_argument(
@@ -50,6 +57,7 @@ def run(arguments: Namespace) -> None:
         min_side=arguments.min_side,
         max_pixels=arguments.max_pixels,
         seed=arguments.seed,
+        tile=arguments.tile,
     )
     source = open_source(arguments.source)
     result = prepare(

@@ -93,7 +93,8 @@ def run(arguments: Namespace) -> None:
         interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
-    batch = positive("--batch", arguments.batch or default_batch(trained.method, drawn, options))
+    batch = default_batch(trained.method, drawn, options) if arguments.batch is None else arguments.batch
+    positive("--batch", batch)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
     latents = trained.describe_latents()
     record = options.record(trained.method) | {

@@ -3,15 +3,19 @@
   infdiff superres --input small.png --res 256
   infdiff superres --run runs/photos --input small.png --res 512x768 --out large.png
   infdiff superres --run runs/photos --input small.png --res 256 --method encode --seed 3
+  infdiff superres --run runs/photos --input small.png --res 4096 --method guided --guidance projection
 
 windows (the default beyond the run's training size) draws detail in windows of that size, guided (the default up to
 it) follows the input at every step: downsampled again, results of both agree with the input. encode is the paper's
-method: it keeps only the input's latent. A JSON file next to the image records the options and the agreement.
+method: it keeps only the input's latent. Guidance by projection sets what the input says in every estimate, in the
+memory of sampling (--tile); by gradient it differentiates the network. A JSON file next to the image records the
+options and the agreement.
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,10 +25,11 @@ from infdiff.coordinates import format_size
 from infdiff.images.pixels import from_uint8
 from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
-from infdiff.methods.sampling import SamplingOptions, check_enlarging, guidance_weight
+from infdiff.methods.sampling import SamplingOptions, check_enlarging, check_tile, guidance_weight
 from infdiff.metrics.similarity import psnr
+from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
-from infdiff.runs.editing import enlarge, enlarging_method
+from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -39,9 +44,11 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--input", type=Path, required=True, help="the image to enlarge, in any format and mode")
     parser.add_argument("--res", required=True, help="256 (the longer side, aspect kept) or 512x768 (height x width)")
     parser.add_argument("--method", choices=METHODS, help="default: windows beyond the training size, else guided")
+    parser.add_argument("--guidance", choices=GUIDANCE, help=f"of --method guided (default {ENLARGING_GUIDANCE})")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--weight", type=float, help="strength of the guidance of --method guided, 0 to 2 (default 1)")
     add_deblur(parser)
+    parser.add_argument("--tile", help="pixel rows per tile of encode and projection, auto, or off (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
     parser.add_device()
@@ -54,9 +61,15 @@ def run(arguments: Namespace) -> None:
     trained = load_run(arguments)
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res)
-    options = SamplingOptions.of(trained.method, size, trained.device, steps=arguments.steps, deblur=arguments.deblur)
+    options = SamplingOptions.of(
+        trained.method, size, trained.device, steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile
+    )
     method = arguments.method or enlarging_method(trained, size)
-    guidance = {"method": method, "weight": guidance_weight(method, arguments.weight), "seed": arguments.seed}
+    weight = guidance_weight(method, arguments.weight, arguments.guidance)
+    kind = arguments.guidance or ENLARGING_GUIDANCE
+    check_tile(method, kind, arguments.tile)
+    guidance: dict[str, Any] = {"method": method, "weight": weight, "seed": arguments.seed}
+    guidance["guidance"] = kind if method == "guided" else None
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
         large = enlarge(trained, small, size, options=options, on_step=bar.update, **guidance)

@@ -84,13 +84,16 @@ def subsample(text: str) -> float | dict[str, float]:
 
 def run(arguments: Namespace) -> None:
     """Train the run that the options name, from its last checkpoint if there is one, on all processes of torchrun."""
+    # What is wrong with the settings is so in every process, and is said before they meet.
+    config = _config(arguments)
+    check_processes(config, processes.Place.here().count)
     processes.select_gpu()
     device = choose_device(arguments.device)
     with processes.together(device):
-        _run(arguments, device)
+        _run(arguments, config, device)
 
 
-def _run(arguments: Namespace, device: torch.device) -> None:
+def _config(arguments: Namespace) -> Config:
     options = {
         "data.path": arguments.data,
         "train.subsample": None if arguments.subsample is None else subsample(arguments.subsample),
@@ -102,7 +105,10 @@ def _run(arguments: Namespace, device: torch.device) -> None:
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
-    check_processes(config, processes.joined().count)
+    return config
+
+
+def _run(arguments: Namespace, config: Config, device: torch.device) -> None:
     require_same_program(config)
     with processes.first_before_others():
         config = with_prepared_data(config, say)

@@ -8,37 +8,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from infdiff.coordinates import Size
+from infdiff.data.examples import Examples
+from infdiff.data.point_examples import PointExamples
+from infdiff.points import PointBatch
 from infdiff.processes import own_range
 from infdiff.seeding import generator_for
 
-
-class Examples(Protocol):
-    """Training examples: an ImageSet, or anything that can be indexed."""
-
-    @property
-    def images(self) -> Tensor | None:
-        """All of them if they are held in memory, else None: then worker processes read them."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int) -> Tensor: ...
-
-    def take(self, places: Tensor) -> Tensor:
-        """Return the examples at `places` (B,)."""
-
-
-class ResizableExamples(Examples, Protocol):
-    """Images that can be had at any size."""
-
-    def at(self, size: Size) -> Examples:
-        """Return the same images at a size (H, W)."""
+Batch = Tensor | PointBatch
 
 
 def first_batches(images: Examples, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
@@ -61,46 +43,65 @@ def batches(
 
 
 def mixed_batches(
-    sets: Sequence[Examples],
+    sets: Sequence[Examples | PointExamples],
     draws: Iterable[tuple[int, int]],
     *,
     seed: int,
     position: int,
     workers: int,
     device: torch.device | str,
-) -> Iterator[Tensor]:
-    """Yield batches like `batches`, from several sets of the same images. draws: set and size of each batch."""
+) -> Iterator[Any]:
+    """Yield batches like `batches`, from several sets of the same images. draws: set and size of each batch.
+
+    Of sets that are seen at points, the batches are `PointBatch`.
+    """
     if any(images.images is None for images in sets):
         yield from _loaded(sets, draws, seed, position, workers, device)
         return
     for number, count in draws:
-        places = torch.tensor([_place(len(sets[number]), seed, position + i) for i in own_range(count)])
-        yield _to_device(sets[number].take(places), device)
+        images, positions = sets[number], [position + i for i in own_range(count)]
+        places = [_place(len(images), seed, p) for p in positions]
+        if isinstance(images, PointExamples):
+            batch: Batch = PointBatch.join([images.draw(*pair) for pair in zip(places, positions, strict=True)])
+        else:
+            batch = images.take(torch.tensor(places))
+        yield _to_device(batch, device)
         position += count
 
 
 def _loaded(
-    sets: Sequence[Examples],
+    sets: Sequence[Examples | PointExamples],
     draws: Iterable[tuple[int, int]],
     seed: int,
     position: int,
     workers: int,
     device: torch.device | str,
-) -> Iterator[Tensor]:
+) -> Iterator[Batch]:
     pin = torch.device(device).type == "cuda"
     loader = DataLoader(
         _InOrder(sets, seed),
         batch_sampler=_Positions(draws, position),
+        collate_fn=_joined,
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="spawn" if workers else None,
         persistent_workers=workers > 0,
+        # Without one it draws from the global generator when it starts: a resumed step's dropout would differ.
+        generator=torch.Generator(),
     )
     for batch in loader:
         yield _to_device(batch, device)
 
 
-def _to_device(batch: Tensor, device: torch.device | str) -> Tensor:
+def _joined(examples: list[Batch]) -> Batch:
+    points = [example for example in examples if isinstance(example, PointBatch)]
+    if points:
+        return PointBatch.join(points)
+    joined: Tensor = default_collate(examples)
+    return joined
+
+
+def _to_device(batch: Batch, device: torch.device | str) -> Batch:
     if torch.device(device).type == "cuda" and batch.device.type == "cpu":
         batch = batch.pin_memory()
     return batch.to(device, non_blocking=True)
@@ -115,15 +116,16 @@ def _place(count: int, seed: int, position: int) -> int:
     return _order_list(count, seed, position // count)[position % count]
 
 
-class _InOrder(Dataset[Tensor]):
+class _InOrder(Dataset[Batch]):
     """Images by their set and their position in the endless order."""
 
-    def __init__(self, sets: Sequence[Examples], seed: int) -> None:
+    def __init__(self, sets: Sequence[Examples | PointExamples], seed: int) -> None:
         self.sets, self.seed = sets, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        images = self.sets[key[0]]
-        return images[_place(len(images), self.seed, key[1])]
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        images, position = self.sets[key[0]], key[1]
+        place = _place(len(images), self.seed, position)
+        return images.draw(place, position) if isinstance(images, PointExamples) else images[place]
 
 
 class _Positions(Sampler[list[tuple[int, int]]]):

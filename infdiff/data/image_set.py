@@ -58,6 +58,22 @@ class ImageSet(Dataset[Tensor]):
             return self
         return ImageSet(self.store, self.indices, size, cache=self.cache, device=self.device)
 
+    def around(self, place: int, ids: Tensor, reach: int) -> Tensor:
+        """Return an image (H, W, 3) uint8 in which pixels `ids` (L,) are right, and those up to `reach` away."""
+        if self.images is not None:
+            return self.images[place].permute(1, 2, 0)
+        if self.native(place):
+            return self.store.around(self.indices[place], ids, reach)
+        return self._read(place).permute(1, 2, 0)
+
+    def smooth_copy(self, place: int) -> Tensor | None:
+        """Return the smooth copy (h, w, 3) float16 that is stored with an image of just this size, or None."""
+        return self.store.smooth_copy(self.indices[place]) if self.native(place) else None
+
+    def native(self, place: int) -> bool:
+        """Return True if the image is stored at just this size."""
+        return self.store.size_of(self.indices[place]) == self.size
+
     def _read(self, place: int) -> Tensor:
         image = self.store.read(self.indices[place])
         return to_tensor(resize(crop_to_aspect(image, self.size), self.size))

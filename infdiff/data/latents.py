@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from infdiff import processes
-from infdiff.data.batches import Examples
+from infdiff.data.examples import Examples
 from infdiff.errors import UserError
 from infdiff.files import make_folder, writing
 from infdiff.tensors import DamagedFileError, read_tensors, save_tensors

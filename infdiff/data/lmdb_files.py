@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -50,6 +52,16 @@ def count_entries(path: str | Path) -> int:
     return int(_environment(path).stat()["entries"])
 
 
+@contextmanager
+def view_value(path: str | Path, key: bytes) -> Iterator[memoryview | None]:
+    """Provide the value of a key as a view, valid inside the context: of the file, only what is touched is read.
+
+    None if there is no such key. Raises lmdb.Error when the file is no LMDB.
+    """
+    with _environment(path).begin(buffers=True) as transaction:
+        yield transaction.get(key)
+
+
 def read_keys(path: str | Path) -> list[bytes]:
     """Return all keys in their order. Raises lmdb.Error when the file is no LMDB."""
     with _environment(path).begin() as transaction:
@@ -64,7 +76,7 @@ def _environment(path: str | Path) -> lmdb.Environment:
         subdir = Path(path).is_dir()
         environment = lmdb.open(str(path), subdir=subdir, readonly=True, lock=False, readahead=False)
         try:
-            _require_whole(environment, Path(path) / "data.mdb" if subdir else Path(path))
+            _require_complete(environment, Path(path) / "data.mdb" if subdir else Path(path))
         except lmdb.Error:
             environment.close()
             raise
@@ -72,7 +84,7 @@ def _environment(path: str | Path) -> lmdb.Environment:
     return _open[key]
 
 
-def _require_whole(environment: lmdb.Environment, file: Path) -> None:
+def _require_complete(environment: lmdb.Environment, file: Path) -> None:
     """Raise lmdb.CorruptedError for a file that is cut off: reading beyond its end would kill the process (SIGBUS)."""
     pages, size = environment.info()["last_pgno"] + 1, file.stat().st_size
     if size < pages * environment.stat()["psize"]:

@@ -21,6 +21,7 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.lmdb_files import put_checked
 from infdiff.data.sources import Source
 from infdiff.data.store import FORMATS, UNREADABLE, Header, encode_image, entry_key, header_entry
+from infdiff.data.tiles import TILE
 from infdiff.errors import OptionError, UserError
 from infdiff.files import clean_partials, make_folder, whole_file
 from infdiff.images.transforms import RESIZE_FILTER, crop_to_aspect, random_crop, resize, to_rgb
@@ -31,6 +32,7 @@ _BATCH = 64
 _CHUNK, _AHEAD = 4, 8
 # All crops of an image are in memory at once.
 _MOST_CROPS = 10_000
+_SMALLEST_TILE, _LARGEST_TILE = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Recipe:
     min_side: int = 8
     max_pixels: int = 200_000_000
     seed: int = 0
+    # Not in the name of images prepared before, which have no tiles.
+    tile: int = field(default=0, repr=False)  # side of the tiles, with format tiles alone; 0: 64
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -55,10 +59,19 @@ class Recipe:
         for name, least in (("min_side", 1), ("max_pixels", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise OptionError(name, getattr(self, name), f"want at least {least}")
+        if self.tile and self.format != "tiles":
+            raise OptionError("tile", self.tile, "goes with --format tiles")
+        if self.tile and not _SMALLEST_TILE <= self.tile <= _LARGEST_TILE:
+            raise OptionError("tile", self.tile, f"want {_SMALLEST_TILE} to {_LARGEST_TILE} pixels")
         if self.crops and self.size is None:
             raise OptionError("crops", self.crops, "needs a size: images of native size are not cropped")
         if not 0 < self.min_crop <= 1:
             raise OptionError("min_crop", self.min_crop, "want a part of the image, above 0 and at most 1")
+
+    @property
+    def tile_side(self) -> int:
+        """Side of the tiles; 0 for other formats."""
+        return (self.tile or TILE) if self.format == "tiles" else 0
 
 
 @dataclass
@@ -95,7 +108,13 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
                 name, reason = result.left_out[0]
                 raise UserError(f"none of the {len(source.names)} images in {source.path} is usable: {name}: {reason}")
             header = Header(
-                result.written, recipe.size, recipe.format, RESIZE_FILTER, max(1, recipe.crops), source.path
+                result.written,
+                recipe.size,
+                recipe.format,
+                RESIZE_FILTER,
+                max(1, recipe.crops),
+                source.path,
+                tile=recipe.tile_side,
             )
             writer.put(*header_entry(header))
             writer.close()
@@ -182,7 +201,7 @@ def _convert(source: Source, recipe: Recipe, job: tuple[int, str]) -> Converted:
             rgb = to_rgb(image)
     except (*UNREADABLE, MemoryError) as error:
         return name, [], " ".join(str(error).split()) or type(error).__name__
-    return name, [encode_image(piece, recipe.format) for piece in _pieces(rgb, recipe, number)], ""
+    return name, [encode_image(piece, recipe.format, recipe.tile_side) for piece in _pieces(rgb, recipe, number)], ""
 
 
 def _pieces(image: Image.Image, recipe: Recipe, number: int) -> Iterator[Image.Image]:

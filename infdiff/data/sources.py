@@ -95,7 +95,7 @@ class ZipSource(Source):
     def read(self, name: str) -> bytes:
         with zipfile.ZipFile(self.path) as archive:
             try:
-                # No more than this is unpacked, whatever the data would give.
+                # No more than this is unpacked, whatever the data say.
                 if (size := archive.getinfo(name).file_size) > _LARGEST:
                     raise ValueError(f"it unpacks to {size} bytes, more than {_LARGEST}")
                 return archive.read(name)

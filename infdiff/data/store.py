@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.data.lmdb_files import count_entries, read_checked
+from infdiff.data.lmdb_files import count_entries, read_checked, view_value
+from infdiff.data.tiles import TILE, TiledImage, encode_tiles
 from infdiff.errors import UserError, first_line
 from infdiff.images.transforms import to_rgb
 
@@ -26,7 +28,8 @@ _WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
     "jpeg": lambda image, file: image.save(file, "JPEG", quality=95, subsampling=0),
     "raw": lambda image, file: np.save(file, np.asarray(image), allow_pickle=False),
 }
-FORMATS = tuple(_WRITERS)
+_TILES = "tiles"
+FORMATS = (*_WRITERS, _TILES)
 # What Pillow and NumPy raise for bytes that are no image, or one that is too large to be harmless.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _HEADER_KEY = b"infdiff-header"
@@ -45,6 +48,7 @@ class Header:
     crops: int  # entries made from each source image, one after another; 1 for a centre crop
     source: str
     version: int = _VERSION
+    tile: int = 0  # side of the tiles that images are stored in; 0: none
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -102,8 +106,8 @@ class ImageStore:
         """Return True if some image is at least as large as `size` (H, W) along both axes."""
         if self.header.size is not None:
             return size[0] <= self.header.size[0] and size[1] <= self.header.size[1]
-        widths_and_heights = (self.read(index).size for index in range(len(self)))
-        return any(size[0] <= height and size[1] <= width for width, height in widths_and_heights)
+        sizes = (self.size_of(index) for index in range(len(self)))
+        return any(size[0] <= height and size[1] <= width for height, width in sizes)
 
     def read(self, index: int) -> Image.Image:
         """Return image `index` in RGB. Raises UserError naming one that is damaged."""
@@ -112,6 +116,40 @@ class ImageStore:
             return decode_image(value, self.header.format)
         except UNREADABLE as error:
             raise self._damaged(index, first_line(error)) from error
+
+    def size_of(self, index: int) -> Size:
+        """Return the size (H, W) of image `index`."""
+        if self.header.size is not None:
+            return self.header.size
+        if self.header.tile:
+            with self._tiled(index) as image:
+                return image.size
+        width, height = self.read(index).size
+        return height, width
+
+    def around(self, index: int, ids: Tensor, reach: int) -> Tensor:
+        """Return image `index` as (H, W, 3) uint8, of which only pixels `ids` (L,) and those near them need be set.
+
+        near: up to `reach` rows and columns away. Images in tiles are decoded there alone, others completely.
+        """
+        if not self.header.tile:
+            return torch.from_numpy(np.array(self.read(index)))
+        with self._tiled(index) as image:
+            return torch.from_numpy(image.around(ids, reach))
+
+    def smooth_copy(self, index: int) -> Tensor | None:
+        """Return the smooth copy (h, w, 3) float16 that is stored with image `index`, or None if there is none."""
+        if not self.header.tile:
+            return None
+        with self._tiled(index) as image:
+            return image.smooth_copy()
+
+    @contextmanager
+    def _tiled(self, index: int) -> Iterator[TiledImage]:
+        with view_value(self.path, entry_key(index)) as value:
+            if value is None:
+                raise self._damaged(index, "it is missing")
+            yield TiledImage(value)
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash of the bytes of some images, in their order."""
@@ -143,8 +181,10 @@ def header_entry(header: Header) -> tuple[bytes, bytes]:
     return _HEADER_KEY, header.encode()
 
 
-def encode_image(image: Image.Image, format: str) -> bytes:
-    """Encode an RGB image. png, webp and raw are lossless."""
+def encode_image(image: Image.Image, format: str, tile: int = TILE) -> bytes:
+    """Encode an RGB image. png, webp, raw and tiles are lossless. tile: the side of tiles, for that format."""
+    if format == _TILES:
+        return encode_tiles(np.array(image), tile)
     buffer = io.BytesIO()
     _WRITERS[format](image, buffer)
     return buffer.getvalue()
@@ -157,6 +197,8 @@ def decode_image(value: bytes, format: str) -> Image.Image:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"pixels of type {pixels.dtype} and shape {pixels.shape}: want uint8 (H, W, 3)")
         return Image.fromarray(pixels)
+    if format == _TILES:
+        return Image.fromarray(TiledImage(value).read())
     return to_rgb(Image.open(io.BytesIO(value)))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.data.batches import Examples
+from infdiff.data.examples import Examples
 
 
 class Upsampled:

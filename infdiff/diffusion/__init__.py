@@ -3,9 +3,11 @@
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.measurements import Mask, Measurement, Reduction
 from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, ImageProcess, Network, Noise, PointNetwork, Process, Sample
+from infdiff.diffusion.projection import projected
 from infdiff.diffusion.samplers import (
     EDM_SAMPLERS,
     SAMPLERS,
@@ -29,12 +31,15 @@ __all__ = [
     "Denoiser",
     "GaussianDiffusion",
     "ImageProcess",
+    "Mask",
+    "Measurement",
     "MollifiedDiffusion",
     "Mollifier",
     "Network",
     "Noise",
     "PointNetwork",
     "Process",
+    "Reduction",
     "Sample",
     "Sampler",
     "Weighting",
@@ -46,6 +51,7 @@ __all__ = [
     "guided",
     "heun",
     "min_snr",
+    "projected",
     "sampling_times",
     "sigma_steps",
     "uniform",

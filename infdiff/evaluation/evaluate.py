@@ -54,6 +54,7 @@ class Request:
     upscale: str | None = None
     deblur: str | None = None
     method: str | None = None
+    guidance: str | None = None
     latents: str = tasks.LATENTS[0]
     patches: int | None = None
     lpips: bool = False
@@ -78,6 +79,7 @@ class Request:
             patches=self.patches,
             lpips=self.lpips,
             method=self.method,
+            guidance=self.guidance,
         )
         self._check_statistics()
         if images or self.task == tasks.CALIBRATE:
@@ -161,6 +163,7 @@ def evaluate(
         small=request.small,
         latents=request.latents,
         method=request.method,
+        guidance=request.guidance,
     )
     real_latents = "of training images" if request.latents == "real" else None
     about = {"run": str(run.folder), "step": run.step, "latents": real_latents or run.describe_latents()}

@@ -104,7 +104,12 @@ class ImageMaker:
         return self._made("decode", size, len(real), settings | {"real": real.fingerprint}, make)
 
     def super_resolved(
-        self, truth: StoredImages, small: Size, size: Size, method: str | None = None
+        self,
+        truth: StoredImages,
+        small: Size,
+        size: Size,
+        method: str | None = None,
+        guidance: str | None = None,
     ) -> GeneratedImages | None:
         """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
         method = method or enlarging_method(self.run, size)
@@ -114,7 +119,15 @@ class ImageMaker:
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)
             return enlarge(
-                self.run, images, size, options=options, method=method, seed=self.seed, indices=numbers, rounded=False
+                self.run,
+                images,
+                size,
+                options=options,
+                method=method,
+                guidance=guidance,
+                seed=self.seed,
+                indices=numbers,
+                rounded=False,
             )
 
         settings = {
@@ -124,7 +137,10 @@ class ImageMaker:
             "from": format_size(small),
             "truth": truth.fingerprint,
         }
-        batch = default_batch(self.run.method, size, guided=method != "encode")
+        # Images by gradients that were made before there was another guidance keep their folder.
+        settings |= {"guidance": guidance} if guidance == "projection" else {}
+        gradient = method == "windows" or guidance == "gradient"
+        batch = default_batch(self.run.method, size, guided=gradient)
         return self._made("superres", size, len(truth), settings, make, batch)
 
     def _tiled(self, size: Size) -> SamplingOptions:

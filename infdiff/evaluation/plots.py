@@ -96,7 +96,14 @@ def _coloured(series: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 def _line(panel: Any, points: Sequence[Point], label: str, colour: str, style: str) -> None:
     if points:
-        panel.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5, linewidth=1.4)
+        panel.plot(
+            *zip(*points, strict=True), style, color=colour, label=_as_text(label), markersize=3.5, linewidth=1.4
+        )
+
+
+def _as_text(label: str) -> str:
+    """A name as Matplotlib shows it: no formula between dollars, and no bytes that are no text."""
+    return label.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def _powers_of_two(panel: Any, ticks: Sequence[int]) -> None:

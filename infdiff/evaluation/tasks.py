@@ -50,6 +50,7 @@ def check_request(
     latents: str = LATENTS[0],
     patches: int | None = None,
     method: str | None = None,
+    guidance: str | None = None,
     lpips: bool = False,
 ) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
@@ -61,6 +62,8 @@ def check_request(
         raise OptionError("lpips", None, "compares pairs: it goes with --task reconstruct or superres")
     if method is not None and task != "superres":
         raise OptionError("method", method, "goes with --task superres only")
+    if guidance is not None and method != "guided":
+        raise OptionError("guidance", guidance, "goes with --task superres --method guided only")
     if latents != LATENTS[0] and (images or task != "generate"):
         raise OptionError("latents", latents, "goes with --task generate of a run only")
     for size in sizes:
@@ -118,6 +121,7 @@ def score_run(
     small: Size,
     latents: str = LATENTS[0],
     method: str | None = None,
+    guidance: str | None = None,
 ) -> None:
     """Score a run on one of TASKS, by default at its training size. small, method: input size and way of superres.
 
@@ -134,7 +138,7 @@ def score_run(
     if task == "reconstruct":
         score_reconstructed(evaluation, maker, sizes, count)
     else:
-        score_super_resolved(evaluation, maker, small, sizes, count, method)
+        score_super_resolved(evaluation, maker, small, sizes, count, method, guidance)
 
 
 def score_denoised(evaluation: Evaluation, run: TrainedModel, sizes: Sequence[Size], count: int, seed: int) -> None:
@@ -180,6 +184,7 @@ def score_super_resolved(
     sizes: Sequence[Size],
     count: int,
     method: str | None = None,
+    guidance: str | None = None,
 ) -> None:
     """Score the first `count` real images, reduced to `small` and super-resolved, and bicubic upsampling.
 
@@ -196,7 +201,9 @@ def score_super_resolved(
             "bicubic": lambda numbers: corruptions.resize_bicubic(reduced(truth.take(numbers, size), small), size),
         }
 
-    _score_pairs(evaluation, truth, sizes, lambda size: maker.super_resolved(truth, small, size, method), methods)
+    _score_pairs(
+        evaluation, truth, sizes, lambda size: maker.super_resolved(truth, small, size, method, guidance), methods
+    )
 
 
 def _score_pairs(

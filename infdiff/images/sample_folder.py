@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from infdiff.files import copy_file, make_folder, save_json
+from infdiff.files import clean_partials, copy_file, make_folder, save_json
 from infdiff.images.write import contact_sheet, save_gif, save_png
 
 SHEET = "grid.png"
@@ -25,11 +26,11 @@ def sample_to_folder(
     be written.
     """
     images = []
-    make_folder(folder)
-    for indices in torch.arange(count).split(batch):
-        for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
-            save_png(image, folder / f"{index:05d}.png")
-            images.append(image)
+    with _used(folder):
+        for indices in torch.arange(count).split(batch):
+            for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
+                save_png(image, folder / f"{index:05d}.png")
+                images.append(image)
     sheet = folder / SHEET
     if count == 1:
         copy_file(folder / "00000.png", sheet)
@@ -52,6 +53,18 @@ def frames_to_folder(frames: Tensor, folder: Path, record: dict[str, Any]) -> Pa
     animation = folder / "frames.gif"
     save_gif(frames, animation)
     return animation
+
+
+@contextmanager
+def _used(folder: Path) -> Iterator[None]:
+    """Make a folder before the work, to know that it can be written; a failure takes it away if it is empty."""
+    clean_partials(make_folder(folder))
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+        raise
 
 
 def _columns(count: int) -> int:

@@ -31,7 +31,8 @@ class GridNetwork(Generic[_Settings]):
 
 
 def _unet_options(grid: UNetSettings, size: Size) -> Mapping[str, Any]:
-    return {"size": max(size), "attention_sizes": grid.attention_sizes, "dropout_size": grid.dropout_size}
+    own = {"attention_sizes": grid.attention_sizes, "dropout_size": grid.dropout_size, "widen_in": grid.widen_in}
+    return {"size": max(size), **own}
 
 
 def _dfu_options(grid: DFUSettings, size: Size) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from infdiff.coordinates import Size
 from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.process import Sample
 from infdiff.methods.edm import EDMMethod
 from infdiff.methods.infinity_diff import InfinityDiff
 from infdiff.methods.sampling import SamplingMethod, SamplingOptions
@@ -54,6 +55,9 @@ class Method(SamplingMethod, Protocol):
         """The training target's unweighted error at one noise std over signal std and one of `rates`, of unflipped
         images.
         """
+
+    def sampler(self, options: SamplingOptions) -> Sample[Any]:
+        """The sampler that options name, as `pipelines.generate` takes it."""
 
     def generate(
         self,

@@ -175,11 +175,23 @@ def check_guidance(weight: float, variety: float = 0.0) -> None:
         raise OptionError("variety", f"{variety:g}", "want 0 (the latent of the visible pixels) to 1 (any latent)")
 
 
-def guidance_weight(method: str, asked: float | None) -> float:
+def check_tile(method: str, guidance: str, tile: str | int | None) -> None:
+    """Raise OptionError for tiles that are asked for where all rows go through the network at once."""
+    if tile is None or method == "encode":
+        return
+    if method != "guided":
+        raise OptionError("tile", tile, f"goes with method guided, not with {method}")
+    if guidance == "gradient":
+        raise OptionError("tile", tile, "goes with guidance projection: gradients take all rows at once")
+
+
+def guidance_weight(method: str, asked: float | None, guidance: str | None = None) -> float:
     """Return the weight of guidance that is asked for, or 1.
 
-    Raises OptionError when it cannot work, or `method` is not the guided one.
+    Raises OptionError when it cannot work, or `method` is not the guided one. guidance: the kind, if asked for.
     """
+    if guidance is not None and method != "guided":
+        raise OptionError("guidance", guidance, f"goes with method guided, not with {method}")
     if asked is not None and method != "guided":
         raise OptionError("weight", f"{asked:g}", f"goes with method guided, not with {method}")
     weight = 1.0 if asked is None else asked
@@ -237,7 +249,7 @@ def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None, devic
         )
     if tile is None or tile == "auto":
         return rows
-    if not tile.isdigit() or int(tile) < 1:
+    if not tile.isdecimal() or int(tile) < 1:
         raise OptionError("tile", tile, "want a number of rows from 1 on, auto or off")
     return int(tile)
 

@@ -13,6 +13,10 @@ from infdiff.seeding import draw_part
 
 _Value = TypeVar("_Value")
 
+# From this many pixels for a point, and in an image, up: see `reads_points`.
+_SPARSE_RATE = 32
+_LARGE = 512 * 512
+
 
 def training_size(config: Config) -> Size:
     """The base resolution (H, W)."""
@@ -93,9 +97,25 @@ def drawn_point_count(config: Config, size: Size, seed: int) -> int:
 
     Nothing waits for the generator's device, and a resumed run draws the same.
     """
+    return point_count(config, size, drawn_rate(config, seed))
+
+
+def drawn_rate(config: Config, seed: int) -> float:
+    """Rate of points in the step whose generator has this seed."""
     rates = config.subsample_rates
-    rate = list(rates)[draw_part(list(rates.values()), seed, "subsample")]
-    return point_count(config, size, rate)
+    return list(rates)[draw_part(list(rates.values()), seed, "subsample")]
+
+
+def reads_points(config: Config, size: Size, rate: float) -> bool:
+    """Return True if a step on images of a size at a rate makes noise and T x_0 at its points alone.
+
+    The one rule: where there are many pixels for each point, of large images. Elsewhere noise and T x_0 are made of all
+    pixels and read at the points: at rates like the published ones that takes less time. White noise as a target has
+    no value at a place that does not depend on the pixels, and is always made of all.
+    """
+    if not isinstance(config, InfinityDiffConfig) or config.diffusion.target == "noise":
+        return False
+    return rate >= _SPARSE_RATE and prod(size) >= _LARGE
 
 
 def describe_points(config: Config) -> str:

@@ -59,8 +59,8 @@ def dual_levels(
         attention=attention_levels,
         attention_in_middle=bool(attention_levels),
         kernel_size=kernel_size,
-        downsample=lambda channels: BilinearDownsample(),
-        upsample=lambda channels: BilinearUpsample(),
+        downsample=lambda in_channels, channels: BilinearDownsample(),
+        upsample=lambda in_channels, channels: BilinearUpsample(),
     )
 
 

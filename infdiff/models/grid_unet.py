@@ -22,11 +22,12 @@ def sized_levels(
     latent_dim: int = 0,
     dropout: float = 0.0,
     dropout_size: int = 16,
+    widen_in: str = "blocks",
 ) -> Levels:
     """Levels for grids of known sizes. size: the side of the top grid (the longer one, where they differ).
 
     attention_sizes: the sides of the grids after which attention is applied. dropout acts on grids of at most
-    dropout_size. latent_dim: as in `ModulatedLayerNorm`.
+    dropout_size. latent_dim: as in `ModulatedLayerNorm`. widen_in: as in `Levels`.
     """
     sides = [-(-size // 2**level) for level in range(len(multipliers))]
 
@@ -48,6 +49,7 @@ def sized_levels(
         block=block,
         attention=[level for level, side in enumerate(sides) if side in attention_sizes],
         attention_in_middle=bool(attention_sizes),
+        widen_in=widen_in,
     )
 
 

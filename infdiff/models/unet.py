@@ -46,9 +46,13 @@ class Levels:
 
     multipliers: the channels of each level, the top one first, in units of `channels`. The sides of a level's grid are
     half of those above it, rounded up. block(level, in_channels, channels, attention=...) makes a residual block,
-    called with features (B, C, G, K) and a condition (B, D) or None. downsample(channels) and upsample(channels) make
-    the modules from one level to the next and back; the latter is called with the size to reach. Attention follows
-    every block of the `attention` levels and, if `attention_in_middle`, the first of the two blocks in the middle.
+    called with features (B, C, G, K) and a condition (B, D) or None. downsample(in_channels, channels) and
+    upsample(in_channels, channels) make the modules from one level to the next and back; the latter is called with the
+    size to reach. Attention follows every block of the `attention` levels and, if `attention_in_middle`, the first of
+    the two blocks in the middle.
+    widen_in: where features change their width. blocks: the first block of a level, on the way down and on the way up.
+    resampling: the modules between levels, and a convolution after the deepest blocks of the way down; the blocks of
+    the way down are then as wide as the level above.
     """
 
     channels: int
@@ -58,14 +62,15 @@ class Levels:
     attention: Collection[int]
     attention_in_middle: bool
     kernel_size: int = 3  # of the first and the last convolution
-    downsample: Callable[[int], nn.Module] = Downsample
-    upsample: Callable[[int], nn.Module] = Upsample
+    downsample: Callable[[int, int], nn.Module] = Downsample
+    upsample: Callable[[int, int], nn.Module] = Upsample
+    widen_in: str = "blocks"
 
     def width(self, level: int) -> int:
         return self.multipliers[level] * self.channels
 
-    def make(self, level: int, in_channels: int) -> nn.Module:
-        return self.block(level, in_channels, self.width(level), attention=level in self.attention)
+    def make(self, level: int, in_channels: int, width: int) -> nn.Module:
+        return self.block(level, in_channels, width, attention=level in self.attention)
 
 
 class UNetDown(nn.Module):
@@ -80,14 +85,17 @@ class UNetDown(nn.Module):
         current = levels.channels
         for level in range(len(levels.multipliers)):
             stage = nn.ModuleList()
+            width = current if levels.widen_in == "resampling" else levels.width(level)
             for _ in range(levels.blocks):
-                stage.append(levels.make(level, current))
-                current = levels.width(level)
+                stage.append(levels.make(level, current, width))
+                current = width
                 self.skip_channels.append(current)
             self.levels.append(stage)
             if level < len(levels.multipliers) - 1:
-                self.reductions.append(levels.downsample(current))
-        self.out_channels = current
+                self.reductions.append(levels.downsample(current, levels.width(level)))
+                current = levels.width(level)
+        self.out_channels = levels.width(-1)
+        self.widen = conv(current, self.out_channels) if levels.widen_in == "resampling" else None
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """(B, in_channels, G, K) -> the deepest features and the skip connections, one for each block."""
@@ -99,7 +107,7 @@ class UNetDown(nn.Module):
             for block in blocks_of(stage):
                 x = block(x, condition)  # (B, C, g, k) -> (B, width(level), g, k)
                 skips.append(x)
-        return x, skips  # (B, out_channels, g, k)
+        return x if self.widen is None else self.widen(x), skips  # (B, out_channels, g, k)
 
 
 class UNet(nn.Module):
@@ -125,11 +133,13 @@ class UNet(nn.Module):
         for level in range(bottom, -1, -1):
             stage = nn.ModuleList()
             for _ in range(levels.blocks):
-                stage.append(levels.make(level, current + skips.pop()))
+                stage.append(levels.make(level, current + skips.pop(), levels.width(level)))
                 current = levels.width(level)
             self.levels.append(stage)
             if level:
-                self.enlargements.append(levels.upsample(current))
+                width = levels.width(level - 1) if levels.widen_in == "resampling" else current
+                self.enlargements.append(levels.upsample(current, width))
+                current = width
         self.conv_out = conv(current, out_channels, levels.kernel_size)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.recompute import applied
 from infdiff.precision import without_autocast
 
 
@@ -26,7 +27,7 @@ class GridAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-        qkv = self.qkv(self.norm(rows)).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, c)
+        qkv = applied(self.qkv, self.norm.of(None), rows).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, c)
         rows = rows + self.out(_attend(qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2))
         return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 

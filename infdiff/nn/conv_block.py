@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.nn.attention import GridAttention
-from infdiff.nn.norm import GridLayerNorm, silu_norm
+from infdiff.nn.norm import GridLayerNorm
+from infdiff.nn.recompute import applied
 
 
 def conv(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
@@ -55,29 +56,38 @@ class ConvBlock(nn.Module):
         self.attention = GridAttention(channels) if attention else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = self.conv_in(silu_norm(self.norm_in, x))
-        h = silu_norm(self.norm_out, h, condition)
-        h = self.conv_out(F.dropout(h, self.dropout, self.training))
+        h = applied(self.conv_in, self.norm_in.of(None, silu=True), x)
+        norm_out = self.norm_out.of(condition, silu=True)
+        if self.dropout and self.training:
+            h = self.conv_out(F.dropout(norm_out(h), self.dropout))
+        else:
+            h = applied(self.conv_out, norm_out, h)
         return self.attention(self.skip(x) + h)
 
 
 class Downsample(nn.Module):
     """Halves a grid with a strided convolution; an odd side rounds up."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = conv(channels, channels, 3, stride=2)
+        self.conv = conv(in_channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """Upsamples a grid to `size` by nearest neighbour and smooths it with a convolution."""
+    """Upsamples a grid to `size` by nearest neighbour and smooths it with a convolution.
 
-    def __init__(self, channels: int) -> None:
+    Where that narrows the features, it comes first: on the smaller grid it costs a quarter.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = conv(channels, channels, 3)
+        self.narrows = channels < in_channels
+        self.conv = conv(in_channels, channels, 3)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.narrows:
+            return F.interpolate(self.conv(x), size=size, mode="nearest")
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
+
+from infdiff import ops
 
 
 class ModulatedLayerNorm(nn.Module):
@@ -13,7 +16,7 @@ class ModulatedLayerNorm(nn.Module):
     The normalisation is applied whether or not there is a condition. Set `condition_dim` to 0 for a plain LayerNorm.
     The modulation starts at zero, so that a new network ignores its condition. latent_dim: the condition ends with a
     latent of this length, after condition_dim other numbers, which scales the result by itself, times 1 + latent_scale
-    (as in AdaGN of Preechakul et al. 2022); 0 for none.
+    (as in AdaGN of Preechakul et al. 2022); 0 for none. The result has the features' type.
     """
 
     def __init__(self, channels: int, condition_dim: int = 0, latent_dim: int = 0) -> None:
@@ -28,26 +31,33 @@ class ModulatedLayerNorm(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        x = self.norm(x)
-        if self.modulation is None or condition is None:
-            return x
-        modulation = self.modulation(condition[:, : self.condition_dim])
-        scale, shift = modulation.unsqueeze(1).to(x.dtype).chunk(2, dim=-1)
-        scale = 1 + scale
-        if self.latent_scale is not None:
-            factor = 1 + self.latent_scale(condition[:, self.condition_dim :]).unsqueeze(1).to(x.dtype)
-            scale, shift = scale * factor, shift * factor
-        return torch.addcmul(shift, x, scale)
+        return self.of(condition)(x)
+
+    def of(self, condition: Tensor | None, silu: bool = False) -> Callable[[Tensor], Tensor]:
+        """The function of features that a condition makes of this layer; silu: followed by SiLU."""
+        modulation = latent_scale = None
+        if self.modulation is not None and condition is not None:
+            modulation = self.modulation(condition[:, : self.condition_dim])
+            if self.latent_scale is not None:
+                latent_scale = self.latent_scale(condition[:, self.condition_dim :])
+        return partial(_normalised, self.norm, modulation, latent_scale, silu)
 
 
 class GridLayerNorm(ModulatedLayerNorm):
     """The same for grids (B, C, G, K); free of copies in channels-last memory."""
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        rows = super().forward(x.permute(0, 2, 3, 1).flatten(1, 2), condition)
-        return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    def of(self, condition: Tensor | None, silu: bool = False) -> Callable[[Tensor], Tensor]:
+        return partial(_on_rows, super().of(condition, silu))
 
 
-def silu_norm(norm: GridLayerNorm, x: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Normalise, modulate, activate, as before every convolution of the grid network."""
-    return F.silu(norm(x, condition))
+def _normalised(
+    norm: nn.LayerNorm, modulation: Tensor | None, latent_scale: Tensor | None, silu: bool, x: Tensor
+) -> Tensor:
+    # On CPUs PyTorch's own rules are faster: they keep what the operator computes twice.
+    norm_of = ops.modulated_norm_stepwise if x.device.type == "cpu" else ops.modulated_norm
+    return norm_of(x, norm.weight, norm.bias, modulation, latent_scale, silu)
+
+
+def _on_rows(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    rows = norm(x.permute(0, 2, 3, 1).flatten(1, 2))
+    return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)

@@ -12,10 +12,11 @@ from infdiff import ops
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.recompute import applied
 
-# Rows of features that fit a CPU's cache together with an MLP's hidden layer. Other devices take all rows in one piece.
-_CACHED_ROWS = 8192
-_CACHED_DEVICES = ("cpu",)
+# Rows of features that fit a processor's cache together with an MLP's hidden layer; and as many as keep a GPU busy, for
+# which each launch counts.
+_CACHED_ROWS, _BUSY_ROWS = 1 << 13, 1 << 19
 
 
 class SparseConv(nn.Module):
@@ -88,20 +89,25 @@ class SparseBlock(nn.Module):
         return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
     def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = F.silu(self.widen(self.norm(x, condition)))
-        return self.narrow(F.dropout(h, self.dropout, self.training))
+        h = applied(self.widen, self.norm.of(condition), x)
+        if self.dropout and self.training:
+            return self.narrow(F.dropout(F.silu(h), self.dropout))
+        return applied(self.narrow, F.silu, h)
 
 
 def by_rows(
-    function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int = _CACHED_ROWS
+    function: Callable[..., Tensor], *features: Tensor, out: Tensor | None = None, max_rows: int | None = None
 ) -> Tensor:
     """Apply a function of each point's features (B, L, C); on a CPU without gradients, to a slice of points at a time.
 
-    The result is the same; memory for intermediate layers does not grow with L, and they stay in the processor's cache.
-    max_rows: the rows of a slice, over all images. out: where to write the result instead of to new memory.
+    The result is the same; memory for intermediate layers does not grow with L, and they stay in a processor's cache.
+    max_rows: the rows of a slice, over all images; None: as many as the device is fastest with. out: where to write the
+    result instead of to new memory.
     """
     batch, count = features[0].shape[:2]
-    at_once = max(1, max_rows // batch if features[0].device.type in _CACHED_DEVICES else count)
+    if max_rows is None:
+        max_rows = _CACHED_ROWS if features[0].device.type == "cpu" else _BUSY_ROWS
+    at_once = max(1, max_rows // batch)
     if torch.is_grad_enabled() or (count <= at_once and out is None):
         return function(*features)
     for start in range(0, count, at_once):

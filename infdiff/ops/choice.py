@@ -33,7 +33,7 @@ def choose(vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
     column: reflections keep them, and they are eight at most.
     """
     distance = vertical.square() + horizontal.square()
-    third = _third(distance)
+    third = third_distance(distance)
     tied = (distance == third) & distance.isfinite()
     kept = tied | (distance < third)
     aside = torch.minimum(vertical.abs(), horizontal.abs()).masked_fill(~tied, float("inf"))
@@ -43,7 +43,7 @@ def choose(vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
     return place, _weights(value, third)
 
 
-def _third(distance: Tensor) -> Tensor:
+def third_distance(distance: Tensor) -> Tensor:
     """The largest distance (..., 1) of a point that is read: the third smallest, or 0 if a point is on the centre."""
     places = min(NEAREST, distance.shape[-1])
     near = distance.topk(places, dim=-1, largest=False).values

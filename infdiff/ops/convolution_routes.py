@@ -20,6 +20,7 @@ from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.neighbour_lists import neighbour_lists
 from infdiff.ops.point_set import Points
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint
+from infdiff.ops.row_pairs import bisects, pair_by_pair, pair_by_pair_gradient
 from infdiff.ops.rows import image_to_rows, rows_to_image
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
 
@@ -115,11 +116,13 @@ class _Separate:
 
 
 class Lattice(_Separate):
-    """PyTorch, tap by tap through the lattice index, or a neighbour table."""
+    """PyTorch, tap by tap through the lattice index or a neighbour table; of few points, pair by pair without them."""
 
     def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
         def total(features: Tensor, taps: Tensor) -> Tensor:
             kappa = resize_kernel(taps[:, 0], points.scale)
+            if points.index is None and bisects(points.ids, points.size):
+                return pair_by_pair(features, kappa, points.ids, points.size)
             return tap_by_tap(features, kappa, points.ids, _index(points), points.size)
 
         return _normalised(total, features, taps, points, adjoint)
@@ -127,7 +130,10 @@ class Lattice(_Separate):
     def _taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
         window = window_of(kernel_size, points.scale)
         grad = grad * points.inverse_count
-        kappa = tap_by_tap_gradient(features, grad, points.ids, _index(points), points.size, window)
+        if points.index is None and bisects(points.ids, points.size):
+            kappa = pair_by_pair_gradient(features, grad, points.ids, points.size, window)
+        else:
+            kappa = tap_by_tap_gradient(features, grad, points.ids, _index(points), points.size, window)
         return _to_taps(kappa, points, kernel_size)
 
 

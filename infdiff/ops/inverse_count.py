@@ -11,6 +11,7 @@ from infdiff.ops.arguments import check_ids, check_order, same_points
 from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.registration import operator
 from infdiff.ops.resize_kernel import tent_matrix
+from infdiff.ops.row_pairs import bisects, row_pairs
 
 
 def inverse_count_ref(
@@ -70,6 +71,8 @@ def _inverse_count(
     if launch.serves_points(ids) and max(len(rows), len(columns)) <= kernels.MAX_WINDOW:
         index = kernels.lattice_index(ids, size) if index is None else index
         return kernels.inverse_count(ids, index, rows, columns, kernel_size**2, size).unsqueeze(-1)
+    if bisects(ids, size):
+        return kernel_size**2 / _sums_over_pairs(ids, size, rows, columns).unsqueeze(-1)
     return inverse_count_ref(ids, size, kernel_size, scale, dtype=torch.float64)
 
 
@@ -79,6 +82,14 @@ _inverse_count.register_fake(lambda ids, *_: ids.new_empty((*ids.shape, 1), dtyp
 def _of_all_pixels(size: Size, kernel_size: int, scale: Scale, ids: Tensor) -> Tensor:
     high, wide = counts_by_axis(size, kernel_size, scale, ids.device)
     return (kernel_size**2 / (high[:, None] * wide)).view(1, -1, 1).repeat(ids.shape[0], 1, 1)
+
+
+def _sums_over_pairs(ids: Tensor, size: Size, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sum of chi at every point (B, L), float64."""
+    total = torch.zeros(ids.numel(), dtype=torch.float64)
+    for row, of, _, column in row_pairs(ids, size, (len(rows), len(columns))):
+        total.index_add_(0, of, rows[row] * columns[column])
+    return total.view_as(ids)
 
 
 def counts_by_axis(size: Size, kernel_size: int, scale: Scale, device: torch.device) -> list[Tensor]:

@@ -23,6 +23,7 @@ from infdiff.ops.gpu import kernels, launch
 from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.nearest_search import among_all, search
 from infdiff.ops.registration import operator
+from infdiff.ops.row_pairs import bisects
 
 
 class Neighbours(NamedTuple):
@@ -33,7 +34,7 @@ class Neighbours(NamedTuple):
     share: Tensor  # (B, G*K) float32: the weight of a point in the cell's mean; 0 where it reads the nearest ones
     reach: Tensor  # (B, L) int32: cells between a point's own cell and the farthest `number` has it in, along an axis
     ids: Tensor  # (B, L)
-    # `lattice_index`; None: every pixel is a point. Hides `tuple.index`.
+    # `lattice_index`; None: every pixel is a point, or few are and it is not needed. Hides `tuple.index`.
     index: Tensor | None  # type: ignore[assignment]
     size: Size
     grid: Size
@@ -53,7 +54,7 @@ def nearest_points(ids: Tensor, size: Size, grid: Size, index: Tensor | None = N
     ValueError when the ids do not ascend, repeat or leave the image.
     """
     check_ids(ids, size)
-    if ids.shape[1] == size[0] * size[1]:
+    if ids.shape[1] == size[0] * size[1] or bisects(ids, size):
         index = None
     elif index is None:
         index = lattice_index(ids, size)
@@ -74,7 +75,7 @@ def _nearest_points(
     if launch.serves_points(ids):
         return kernels.nearest_points(ids, index, size, grid)
     share = mean_share(ids, size, grid)
-    if index is None:
+    if ids.shape[1] == height * width:
         number, weight = (t.repeat(ids.shape[0], 1, 1) for t in nearest_pixels(size, grid, ids.device))
     else:
         number, weight = search(ids, index, size, grid, share)

@@ -1,7 +1,8 @@
 """The search for the points nearest to each centre of a grid, in PyTorch.
 
 Points are pixels: around a centre, the lattice index is read at the nearest pixels, in order of distance, until the
-points read are enough. Centres at the same place within a pixel share one order.
+points read are enough. Centres at the same place within a pixel share one order. Where few pixels are points, buckets
+of points are read instead.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets
+from infdiff.ops.bucket_search import Buckets
+from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets, third_distance
 
 # Points that the pixels read first hold on average, and then those read for the centres that had too few.
 _POINTS_READ = (6, 32)
+# Buckets that are read first lie so far from a centre's own, and then those for the centres that had too few.
+_REACHES = (1, 3)
 # About what a processor's cache holds.
 _PIXELS_AT_ONCE = 1 << 16
+_CENTRES_AT_ONCE = 1 << 12
 _DISTANCES_AT_ONCE, _DISTANCES_AT_ONCE_ON_DEVICES = 1 << 20, 1 << 25
 
 
-def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) -> tuple[Tensor, Tensor]:
+def search(ids: Tensor, index: Tensor | None, size: Size, grid: Size, share: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers (B * G*K, COLUMNS) int64 and weights float32 of the nearest points, where `share` (B, G*K) is 0.
 
-    ids (B, L), index (B, H, W).
+    ids (B, L), index (B, H, W), or None where few pixels are points.
     """
     batch, cells = share.shape
     if ids.device.type != "cpu":  # to take some of the cells, one would wait for the device
@@ -35,9 +40,14 @@ def search(ids: Tensor, index: Tensor, size: Size, grid: Size, share: Tensor) ->
     number = torch.zeros(batch * cells, COLUMNS, dtype=torch.int64)
     weight = torch.zeros(batch * cells, COLUMNS)
     rest = (share.flatten() == 0).nonzero()[:, 0]
+    if index is None:
+        buckets = Buckets.of(ids, size)
+        for reach in _REACHES:
+            parts = rest.split(_CENTRES_AT_ONCE) if len(rest) else ()
+            rest = torch.cat([rest[:0], *(_in_buckets(ids, buckets, grid, reach, c, number, weight) for c in parts)])
     for points in _POINTS_READ:
         # Of few points, all are compared sooner than that many pixels are read.
-        if len(rest) and points * size[0] * size[1] < ids.shape[1] ** 2:
+        if len(rest) and index is not None and points * size[0] * size[1] < ids.shape[1] ** 2:
             disc = _Disc.around(size, grid, points / ids.shape[1])
             down, across = disc.margin
             padded = F.pad(index, (across, across, down, down), value=-1).flatten(1)
@@ -90,17 +100,35 @@ def _among(
     at_once = _DISTANCES_AT_ONCE if ids.device.type == "cpu" else _DISTANCES_AT_ONCE_ON_DEVICES
     for some in centre.split(max(1, at_once // count)):
         image = torch.div(some, grid[0] * grid[1], rounding_mode="floor")
-        down = torch.div(some, grid[1], rounding_mode="floor") - image * grid[0]
-        across = some % grid[1]
-        number = candidates(image, across)
-        pixel = ids[image[:, None], number.clamp(min=0)]
-        row = torch.div(pixel, size[1], rounding_mode="floor")
-        vertical = offsets(row, down[:, None], size[0], grid[0]).masked_fill_(number < 0, float("inf"))
-        horizontal = offsets(pixel - row * size[1], across[:, None], size[1], grid[1]) * aspect_of(size, grid)
-        place, weight = choose(vertical, horizontal)
+        number = candidates(image, some % grid[1])
+        place, weight = choose(*_offsets(ids, size, grid, some, number))
         numbers.append(number.gather(1, place).where(weight > 0, 0))
         weights.append(weight)
     return torch.cat(numbers), torch.cat(weights)
+
+
+def _in_buckets(
+    ids: Tensor, buckets: Buckets, grid: Size, reach: int, centre: Tensor, number: Tensor, weight: Tensor
+) -> Tensor:
+    """Write the rows `centre` (N,) of number and weight; return those for which other buckets may hold nearer ones."""
+    found, border = buckets.around(centre, grid, reach)
+    apart = _offsets(ids, buckets.size, grid, centre, found)
+    complete = third_distance(apart[0].square() + apart[1].square())[:, 0] < border
+    place, part = choose(apart[0][complete], apart[1][complete])
+    number[centre[complete]] = found[complete].gather(1, place).where(part > 0, 0)
+    weight[centre[complete]] = part
+    return centre[~complete]
+
+
+def _offsets(ids: Tensor, size: Size, grid: Size, centre: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets (N, count) of points from centres (N,) along rows and columns, as `choose` takes; number -1: none."""
+    image = torch.div(centre, grid[0] * grid[1], rounding_mode="floor")
+    down = torch.div(centre, grid[1], rounding_mode="floor") - image * grid[0]
+    pixel = ids[image[:, None], number.clamp(min=0)]
+    row = torch.div(pixel, size[1], rounding_mode="floor")
+    vertical = offsets(row, down[:, None], size[0], grid[0]).masked_fill_(number < 0, float("inf"))
+    column = pixel - row * size[1]
+    return vertical, offsets(column, (centre % grid[1])[:, None], size[1], grid[1]) * aspect_of(size, grid)
 
 
 class _Disc(NamedTuple):

@@ -12,6 +12,7 @@ from infdiff.ops.dense_conv2d import window_of
 from infdiff.ops.inverse_count import inverse_count
 from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.neighbour_lists import neighbour_lists
+from infdiff.ops.row_pairs import bisects
 
 
 class Points(NamedTuple):
@@ -24,7 +25,7 @@ class Points(NamedTuple):
     ids: Tensor  # (B, L) int64, ascending and without repeats
     size: Size
     scale: Scale  # pixels per base pixel, for (rows, columns)
-    # `lattice_index`, or TorchSparse's neighbour table; None: computed when it is needed. Hides `tuple.index`.
+    # `lattice_index`, or TorchSparse's neighbour table; None: computed if it is needed. Hides `tuple.index`.
     index: Tensor | None  # type: ignore[assignment]
     inverse_count: Tensor  # (B or 1, L, 1), for one kernel size
     # `neighbour_lists`, for one kernel size; None: computed when they are needed.
@@ -46,7 +47,8 @@ class Points(NamedTuple):
         or leave the image.
         """
         scale = float(scale[0]), float(scale[1])
-        index = None if ids.shape[-1] == size[0] * size[1] else lattice_index(ids, size)
+        unneeded = ids.shape[-1] == size[0] * size[1] or bisects(ids, size)
+        index = None if unneeded else lattice_index(ids, size)
         return cls(ids, size, scale, index, inverse_count(ids, size, kernel_size, scale, index, dtype))
 
     def listed(self, kernel_size: int) -> Points:

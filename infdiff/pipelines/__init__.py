@@ -3,9 +3,11 @@
 from infdiff.pipelines.generate import encode, generate, on_all_pixels
 from infdiff.pipelines.inpaint import encode_visible, inpaint, paste
 from infdiff.pipelines.interpolate import interpolate
+from infdiff.pipelines.restore import Guidance, restore
 from infdiff.pipelines.super_resolve import super_resolve
 
 __all__ = [
+    "Guidance",
     "encode",
     "encode_visible",
     "generate",
@@ -13,5 +15,6 @@ __all__ = [
     "interpolate",
     "on_all_pixels",
     "paste",
+    "restore",
     "super_resolve",
 ]

@@ -79,4 +79,4 @@ def encode(encoder: PointNetwork, images: Tensor, *, points: int, seed: int = 0)
     ids = draw_points(1, min(points, size[0] * size[1]), size, generator_for(images.device, seed, "encode")).expand(
         len(images), -1
     )
-    return encoder(gather(from_uint8(images), ids), encoder.geometry(ids, size))
+    return encoder(from_uint8(gather(images, ids)), encoder.geometry(ids, size))

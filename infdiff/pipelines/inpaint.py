@@ -6,20 +6,19 @@ detail in windows of the training size, in sight of the visible pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
-from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.measurements import Mask, Measurement
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Network, PointNetwork, Sample
 from infdiff.images.pixels import from_uint8
-from infdiff.pipelines.generate import generate
+from infdiff.pipelines.restore import Guidance, restore
 from infdiff.pipelines.super_resolve import reduce
 from infdiff.pipelines.windows import WindowModel, add_detail
 from infdiff.points import gather
@@ -55,34 +54,30 @@ def inpaint(
     seed: int,
     indices: Sequence[int],
     sample: Sample[int],
-    weight: float = 1.0,
-    fixed: Mapping[int, float] | None = None,
+    guidance: Guidance,
     sharp_at: int | None = None,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W), with new content at its `hidden` pixels (H, W).
 
-    network: of N images of its size, differentiable. weight, fixed: of the guidance, as `guided`. sharp_at: as
+    network: of N images of its size, differentiable for guidance by gradients. sharp_at: as
     `MollifiedDiffusion.denoiser`. The visible pixels are close to the image's, not equal: see `paste`.
     """
     size: Size = (image.shape[2], image.shape[3])
-    visible = (~hidden).to(image.dtype)
+    mask = Mask(~hidden)
     # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
     filled = _filled(image, hidden)
-    known = process.mollifier(filled) * visible
-    # The paper's step follows the gradient itself.
-    smooth = process.mollifier.twice if fixed is None else lambda gradient: gradient
-    last = None if sharp_at is None else (sharp_at, filled * visible)
-    return generate(
+    return restore(
         network,
         process,
+        Measurement(mask(image), mask, mask.A_dagger, mollified=mask(process.mollifier(filled))),
+        guidance,
         size=size,
         seed=seed,
         indices=indices,
         device=image.device,
         sample=sample,
-        denoiser=partial(process.denoiser, sharp_at=sharp_at),
-        guide=lambda denoise: guided(denoise, lambda estimate: estimate * visible, known, weight, smooth, last, fixed),
+        sharp_at=sharp_at,
         on_step=on_step,
     )
 

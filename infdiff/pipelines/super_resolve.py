@@ -3,13 +3,14 @@
 "windows" draws detail in windows of the training size, whose density of points the network knows, and corrects the
 result until it agrees with the input. "encode" is the paper's way: the small image's latent, sampled larger. "guided"
 keeps what the input says: it starts from the input's own DDIM noise, read at the larger size as the function it is,
-and guides every estimate towards the input.
+and guides every estimate towards the input, as `restore` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
-from infdiff.diffusion.guidance import guided
+from infdiff.diffusion.measurements import Measurement, Reduction
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddim, ddim_inversion
 from infdiff.pipelines.generate import generate
+from infdiff.pipelines.restore import Guidance, restore
 from infdiff.pipelines.windows import WindowModel, add_detail
 
 METHODS = ("windows", "guided", "encode")
@@ -65,48 +67,48 @@ def super_resolve(
     times: Sequence[int],
     indices: Sequence[int] | None = None,
     method: str = "guided",
-    weight: float = 1.0,
+    guidance: Guidance,
     sharp_at: int | None = None,
     deblur: Callable[[Tensor], Tensor] = lambda images: images,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1].
 
-    network_at: the network at a size, with the small images' latents; "guided" differentiates it. times: of the steps.
+    network_at: the network at a size, with the small images' latents; guidance by gradients differentiates it. times:
+    of the steps.
     indices: numbers of the images, by default from 0: what is drawn for image i depends on (seed, indices[i]) alone.
     sharp_at: as `MollifiedDiffusion.denoiser`. deblur: called with what the sampler made.
-    method: "guided" or "encode".
+    method: "guided" or "encode". guidance: of "guided".
     """
     from_size, bars = small_size(small), process.alpha_bar
-    start, guide = None, None
-    if method == "guided":
-        mollified = process.mollifier(small)
-        noise = ddim_inversion(process.denoiser(network_at(from_size)), mollified, times, alpha_bar=bars)
-        start = resample(noise, size)
-
-        def guide(denoise: Denoiser[int]) -> Denoiser[int]:
-            last = None if sharp_at is None else (sharp_at, small)
-            smooth = process.mollifier.twice
-            return guided(denoise, lambda image: reduce(image, from_size), mollified, weight, smooth, last)
 
     def sample(denoise: Denoiser[int], first: Noise, noise: Noise) -> Tensor:
         return ddim(denoise, first(), times, alpha_bar=bars, noise=noise)
 
-    made = generate(
+    given: dict[str, Any] = {
+        "size": size,
+        "seed": seed,
+        "indices": range(len(small)) if indices is None else indices,
+        "device": small.device,
+        "sample": sample,
+        "on_step": on_step,
+    }
+    if method != "guided":
+        return deblur(
+            generate(network_at(size), process, denoiser=partial(process.denoiser, sharp_at=sharp_at), **given)
+        )
+    mollified, reduction = process.mollifier(small), Reduction(size, from_size)
+    noise = ddim_inversion(process.denoiser(network_at(from_size)), mollified, times, alpha_bar=bars)
+    made = restore(
         network_at(size),
         process,
-        size=size,
-        seed=seed,
-        indices=range(len(small)) if indices is None else indices,
-        device=small.device,
-        sample=sample,
-        start=start,
-        denoiser=partial(process.denoiser, sharp_at=sharp_at),
-        guide=guide,
-        on_step=on_step,
+        Measurement(small, reduction, reduction.A_dagger, mollified=mollified),
+        guidance,
+        start=resample(noise, size),
+        sharp_at=sharp_at,
+        **given,
     )
-    out = deblur(made)
-    return back_project(out, small) if method == "guided" else out
+    return back_project(deblur(made), small)
 
 
 def small_size(images: Tensor) -> Size:

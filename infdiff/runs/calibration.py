@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from infdiff.config.settings import Config
-from infdiff.data.batches import Examples
+from infdiff.data.examples import Examples
 from infdiff.methods.sizes import point_count
 from infdiff.models import SparseEncoder
 from infdiff.pipelines.generate import encode

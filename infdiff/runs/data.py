@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from infdiff.config.files import changed
-from infdiff.config.settings import Config
+from infdiff.config.settings import Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
-from infdiff.data.batches import Examples, ResizableExamples, first_batches, mixed_batches
+from infdiff.data.batches import Batch, mixed_batches
 from infdiff.data.demo import DEMO_PATH
+from infdiff.data.examples import Examples, ResizableExamples
 from infdiff.data.image_set import ImageSet, split
 from infdiff.data.mixture import Mixture
+from infdiff.data.point_examples import PointExamples, PointReader
 from infdiff.data.store import ImageStore
 from infdiff.data.upsampled import Upsampled
+from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import UserError
-from infdiff.methods.sizes import batch_sizes, largest, resolutions, training_size, training_weights, upsampled_size
+from infdiff.methods.sizes import (
+    batch_sizes,
+    drawn_rate,
+    largest,
+    point_count,
+    reads_points,
+    resolutions,
+    training_size,
+    training_weights,
+    upsampled_size,
+)
+from infdiff.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -56,39 +71,49 @@ def uncached(config: Config) -> Config:
 
 @dataclass(frozen=True)
 class Part:
-    """Training and validation images at one of the resolutions to train on."""
+    """Training and validation images at one of the resolutions to train on.
+
+    train_points, validation_points: the same, seen at points, by the rates at which they are (`reads_points`).
+    """
 
     weight: float
     batch_size: int
     train: Examples
     validation: Examples
+    train_points: Mapping[float, PointExamples]
+    validation_points: Mapping[float, PointExamples]
 
 
 class ValidationBatches:
-    """The first batches (B, 3, H, W) uint8 of every part, at most `each` of them, of the first `limit` images."""
+    """The first batches of every part, at most `each` of them, of the first `limit` images.
 
-    def __init__(self, parts: Sequence[Part], each: int, limit: int, device: torch.device) -> None:
-        self.parts, self.device = parts, device
+    rate: of points in a batch, by its number.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], each: int, limit: int, device: torch.device, rate: Callable[[int], float]
+    ) -> None:
+        self.parts, self.device, self.rate = parts, device, rate
         self.limits = [min(limit, len(part.validation), each * part.batch_size) for part in parts]
 
     def __len__(self) -> int:
         return sum(-(-limit // part.batch_size) for part, limit in zip(self.parts, self.limits, strict=True))
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
+        number = 0
         for part, limit in zip(self.parts, self.limits, strict=True):
-            yield from first_batches(part.validation, part.batch_size, limit, self.device)
+            for places in torch.arange(limit).split(part.batch_size):
+                images = part.validation_points.get(self.rate(number), part.validation)
+                yield images.take(places).to(self.device)
+                number += 1
 
 
 class TrainingData:
     """Training batches of a run from any step on, each at one resolution, and its validation batches."""
 
     def __init__(self, config: Config, data: Data, device: torch.device) -> None:
-        counts = batch_sizes(config)
         self.config, self.device = config, device
-        self.parts = [
-            Part(weight, counts[size], _at(size, config, data.train), _at(size, config, data.validation))
-            for size, weight in training_weights(config).items()
-        ]
+        self.parts = [_part(config, data, size, weight) for size, weight in training_weights(config).items()]
         self.mixture = Mixture(
             [part.weight for part in self.parts],
             [part.batch_size for part in self.parts],
@@ -96,11 +121,20 @@ class TrainingData:
             batches_a_step=config.train.accumulate,
         )
 
-    def batches(self, step: int) -> Iterator[Tensor]:
-        """Endless (B, 3, H, W) uint8 batches from an optimiser step on; those of one step have one resolution."""
+    def batches(self, step: int) -> Iterator[Any]:
+        """Endless batches from an optimiser step on; those of one step have one resolution.
+
+        (B, 3, H, W) uint8, or `PointBatch` in steps whose rate of points `reads_points`.
+        """
+        rates = list(self.config.subsample_rates)
+        sets = [part.train_points.get(rate, part.train) for part in self.parts for rate in rates]
+        draws = (
+            (part * len(rates) + rates.index(self._rate("step", step + number // self.config.train.accumulate)), count)
+            for number, (part, count) in enumerate(self.mixture.draws(step))
+        )
         return mixed_batches(
-            [part.train for part in self.parts],
-            self.mixture.draws(step),
+            sets,
+            draws,
             seed=self.config.seed,
             position=self.mixture.images_before(step),
             workers=self.config.data.workers,
@@ -111,11 +145,45 @@ class TrainingData:
         """Batches of the validation images at every resolution, as many of each as settings allow."""
         train = self.config.train
         each = max(1, train.validation_batches(train.eval_every) // len(self.parts))
-        return ValidationBatches(self.parts, each, train.validation_images, self.device)
+        rate = partial(self._rate, "validation")
+        return ValidationBatches(self.parts, each, train.validation_images, self.device, rate)
 
-    def label(self, batch: Tensor) -> str:
+    def _rate(self, purpose: str, number: int) -> float:
+        """Rate of points in a step, or a validation batch: what the objective draws from the trainer's generator."""
+        return drawn_rate(self.config, derive_seed(self.config.seed, purpose, number))
+
+    def label(self, batch: Batch) -> str:
         """The batch's resolution if the run has several, else nothing."""
         return format_size((batch.shape[2], batch.shape[3])) if len(self.parts) > 1 else ""
+
+
+def _part(config: Config, data: Data, size: Size, weight: float) -> Part:
+    train, validation = _at(size, config, data.train), _at(size, config, data.validation)
+    rates = [rate for rate in config.subsample_rates if reads_points(config, size, rate)]
+    seen = [
+        _seen_at_points(config, images, size, rates, purpose)
+        for images, purpose in ((train, "points"), (validation, "validation points"))
+    ]
+    return Part(weight, batch_sizes(config)[size], train, validation, *seen)
+
+
+def _seen_at_points(
+    config: Config, images: Examples, size: Size, rates: Sequence[float], purpose: str
+) -> dict[float, PointExamples]:
+    """The images at points, by rate."""
+    if not rates or not isinstance(config, InfinityDiffConfig):
+        return {}
+    reader = PointReader(images, size, Mollifier(config.diffusion.sigma, training_size(config)))
+    draw = partial(
+        PointExamples,
+        reader,
+        kind=config.train.points,
+        flip=config.data.flip,
+        encoder=config.latent_dim > 0,
+        seed=config.seed,
+        purpose=purpose,
+    )
+    return {rate: draw(point_count(config, size, rate)) for rate in rates}
 
 
 def _at(size: Size, config: Config, images: ResizableExamples) -> Examples:

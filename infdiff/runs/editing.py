@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from infdiff.coordinates import Size, within
 from infdiff.diffusion.guidance import fixed_lengths
 from infdiff.images.pixels import from_uint8, to_uint8
-from infdiff.methods.sampling import SamplingOptions
+from infdiff.methods.sampling import SamplingOptions, tile_rows
 from infdiff.methods.sizes import point_count, training_size
 from infdiff.pipelines.inpaint import detail_filling, encode_visible, inpaint, paste, reduce_visible
 from infdiff.pipelines.interpolate import interpolate
+from infdiff.pipelines.restore import Guidance
 from infdiff.pipelines.super_resolve import (
     METHODS,
     default_method,
@@ -24,6 +26,8 @@ from infdiff.pipelines.super_resolve import (
 from infdiff.runs.trained import OnStep, TrainedModel, as_asked
 from infdiff.seeding import generator_for
 
+# The better ones (measured: docs/quality.md).
+ENLARGING_GUIDANCE, FILLING_GUIDANCE = "projection", "gradient"
 FILLING_METHODS = ("windows", "guided")
 # Fewer steps leave fillings smoky, and without fresh noise in each they stay what the first noise made them (measured).
 _FILLING_STEPS = 50
@@ -40,13 +44,24 @@ def filling_method(run: TrainedModel, size: Size) -> str:
     return "guided" if run.encoder is None else enlarging_method(run, size)
 
 
-def filling_options(run: TrainedModel, steps: int | None = None, deblur: str | None = None) -> SamplingOptions:
-    """Options for `fill`: fresh noise in every step, and at least 50 of them, if none are asked for.
+def filling_options(
+    run: TrainedModel,
+    size: Size | None = None,
+    *,
+    steps: int | None = None,
+    deblur: str | None = None,
+    tile: str | int | None = None,
+) -> SamplingOptions:
+    """Options for `fill` and `restore`: fresh noise in every step, and at least 50 of them, if none are asked for.
 
     Raises OptionError for options that cannot work, and UserError for a run of another method than ∞-Diff.
     """
     steps = max(run.config.sample.steps, _FILLING_STEPS) if steps is None else steps
-    return SamplingOptions.of(run.infinity_diff, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
+    method = run.infinity_diff
+    options = SamplingOptions.of(method, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
+    return (
+        options if size is None else replace(options, tile=tile_rows(method, size, None if tile is None else str(tile)))
+    )
 
 
 @torch.no_grad()
@@ -57,6 +72,7 @@ def enlarge(
     *,
     options: SamplingOptions,
     method: str | None = None,
+    guidance: str | None = None,
     weight: float = 1.0,
     seed: int = 0,
     indices: Sequence[int] | None = None,
@@ -65,11 +81,13 @@ def enlarge(
 ) -> Tensor:
     """Small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
-    method: one of `METHODS` there, None for `enlarging_method`. weight: of "guided". options: steps, deblur, and tile
-    with "encode" ("guided" differentiates the network, which takes all rows at once); the sampler is ddim, and ddpm in
-    windows. Raises ValueError for an unknown method, and UserError for a run without encoder.
+    method: one of `METHODS` there, None for `enlarging_method`. guidance, weight: of "guided", as `restore.Guidance`.
+    options: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
+    at once); the sampler is ddim, and ddpm in windows. Raises ValueError for an unknown method, and UserError for a run
+    without encoder.
     """
     method = method or enlarging_method(run, size)
+    guide = Guidance(guidance or ENLARGING_GUIDANCE, weight)
     if method not in METHODS:
         raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
     trained, small = run.infinity_diff, from_uint8(images.to(run.device))
@@ -77,7 +95,7 @@ def enlarge(
         indices = range(len(small)) if indices is None else indices
         return as_asked(run.enlarge_in_windows(small, size, seed, indices, options, on_step), rounded)
     z = run.encode(images)
-    rows = options.tile if method == "encode" else None
+    rows = None if method == "guided" and guide.differentiates else options.tile
     out = super_resolve(
         lambda at: trained.network_at(run.denoiser, at, z, len(images), run.device, rows),
         trained.process,
@@ -87,7 +105,7 @@ def enlarge(
         times=trained.times(options.steps),
         indices=indices,
         method=method,
-        weight=weight,
+        guidance=guide,
         sharp_at=trained.sharp_at(options),
         deblur=lambda images: trained.deblurred(images, options),
         on_step=on_step,
@@ -126,6 +144,7 @@ def fill(
     *,
     options: SamplingOptions,
     method: str | None = None,
+    guidance: str | None = None,
     weight: float = 1.0,
     fixed_weight: float | None = None,
     seed: int = 0,
@@ -137,23 +156,23 @@ def fill(
 
     method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
     None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
-    a latent model. options: those of `filling_options`.
-    weight: of the guidance; fixed_weight: the paper's lambda
-    instead. pasted: the visible pixels are the image's exactly. Raises ValueError for an unknown
-    method, and UserError when a model that this needs is missing.
+    a latent model. options: those of `filling_options`. guidance, weight: as `restore.Guidance`; fixed_weight: the
+    paper's lambda instead, for gradients. pasted: the visible pixels are the image's exactly. Raises ValueError for an
+    unknown method, and UserError when a model that this needs is missing.
     """
     image, hidden = image.to(run.device), hidden.to(run.device)
     clean, size = from_uint8(image), small_size(image)
     method = method or filling_method(run, size)
     if method not in FILLING_METHODS:
         raise ValueError(f"method {method!r}: choose one of {', '.join(FILLING_METHODS)}")
+    times, bars = run.infinity_diff.times(options.steps), run.infinity_diff.process.alpha_bar
+    fixed = None if fixed_weight is None else fixed_lengths(fixed_weight, times, bars)
     guided = partial(
         _fill_guided,
         run,
         indices=indices,
-        options=options,
-        weight=weight,
-        fixed_weight=fixed_weight,
+        options=options if method == "guided" else replace(options, tile=None),
+        guidance=Guidance(guidance or FILLING_GUIDANCE, weight, fixed=fixed),
         seed=seed,
         variety=variety,
         on_step=on_step,
@@ -178,25 +197,23 @@ def _fill_guided(
     *,
     indices: Sequence[int],
     options: SamplingOptions,
-    weight: float,
-    fixed_weight: float | None,
+    guidance: Guidance,
     seed: int,
     variety: float,
     on_step: OnStep | None,
 ) -> Tensor:
-    trained = run.infinity_diff
-    bars, times = trained.process.alpha_bar, trained.times(options.steps)
+    trained, size = run.infinity_diff, small_size(clean)
+    rows = None if guidance.differentiates else options.tile
     z = _latents_around(run, to_uint8(clean), hidden, indices, seed, variety)
     out = inpaint(
-        trained.network_at(run.denoiser, small_size(clean), z, len(indices), run.device),
+        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows),
         trained.process,
         clean,
         hidden,
         seed=seed,
         indices=indices,
         sample=trained.sampler(options),
-        weight=weight,
-        fixed=None if fixed_weight is None else fixed_lengths(fixed_weight, times, bars),
+        guidance=guidance,
         sharp_at=trained.sharp_at(options),
         on_step=on_step,
     )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from infdiff.config.settings import Config
-from infdiff.data.batches import Examples, batches
+from infdiff.data.batches import batches
+from infdiff.data.examples import Examples
 from infdiff.data.latents import Latents, LatentSet, encode_data, image_count, latent_batches
 from infdiff.runs.data import build_data, uncached
 from infdiff.runs.folder import RunFolder

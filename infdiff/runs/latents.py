@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from infdiff.config.files import save_config
 from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
-from infdiff.data.batches import Examples, first_batches
+from infdiff.data.batches import first_batches
+from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim

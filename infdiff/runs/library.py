@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,12 +21,22 @@ from infdiff.methods.sampling import (
     SamplingOptions,
     check_enlarging,
     check_guidance,
+    check_tile,
     default_batch,
     guidance_weight,
 )
 from infdiff.methods.sizes import training_size
-from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_options
+from infdiff.runs.editing import (
+    ENLARGING_GUIDANCE,
+    FILLING_GUIDANCE,
+    enlarge,
+    enlarging_method,
+    fill,
+    filling_method,
+    filling_options,
+)
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.restoration import guidance_for, measurement_of, restore
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.checkpoint import state_text
 
@@ -106,24 +118,38 @@ class Model:
         size: int | str | Size,
         *,
         method: str | None = None,
+        guidance: str | None = None,
         steps: int | None = None,
         weight: float | None = None,
         deblur: str | None = None,
+        tile: str | int | None = None,
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
         """Return images at a larger size; one number is the longer side. method: "windows", "guided" or "encode".
 
-        weight: of "guided", 1 by default.
+        guidance: of "guided", "gradient" or "projection"; weight: of it, 1 by default. tile: of "encode", projection.
         """
         self.trained.require_encoder()
         small = to_images(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
-        options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur)
+        options = SamplingOptions.of(
+            self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur, tile=tile
+        )
         method = method or enlarging_method(self.trained, wanted)
-        weight = guidance_weight(method, weight)
-        out = enlarge(self.trained, small, wanted, seed=seed, method=method, options=options, weight=weight)
+        weight = guidance_weight(method, weight, guidance)
+        check_tile(method, guidance or ENLARGING_GUIDANCE, tile)
+        out = enlarge(
+            self.trained,
+            small,
+            wanted,
+            seed=seed,
+            method=method,
+            options=options,
+            guidance=guidance,
+            weight=weight,
+        )
         return from_images(out, output)
 
     def inpaint(
@@ -133,21 +159,29 @@ class Model:
         n: int = 1,
         *,
         method: str | None = None,
+        guidance: str | None = None,
         variety: float = 0.0,
         steps: int | None = None,
         weight: float = 1.0,
         deblur: str | None = None,
+        tile: str | int | None = None,
         paste: bool = True,
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
-        """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided"."""
+        """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided".
+
+        guidance: "gradient" or "projection"; tile: with method "guided" and guidance by projection.
+        """
         given = to_images(image)
         if len(given) != 1:
             raise ValueError(f"{len(given)} images: inpaint takes one")
         hidden = to_mask(mask, (given.shape[2], given.shape[3]))
         check_guidance(weight, variety)
-        options = filling_options(self.trained, steps, deblur)
+        size = (given.shape[2], given.shape[3])
+        method = method or filling_method(self.trained, size)
+        check_tile(method, guidance or FILLING_GUIDANCE, tile)
+        options = filling_options(self.trained, size, steps=steps, deblur=deblur, tile=tile)
         variants = [
             fill(
                 self.trained,
@@ -156,6 +190,7 @@ class Model:
                 [i],
                 options=options,
                 method=method,
+                guidance=guidance,
                 weight=weight,
                 seed=seed,
                 variety=variety,
@@ -164,6 +199,55 @@ class Model:
             for i in range(n)
         ]
         return from_images(torch.cat(variants), output)
+
+    def restore(
+        self,
+        measured: Any,
+        operator: Any,
+        size: int | str | Size | None = None,
+        *,
+        n: int = 1,
+        noise: float = 0.0,
+        guidance: str | None = None,
+        pseudo_inverse: Callable[[Tensor], Tensor] | None = None,
+        weight: float = 1.0,
+        iterations: int = 1,
+        z: Tensor | None = None,
+        steps: int | None = None,
+        deblur: str | None = None,
+        tile: str | int | None = None,
+        seed: int = 0,
+        output: str = "pil",
+    ) -> Any:
+        """Return images whose measurement by an operator is close to the one given: n variants of each.
+
+        measured: floating-point (B, ...), what `operator` makes of B images (B, 3, H, W) in [-1, 1] of `size`, plus
+        white noise of standard deviation `noise`. operator: a function, or deepinv's physics. guidance: "projection"
+        for linear operators, with pseudo_inverse or the operator's A_dagger, the default where there is one;
+        "gradient" for all that can be differentiated. iterations: evaluations of the network, or gradients, to find a
+        step's direction. z: latents (B, z_dim) of the images, where they are known.
+        """
+        wanted = self._size(size)
+        options = filling_options(self.trained, wanted, steps=steps, deblur=deblur, tile=tile)
+        device = self.trained.device
+        given = measurement_of(measured, operator, wanted, pseudo_inverse=pseudo_inverse, noise=noise, device=device)
+        guide = guidance_for(given, wanted, guidance, weight, iterations)
+        check_tile("guided", guide.kind, tile)
+        images = [
+            restore(
+                self.trained,
+                replace(given, values=given.values[i : i + 1]),
+                wanted,
+                [i * n + variant],
+                guidance=guide,
+                options=options,
+                z=None if z is None else z[i : i + 1],
+                seed=seed,
+            )
+            for i in range(len(given.values))
+            for variant in range(n)
+        ]
+        return from_images(torch.cat(images), output)
 
     def export(self, folder: str | Path) -> Path:
         """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory.

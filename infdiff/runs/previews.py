@@ -12,7 +12,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from infdiff.data.batches import Examples, first_batches
+from infdiff.data.batches import first_batches
+from infdiff.data.examples import Examples
 from infdiff.diffusion.process import PointNetwork
 from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png
@@ -86,6 +87,10 @@ class Previews:
         self.seed, self.truncation = seed, truncation
         self.encodes, self.images_a_step = encodes, images_a_step
 
+    def drawn(self, step: int) -> bool:
+        """Return True if the images of a step are there. Samples are written last."""
+        return _samples(self.folder, step).exists()
+
     def worth(self, count: int) -> float:
         """Estimate the number of training steps that last as long as a preview of `count` columns."""
         # An image without gradients takes a third of the time, and the first ones longer: the estimate is rather high.
@@ -112,7 +117,11 @@ class Previews:
             pairs = zip(originals, reconstructions, strict=True)
             rows = [_full_row(row.cpu(), count) for pair in pairs for row in pair]
             save_png(contact_sheet(torch.cat(rows), count), self.folder / f"reconstructions-{step:08d}.png")
-        save_png(contact_sheet(samples, count), self.folder / f"samples-{step:08d}.png")
+        save_png(contact_sheet(samples, count), _samples(self.folder, step))
+
+
+def _samples(folder: Path, step: int) -> Path:
+    return folder / f"samples-{step:08d}.png"
 
 
 def _full_row(images: Tensor, count: int) -> Tensor:

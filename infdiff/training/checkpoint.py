@@ -92,7 +92,7 @@ def load_tensors(folder: Path, step: int, group: str) -> dict[str, Tensor]:
 
 
 def set_aside(folder: Path, step: int) -> Path:
-    """Rename a damaged checkpoint, so that it counts no more and can still be looked at. Returns its new path."""
+    """Rename a damaged checkpoint, so that it counts no more and can still be examined. Returns its new path."""
     aside = folder / f"{_ASIDE}{step:08d}"
     with writing(aside):
         shutil.rmtree(aside, ignore_errors=True)

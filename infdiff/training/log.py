@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,11 @@ class DelayedScalars:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Return the lines that hold complete JSON: a killed process may have written the last one in part."""
+    """Return the lines that hold a record: a kill may have cut off the last one, and a disk may damage any."""
     lines = []
-    for line in path.read_text().splitlines():
-        try:
-            json.loads(line)
-        except ValueError:
-            continue
-        lines.append(line)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                lines.append(line)
     return lines

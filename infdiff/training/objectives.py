@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +19,36 @@ from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.point_noise import draw_keys, noise_at
 from infdiff.diffusion.process import Network, PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import from_uint8
-from infdiff.points import draw_points, gather, place_points
+from infdiff.points import PointBatch, draw_points, gather, place_points
 from infdiff.processes import global_size, own_rows
 from infdiff.training.augment import augment
+
+
+class Seen(NamedTuple):
+    """Images at the points where they are denoised, (B, L, C) each, and where an encoder sees them."""
+
+    size: Size
+    t: Tensor  # (B,)
+    ids: Tensor  # (B, L)
+    image: Tensor
+    white_noise: Tensor
+    mollified_image: Tensor
+    mollified_noise: Tensor
+    encoder_ids: Tensor  # (B, M), of no points without an encoder
+    encoder_image: Tensor  # (B, M, C)
 
 
 class MollifiedObjective:
     """∞-Diff: denoise mollified images (B, 3, H, W) uint8 at a random subset of their pixels.
 
-    The mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, seed): how many for
-    images of a size, in the step whose generator has that seed; kind: how they are drawn, as `draw_points`. times:
+    Or a `PointBatch`, whose points were drawn with it: then nothing has as many values as the images have pixels. The
+    mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, seed): how many for images
+    of a size, in the step whose generator has that seed; kind: how they are drawn, as `draw_points`. times:
     draws t. sharp_weight: of the second output's error, for a network that has one.
     """
 
@@ -54,7 +70,7 @@ class MollifiedObjective:
         self._count: int | None = None
         self._place, self._asked = place_points, self.asked
 
-    def fixed(self, batch: Tensor, seed: int) -> tuple[Hashable, MollifiedObjective]:
+    def fixed(self, batch: Tensor | PointBatch, seed: int) -> tuple[Hashable, MollifiedObjective]:
         """Return the number of points in the step with that seed, and the objective with as many in every step.
 
         A generator whose draws are being recorded does not tell its seed.
@@ -70,20 +86,21 @@ class MollifiedObjective:
         other._asked = torch.compile(self.asked, dynamic=False)
         return other
 
-    def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
-        process, (batch, channels, height, width) = self.process, images.shape
-        size = (height, width)
-        x0 = from_uint8(images)
-        if self.flip:
-            x0 = flip_at_random(x0, generator)
-        t = own_rows(self.times(global_size(batch), generator))
-        white, noise = process.mollifier.noise_pair(global_size(batch), channels, size, [generator], own_rows)
-        ids = self._draw(batch, size, generator)
+    def __call__(
+        self, modules: Mapping[str, nn.Module], images: Tensor | PointBatch, generator: torch.Generator
+    ) -> Tensor:
+        process, channels = self.process, images.shape[1]
+        if isinstance(images, PointBatch):
+            seen = self._at_points(images, generator)
+        else:
+            seen = self._of_images(images, generator, "encoder" in modules)
+        t = seen.t
         weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
-        x, target, sharp = self._asked(ids, t, x0, white, process.clean(x0), noise)
-        z = self._encode(modules, x0, generator)
+        given = seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise
+        x, target, sharp = self._asked(t, *given)
+        z = self._encode(modules, seen, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
-        prediction = denoiser(x, denoiser.geometry(ids, size), t, z).float()
+        prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), t, z).float()
         loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
         if self.sharp_weight:
             error = (prediction[..., channels:] - sharp).square()
@@ -91,19 +108,42 @@ class MollifiedObjective:
         return loss
 
     def asked(
-        self, ids: Tensor, t: Tensor, x0: Tensor, white: Tensor, clean: Tensor, noise: Tensor
+        self, t: Tensor, image: Tensor, white: Tensor, clean: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The network's input at points, its target, and that of its second output, each (B, L, C).
 
-        From images (B, C, H, W): x0, xi, T x0 and T xi.
+        From what is at the points, (B, L, C): x0, xi, T x0 and T xi.
         """
         process = self.process
-        image, white, clean, noise = (gather(values, ids) for values in (x0, white, clean, noise))
         target = process.training_target(image, white, clean, noise, t)
         state = process.state(clean, noise, t)
         return process.network_input(state, t), target, process.sharp_target(image, clean)
 
-    def _encode(self, modules: Mapping[str, nn.Module], x0: Tensor, generator: torch.Generator) -> Tensor | None:
+    def _of_images(self, images: Tensor, generator: torch.Generator, encoder: bool) -> Seen:
+        """Draw points of images; noise and T x_0 are made of all pixels and read there."""
+        batch, channels, *size = images.shape
+        shape = size[0], size[1]
+        x0 = from_uint8(images)
+        if self.flip:
+            x0 = flip_at_random(x0, generator)
+        t = own_rows(self.times(global_size(batch), generator))
+        white, noise = self.process.mollifier.noise_pair(global_size(batch), channels, shape, [generator], own_rows)
+        ids = self._draw(batch, shape, generator)
+        image, white, clean, noise = (gather(image, ids) for image in (x0, white, self.process.clean(x0), noise))
+        encoder_ids = self._draw(batch, shape, generator) if encoder else ids[:, :0]
+        return Seen(shape, t, ids, image, white, clean, noise, encoder_ids, gather(x0, encoder_ids))
+
+    def _at_points(self, batch: PointBatch, generator: torch.Generator) -> Seen:
+        """Draw the noise at a batch's points alone."""
+        count, channels = batch.shape[:2]
+        t = own_rows(self.times(global_size(count), generator))
+        keys = own_rows(draw_keys(global_size(count), generator))
+        noise = noise_at(self.process.mollifier, batch.ids, batch.size, keys, channels)
+        image, encoder_image = from_uint8(batch.values), from_uint8(batch.encoder_values)
+        # White noise is wanted by no target that takes this way; without a mollifier it is the noise.
+        return Seen(batch.size, t, batch.ids, image, noise, batch.mollified, noise, batch.encoder_ids, encoder_image)
+
+    def _encode(self, modules: Mapping[str, nn.Module], seen: Seen, generator: torch.Generator) -> Tensor | None:
         """The latent, from a subset of the clean image of its own.
 
         Noise on it trains the denoiser on latents between those of the training images, too.
@@ -111,9 +151,7 @@ class MollifiedObjective:
         if "encoder" not in modules:
             return None
         encoder = cast(PointNetwork, modules["encoder"])
-        size = (x0.shape[2], x0.shape[3])
-        ids = self._draw(x0.shape[0], size, generator)
-        z = encoder(gather(x0, ids), encoder.geometry(ids, size))
+        z = encoder(seen.encoder_image, encoder.geometry(seen.encoder_ids, seen.size))
         if self.latent_noise:
             shape = (global_size(len(z)), *z.shape[1:])
             z = z + self.latent_noise * own_rows(torch.randn(shape, device=z.device, generator=generator))

@@ -45,11 +45,13 @@ class Optimiser:
         self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
         self.adamw = torch.optim.AdamW(
             list(self.others.values()),
-            lr=self.rate,
+            lr=0.0,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        for group in self.adamw.param_groups:
+            group["lr"] = self.rate
 
     def step(self, bad: Tensor) -> None:
         """Take a step with learning rate `self.rate`, and drop the gradients; bad (): where it is 1, nothing changes.

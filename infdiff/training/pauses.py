@@ -32,6 +32,9 @@ class Preview(Protocol):
     def worth(self, count: int) -> float:
         """Estimate the number of training steps that last as long."""
 
+    def drawn(self, step: int) -> bool:
+        """Return True if the images of a step are there."""
+
 
 class Pauses:
     """Time of training steps, and of pauses between them. clock: seconds, as `time.perf_counter`; say: prints a line.

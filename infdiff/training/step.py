@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from infdiff.training.compiled import why_not_compiled
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.settings import OptimiserSettings
 
-Objective = Callable[[Mapping[str, nn.Module], Tensor, torch.Generator], Tensor]
+# A batch is what the data gives: images, images at points, or latents.
+Objective = Callable[[Mapping[str, nn.Module], Any, torch.Generator], Tensor]
 
 # Sizes, or rates of points, whose steps are kept as CUDA graphs. They share their memory.
 _MOST_GRAPHS = 8
@@ -30,7 +31,7 @@ _MOST_GRAPHS = 8
 class VariedObjective(Protocol):
     """An objective whose shapes depend on the step, with arithmetic of its own that can be compiled."""
 
-    def fixed(self, batch: Tensor, seed: int) -> tuple[Hashable, Objective]:
+    def fixed(self, batch: Any, seed: int) -> tuple[Hashable, Objective]:
         """Return the objective of the step with that seed, and what decides its shapes in addition to the batch's."""
 
     def compiled(self) -> Objective:
@@ -80,7 +81,7 @@ class TrainingStep:
                 self.objective = cast(VariedObjective, objective).compiled()
         self.shared = _share(modules, varied) if self.place.count > 1 else None
 
-    def __call__(self, number: int, batches: Sequence[Tensor], frozen: Sequence[nn.Parameter]) -> Tensor:
+    def __call__(self, number: int, batches: Sequence[Any], frozen: Sequence[nn.Parameter]) -> Tensor:
         """Take step `number` and return scalars (5,).
 
         The loss, the gradient's norm, 1 if it was skipped, how many in a row, how many processes were asked to stop.
@@ -89,8 +90,10 @@ class TrainingStep:
         self._number = number
         self.optimiser.rate.fill_(self.settings.rate(number))
         shapes, objective = self._fixed(batches[0])
-        key = (shapes, tuple((batch.shape, batch.dtype) for batch in batches), tuple(map(id, frozen)))
-        call = self.graphs.of(key, lambda: partial(self._change, objective, frozen))
+        key = (shapes, tuple((type(batch), batch.shape) for batch in batches), tuple(map(id, frozen)))
+        call: Callable[..., Tensor] = partial(self._change, objective, frozen)
+        if all(isinstance(batch, Tensor) for batch in batches):  # a recorded step has tensors to copy new ones into
+            call = self.graphs.of(key, lambda: partial(self._change, objective, frozen))
         buffers = self._buffers() if self.compiled and key not in self._tried else []
         self._start_anew()
         try:
@@ -104,7 +107,7 @@ class TrainingStep:
         self._tried.add(key)
         return scalars
 
-    def _change(self, objective: Objective, frozen: Sequence[nn.Parameter], *batches: Tensor) -> Tensor:
+    def _change(self, objective: Objective, frozen: Sequence[nn.Parameter], *batches: Any) -> Tensor:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, start=1):
             with _without_gradient(frozen), self._gradients(last=number == len(batches)):
@@ -128,7 +131,7 @@ class TrainingStep:
         """Gradients are summed here while they accumulate, and averaged over the processes with the last batch."""
         return nullcontext() if self.shared is None or last else self.shared.no_sync()
 
-    def _fixed(self, batch: Tensor) -> tuple[Hashable, Objective]:
+    def _fixed(self, batch: Any) -> tuple[Hashable, Objective]:
         if not hasattr(self.objective, "fixed"):
             return None, self.objective
         return cast(VariedObjective, self.objective).fixed(batch, self._step_seed())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Tensor]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Step(NamedTuple):
@@ -87,7 +87,7 @@ class Trainer:
         *,
         modules: dict[str, nn.Module],
         objective: Objective,
-        batches: Callable[[int], Iterator[Tensor]],
+        batches: Callable[[int], Iterator[Any]],
         validation: Callable[[], Batches],
         settings: OptimiserSettings,
         folder: Path,
@@ -115,6 +115,8 @@ class Trainer:
         self.step = 0
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
+        self.meter: Meter | None = None
+        self.unreported: tuple[list[tuple[str, float]], list[float]] = ([], [])  # of steps before the checkpoint
         self.stop_signal: int | None = None
         self.change = TrainingStep(
             modules, objective, self.optimiser, settings, device, seed, varied=frozen is not None
@@ -131,9 +133,12 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
+        if self.place.first:
+            with processes.apart():
+                self._catch_up(log)
         if self.step >= self.settings.steps:
             return
-        log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with deterministic_algorithms(self.settings.deterministic):
@@ -143,12 +148,31 @@ class Trainer:
                 signal.signal(number, handler)
         processes.wait()
 
+    def _catch_up(self, log: Log) -> None:
+        """Draw what follows a checkpoint, where a process was killed before it did."""
+        if self.step == 0 or self.preview is None or not self._due(self.step) or self.preview.drawn(self.step):
+            return
+        plot_losses(log.path, self.folder / "loss.png")
+        with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
+            pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
+            with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
+                self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
+
+    def _say(self, line: str) -> None:
+        if self.place.first:
+            tqdm.write(line)
+
+    def _due(self, step: int) -> bool:
+        """True for a step that ends with a preview."""
+        return step == self.settings.steps or (self.sample_every > 0 and step % self.sample_every == 0)
+
     def _loop(self, log: Log) -> None:
         s = self.settings
         batches = self.batches(self.step)
         scalars = DelayedScalars()
-        say = tqdm.write if self.place.first else lambda line: None
-        meter = Meter(log, self.step, say=say)
+        say = self._say
+        self.meter = meter = Meter(log, self.step, say=say)
+        meter.losses, meter.norms = self.unreported
         waiting = False  # a preview, for time
         silent = None if self.place.first else True
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=silent, dynamic_ncols=True) as bar:
@@ -185,8 +209,7 @@ class Trainer:
                         with pauses.show(self.step, "plotting losses"):
                             plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                due = last or (self.sample_every > 0 and self.step % self.sample_every == 0)
-                if self.preview is not None and self.place.first and (due or waiting):
+                if self.preview is not None and self.place.first and (self._due(self.step) or waiting):
                     with processes.apart():
                         waiting = not pauses.preview(
                             self.step,
@@ -198,14 +221,14 @@ class Trainer:
                     if not waiting:
                         meter.restart(self.step, self.seen)
 
-    def train_step(self, batches: Iterator[Tensor]) -> Step:
+    def train_step(self, batches: Iterator[Any]) -> Step:
         """Take one optimiser step with the next batches, without logging or saving anything."""
         if self.stop_signal is not None:
             self.change.stop.fill_(1.0)
         given = [next(batches) for _ in range(self.settings.accumulate)]
         scalars = self.change(self.step, given, self.frozen(given[-1]))
         self.ema.update(self.modules, self.step)
-        self.seen += processes.global_size(sum(len(batch) for batch in given))
+        self.seen += processes.global_size(sum(batch.shape[0] for batch in given))
         self.step += 1
         return Step(scalars, self.label(given[-1]))
 
@@ -288,6 +311,7 @@ class Trainer:
             "evaluation": scores,
             "skipped": self.skipped,
             "bad_in_a_row": int(self.change.bad_in_a_row),
+            "unreported": ([], []) if self.meter is None else (self.meter.losses, self.meter.norms),
         }
         checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
@@ -297,7 +321,7 @@ class Trainer:
         return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
 
     def _resume(self) -> None:
-        """Continue from the newest checkpoint that is whole; damaged ones after it are set aside, and said."""
+        """Continue from the newest intact checkpoint; damaged ones after it are set aside, and said."""
         # The first process cleans up before the others look.
         if not self.place.first:
             processes.wait()
@@ -322,7 +346,7 @@ class Trainer:
             raise problem
 
     def _load(self, step: int) -> None:
-        """Take over a checkpoint, whole or not at all."""
+        """Take over all of a checkpoint, or nothing of it."""
         state = checkpoint.load_state(self.checkpoints, step)
         names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
         groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
@@ -332,6 +356,8 @@ class Trainer:
         self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))
+        losses, norms = state.get("unreported", ([], []))  # earlier versions stored none
+        self.unreported = [(label, loss) for label, loss in losses], norms
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = number

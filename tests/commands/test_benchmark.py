@@ -130,3 +130,19 @@ def test_a_changed_setting_is_measured_beside(command, tmp_path):
 )
 def test_bad_input_is_one_line(command, arguments, part):
     assert_one_line_error(command("benchmark", *arguments), part)
+
+
+@pytest.mark.parametrize("what", ["train", "sample"])
+def test_steps_are_counted_without_timing_them(script, tmp_path, what):
+    result = script("benchmark", what, "--count", "--batch", 2, "--json", "counts.json", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "counted for CUDA, not measured" in result.stdout
+    (record,) = json.loads((tmp_path / "counts.json").read_text())["results"]
+    assert f"{record['launches']:,}" in result.stdout
+    assert record["batch"] == 2
+    assert (record["saved_bytes"] > 0) == (what == "train")
+
+
+def test_counting_goes_without_a_comparison(command):
+    result = command("benchmark", "train", "--count", "--against", "model.blocks=2")
+    assert_one_line_error(result, "--count: goes with")

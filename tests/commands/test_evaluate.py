@@ -469,6 +469,12 @@ def test_ways_of_super_resolution_are_chosen(command, trained):
     _, scores = evaluate(command, trained, *pair, "--method", "encode", "--steps", 2, "--split", "all")
     assert [row["what"] for row in scores["results"]] == ["encode", "bicubic"]
     assert_one_line_error(command("evaluate", "--run", "runs/x", "--method", "guided"), "--method guided", "superres")
+    guided = (*pair, "--method", "guided", "--steps", 2, "--split", "all")
+    made = [
+        evaluate(command, trained, *guided, "--guidance", kind)[1]["results"] for kind in ("gradient", "projection")
+    ]
+    assert made[0][0]["psnr"] != made[1][0]["psnr"]
+    assert_one_line_error(command("evaluate", *pair, "--guidance", "gradient"), "--guidance gradient", "guided")
     for steps in ("2.5", "many", "0"):
         assert_one_line_error(command("evaluate", "--run", "runs/x", "--steps", steps), f"--steps {steps}")
     images = ("evaluate", "--images", "pictures", "--data", "photos.lmdb", "--steps", "2")

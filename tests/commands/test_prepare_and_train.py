@@ -220,6 +220,10 @@ def trained(points_run, tmp_path_factory):
         (["--res", "abc"], ["--res", "abc"]),
         (["--n", "0"], ["--n"]),
         (["--batch", "-1"], ["--batch"]),
+        (["--batch", "0"], ["--batch 0"]),
+        (["--tile", "²"], ["--tile ²"]),
+        (["--res", "99999999999999999999"], ["--res", "at most 1000000"]),
+        (["--res", "99999", "--steps", "1"], ["out of memory"]),
         (["--steps", "0"], ["--steps"]),
         (["--steps", "5000"], ["--steps", "1000"]),
         (["--eta", "2"], ["--eta"]),
@@ -259,6 +263,7 @@ def test_prepare_names_mistakes_and_changes_nothing(command, photos, tmp_path):
     assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--size", "0"), "--size")
     assert_one_line_error(command("prepare-data", "nowhere", "--out", "o.lmdb"), "nowhere")
     assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--crops", "-1"), "--crops")
+    assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--workers", "-1"), "--workers -1")
     assert_one_line_error(command("prepare-data", photos), "--out")
     assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--max-pixels", "10"), "max_pixels")
     assert sorted(os.listdir(tmp_path)) == before

@@ -95,6 +95,48 @@ def test_both_ways_of_inpainting_keep_what_is_visible(method, command, trained):
     assert (pixels(trained / "again" / "00000.png") == filled).all()
 
 
+@pytest.mark.parametrize("guidance", ["gradient", "projection"])
+def test_both_kinds_of_guidance(guidance, command, trained):
+    picture(trained / "photo.png")
+    mask(trained / "mask.png")
+    chosen = ("--method", "guided", "--guidance", guidance)
+    result = superres(command, "--input", "photo.png", "--res", "24x40", *chosen, "--out", "large.png")
+    assert result.returncode == 0, result.stderr
+    record = json.loads((trained / "large.json").read_text())
+    assert record["guidance"] == guidance
+    assert record["psnr_of_reduced"] > 35
+    result = inpaint(command, *chosen, "--steps", 3, "--out", "filled")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((trained / "filled" / "samples.json").read_text())["guidance"] == guidance
+    hidden = pixels(trained / "mask.png")[..., 0] > 127
+    assert (pixels(trained / "filled" / "00000.png")[~hidden] == pixels(trained / "photo.png")[~hidden]).all()
+
+
+def test_projection_in_tiles_is_the_whole_image(command, trained):
+    picture(trained / "small.png")
+    made = {}
+    for tile in ("off", "5"):
+        chosen = ("--method", "guided", "--guidance", "projection", "--tile", tile)
+        result = superres(command, "--res", "24x40", *chosen, "--out", f"{tile}.png")
+        assert result.returncode == 0, result.stderr
+        made[tile] = pixels(trained / f"{tile}.png")
+    # Inverting the sampler multiplies rounding errors.
+    assert abs(made["off"] - made["5"]).mean() < 0.5
+
+
+def test_guidance_and_tiles_that_have_no_effect_are_refused(command, trained):
+    picture(trained / "small.png")
+    picture(trained / "photo.png")
+    mask(trained / "mask.png")
+    windows, gradient = ("--method", "windows"), ("--method", "guided", "--guidance", "gradient")
+    assert_one_line_error(superres(command, "--res", 40, *windows, "--guidance", "projection"), "--guidance", "windows")
+    for call in (lambda *a: superres(command, "--res", 40, *a), lambda *a: inpaint(command, *a)):
+        assert_one_line_error(call(*windows, "--tile", 4), "--tile 4", "windows")
+        assert_one_line_error(call(*gradient, "--tile", 4), "--tile 4", "projection")
+    fixed = ("--guidance", "projection", "--fixed-weight", 1)
+    assert_one_line_error(inpaint(command, *fixed), "--fixed-weight 1", "projection")
+
+
 def test_the_papers_guidance_weight(command, trained):
     picture(trained / "photo.png")
     mask(trained / "mask.png")

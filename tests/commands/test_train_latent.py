@@ -33,6 +33,7 @@ def test_from_latents_to_samples(command, script, trained):
     folder = trained / "latents" / "00000002"
     assert {p.name for p in folder.iterdir()} == {
         "latents.safetensors",
+        "owner.lock",
         "config.yaml",
         "log.jsonl",
         "loss.png",

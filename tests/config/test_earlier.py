@@ -45,6 +45,7 @@ UNPUBLISHED = [
     "model.layout=true",
     "model.global_pooling=false",
     "model.standardized_latents=true",
+    "model.grid.widen_in=blocks",
     "diffusion.scaled_input=true",
     "train.beta2=0.999",
     "train.ema_decay=0.9999",

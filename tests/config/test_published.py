@@ -4,11 +4,13 @@
 """
 
 import pytest
+import torch
 
+from infdiff.benchmark.flops import flop_counter
 from infdiff.config.files import load_config
 from infdiff.config.keys import KEYS
 from infdiff.config.settings import InfinityDiffConfig
-from infdiff.methods.method import method_of
+from infdiff.methods.method import build_modules, method_of
 from infdiff.shipped import CONFIG_FOLDER
 
 # Key: value, and where it is said.
@@ -46,6 +48,7 @@ INFINITY_DIFF = {
     "model.grid.kind": ("unet", "appendix A: as Nichol and Dhariwal (2021)"),
     "model.grid.blocks": (2, "code: uno_blocks_per_level"),
     "model.grid.attention_sizes": ((16, 8), "appendix A"),
+    "model.grid.widen_in": ("resampling", "code: conv_uno, the convolutions between levels"),
     "model.grid.dropout_size": (16, "appendix A: where attention is"),
     "model.grid.dropout": (0.1, "code: uno_dropout"),
     # Training.
@@ -169,6 +172,17 @@ def test_no_setting_of_network_process_and_sampling_is_left_out(name):
     keys = {key for key, kind in KEYS.items() if any(set(k.kinds.items()) <= set(kinds.items()) for k in kind)}
     missing = keys - PUBLISHED[name].keys()
     assert {key for key in missing if not key.startswith(OPEN)} == set()
+
+
+def test_the_network_at_256_costs_no_more_than_the_authors():
+    """Theirs: 444 million parameters, 738 GFLOP an image for a training step, three forward passes."""
+    config = load_config(CONFIG_FOLDER / "ffhq_256.yaml")
+    with torch.device("meta"):
+        modules = build_modules(config)
+    assert sum(p.numel() for module in modules.values() for p in module.parameters()) <= 444e6
+    with flop_counter() as counter:
+        method_of(config).trace(modules, (256, 256))
+    assert 700e9 < 3 * counter.get_total_flops() <= 738e9
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("dfu", "unet_multires", "fno"))])

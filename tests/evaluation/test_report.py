@@ -201,6 +201,15 @@ def test_names_are_text_not_markup():
     assert "<u>" not in text
 
 
+@pytest.mark.parametrize("name", ["$x^$", r"$\\frac", "a\udcff", "</svg><b>", "_hidden"])
+def test_no_name_of_a_run_breaks_a_plot(name, tmp_path):
+    """Formulas of Matplotlib, names that are no UTF-8, markup."""
+    save_report(tmp_path / "r.html", [subject(name), subject("b")], "", {})
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count("<svg") == text.count("</svg>") == 3
+    assert "<b>" not in text
+
+
 def test_without_jinja_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(UserError, match=r"infdiff\[eval\]"):

@@ -41,3 +41,17 @@ def test_contact_sheet_places_images_row_by_row():
     sheet = contact_sheet(images, columns=2, gap=1)
     assert sheet.shape == (3, 5, 5)
     assert sheet[0, ::3, ::3].tolist() == [[0, 1], [2, 255]]
+
+
+def test_a_failure_leaves_no_empty_folder_and_what_was_there_stays(tmp_path):
+    def fail(indices):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        sample_to_folder(fail, tmp_path / "a", count=2, batch=1, record={})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "b" / ".00000.png.1-0a.partial").touch()  # of a call that was killed
+    with pytest.raises(MemoryError):
+        sample_to_folder(fail, tmp_path / "b", count=2, batch=1, record={})
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["b", "b/notes.txt"]

@@ -27,6 +27,8 @@ def samples(count):
     conv = (*points, "auto")
     grad = torch.randn(2, ids.shape[1], 4)
     sizes = ([*SIZE], [*GRID])
+    scales = (torch.randn(2, 8, requires_grad=True), torch.randn(2, 4, requires_grad=True))
+    norm = (features, torch.randn(4, requires_grad=True), torch.randn(4, requires_grad=True), *scales, True)
     return {
         "lattice_index": (ids, *SIZE),
         "neighbour_lists": (ids, index, *SIZE, 3, 5),
@@ -36,6 +38,8 @@ def samples(count):
         "resize_kernel_adjoint": (torch.randn(4, 1, 5, 7), 3, 1.5, 2.0),
         "sparse_depthwise_conv2d": (features, taps, *conv),
         "sparse_depthwise_conv2d_backward": (grad, features.detach(), taps.detach(), *conv, True, True),
+        "modulated_norm": norm,
+        "modulated_norm_backward": (grad, *(a.detach() for a in norm[:-1]), True),
         "points_to_grid": (features, *numbers, *sizes),
         "points_to_grid_adjoint": (torch.randn(2, 20, 4), *numbers, *sizes),
         "grid_to_points": (rows, ids, index, *sizes),

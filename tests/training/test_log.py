@@ -16,6 +16,14 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path):
     assert [r["step"] for r in read_log(path)] == [2, 4]
 
 
+def test_lines_that_are_damaged_are_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    damaged = [b'{"step": 2, "loss": \xb1}', b'{"stdp": 3}', b'{"step": "4"}', b"[5]", b"6", b'{"step": 7, "lo']
+    path.write_bytes(b"\n".join([b'{"step": 1}', *damaged]))
+    Log(path, 9).write({"step": 8})
+    assert [record["step"] for record in read_log(path)] == [1, 8]
+
+
 def test_scalars_arrive_in_order():
     scalars = DelayedScalars()
     values = torch.tensor([1.0, 2.0])

@@ -10,7 +10,7 @@ from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
-from infdiff.points import gather
+from infdiff.points import PointBatch, draw_points, gather
 from infdiff.training.objectives import EDMObjective, LatentObjective, MollifiedObjective
 
 SIZE = (12, 12)
@@ -74,6 +74,59 @@ def test_predicting_zero_costs_the_variance_of_the_mollified_noise():
     # Reflecting boundaries raise the variance near the border of a 12-pixel image.
     variance = process.mollifier.noise(500, 3, SIZE, [torch.Generator().manual_seed(0)]).var()
     torch.testing.assert_close(losses.mean(), variance, rtol=0.05, atol=0)
+
+
+def at_points(count=36, batch=5, encoder=True):
+    """A batch of grey images at random points, whose T x_0 is 0.25."""
+    generator = torch.Generator().manual_seed(2)
+    ids, other = (draw_points(batch, count, SIZE, generator) for _ in range(2))
+    values = torch.full((batch, count, 3), 102, dtype=torch.uint8)  # -0.2
+    other, seen = (other, values + 51) if encoder else (other[:, :0], values[:, :0])  # 0.2
+    return PointBatch(SIZE, ids, values, torch.full((batch, count, 3), 0.25), other, seen)
+
+
+def test_points_drawn_with_the_batch_are_those_that_are_denoised():
+    batch = at_points()
+    loss, modules, _, process = run(images=batch)
+    (x, ids, (t, _)), (clean, seen, _) = modules["denoiser"].calls[0], modules["encoder"].calls[0]
+    assert torch.equal(ids, batch.ids)
+    assert torch.equal(seen, batch.encoder_ids)
+    torch.testing.assert_close(clean, torch.full_like(clean, 0.2))
+    # The state and the target hold the same noise: x_t = a T x_0 + s T xi.
+    signal, noise = process.schedule.coefficients(t, x)
+    state = x * process._scale(x, t)
+    torch.testing.assert_close(loss, ((state - signal * 0.25) / noise).square().mean(), rtol=1e-4, atol=1e-5)
+    assert run(images=at_points(encoder=False), encoder=False)[1]["denoiser"].calls
+
+
+def test_noise_at_points_has_the_variance_of_the_field():
+    losses = torch.stack([run(seed, images=at_points())[0] for seed in range(60)])
+    variance = run()[3].mollifier.noise(500, 3, SIZE, [torch.Generator().manual_seed(0)]).var()
+    torch.testing.assert_close(losses.mean(), variance, rtol=0.05, atol=0)
+    assert torch.equal(run(3, images=at_points())[0], losses[3])
+    assert not torch.equal(losses[3], losses[4])
+
+
+@pytest.mark.parametrize("target", ["v", "image"])
+def test_other_targets_are_taken_at_the_points(target):
+    batch = at_points()
+    loss, modules, _, process = run(images=batch, target=target)
+    x, _, (t, _) = modules["denoiser"].calls[0]
+    expected = torch.full_like(x, -0.2)
+    if target == "v":
+        cos, sin = process._angle(x, t)
+        # From x = cos T x_0 / data_std + sin T xi / noise_std.
+        noise = (x - cos * 0.25 / process.data_std) / sin
+        expected = cos * noise - sin * 0.25 / process.data_std
+    torch.testing.assert_close(loss, expected.square().mean(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_sharp_output_learns_what_T_took_at_the_points():
+    plain, sharp = (run(images=at_points(), sharp_weight=weight)[0] for weight in (1e-9, 1.0))
+    _, modules, _, process = run(images=at_points(), sharp_weight=1.0)
+    t = modules["denoiser"].calls[0][2][0]
+    expected = (process.sharp_weight(t) * ((-0.2 - 0.25) / process.data_std) ** 2).mean()
+    torch.testing.assert_close(sharp - plain, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -38,17 +38,20 @@ class Preview:
 
     def __init__(self, clock, seconds=1.0, guess=1.0):
         self.clock, self.seconds, self.guess = clock, seconds, guess
-        self.drawn = []  # (step, images, time when done)
+        self.made = []  # (step, images, time when done)
 
     def worth(self, count):
         return count * self.guess
+
+    def drawn(self, step):
+        return True
 
     def __call__(self, step, modules, count, on_progress):
         torch.rand(5)  # no step of training may notice
         for done in range(5):
             on_progress(done, 5)
             self.clock.spend(count * self.seconds / 5)
-        self.drawn.append((step, count, self.clock.now))
+        self.made.append((step, count, self.clock.now))
 
 
 class Timed:
@@ -156,11 +159,11 @@ def test_previews_take_at_most_a_tenth_of_the_time(tmp_path, every, seconds):
     make(tmp_path, clock, settings, preview, validating=0.5, sample_every=every).run()
     # Validation takes a second in every five hundred.
     spent = [
-        (sum(count for _, count, _ in preview.drawn[: n + 1]) * seconds + step // 500, now)
-        for n, (step, _, now) in enumerate(preview.drawn)
+        (sum(count for _, count, _ in preview.made[: n + 1]) * seconds + step // 500, now)
+        for n, (step, _, now) in enumerate(preview.made)
     ]
     assert all(seconds_of_pauses <= now / 10 + 1e-6 for seconds_of_pauses, now in spent[1:])
-    assert len(preview.drawn) >= 2
+    assert len(preview.made) >= 2
     total = clock.now - 1000
     assert total <= clock.now / 10 + 1e-6
     if every < 30 and seconds <= 1:
@@ -172,7 +175,7 @@ def test_a_preview_that_is_put_off_is_drawn_when_it_fits(tmp_path, capsys):
     clock = Clock()
     preview = Preview(clock)
     make(tmp_path, clock, SETTINGS.changed(steps=100, checkpoint_every=100), preview, sample_every=50).run()
-    assert preview.drawn[0][:2] == (72, 8)
+    assert preview.made[0][:2] == (72, 8)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 50/100  preview put off: 8 s are more than a tenth of the time so far"
     assert lines[1] == "step 72/100  preview: 0/5 network evaluations"
@@ -192,7 +195,7 @@ def test_the_last_preview_has_as_many_images_as_there_is_time_for(tmp_path, caps
     clock = Clock()
     preview = Preview(clock, a_step)
     make(tmp_path, clock, SETTINGS.changed(steps=steps), preview, step=a_step).run()
-    assert [images for _, images, _ in preview.drawn] == ([count] if count else [])
+    assert [images for _, images, _ in preview.made] == ([count] if count else [])
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith(
         "preview: 0/5 network evaluations" if count else "no preview: 11 s are more than a tenth of the time so far"
@@ -215,7 +218,7 @@ def test_weights_and_losses_do_not_depend_on_time(tmp_path, slow):
         times = {"step": 50.0 if busy and slow == "steps" else 1.0}
         times["validating"] = 70.0 if busy and slow == "validation" else 0.1
         make(tmp_path / name, clock, preview=preview, sample_every=2, **times).run()
-        drawn.append([step for step, _, _ in preview.drawn])
+        drawn.append([step for step, _, _ in preview.made])
     assert drawn[0] != drawn[1]
     assert_same(left(tmp_path / "quick", 40), left(tmp_path / "slow", 40))
     assert validation_losses(tmp_path / "quick") == validation_losses(tmp_path / "slow")
@@ -225,7 +228,7 @@ def test_resuming_is_exact_whatever_was_drawn(tmp_path):
     clock = Clock()
     preview = Preview(clock, 0.01, guess=0.01)
     make(tmp_path / "uninterrupted", clock, preview=preview, sample_every=3).run()
-    assert len(preview.drawn) > 5
+    assert len(preview.made) > 5
     for settings in (SETTINGS.changed(steps=20), SETTINGS):
         clock = Clock()
         make(tmp_path / "pieces", clock, settings, Preview(clock, 3.0), sample_every=3).run()

@@ -303,6 +303,9 @@ def test_images_are_sampled_with_the_ema_weights(tmp_path):
         def worth(self, count):
             return count
 
+        def drawn(self, step):
+            return True
+
         def __call__(self, step, modules, count, on_progress):
             seen.append((step, modules, count))
 
@@ -311,3 +314,53 @@ def test_images_are_sampled_with_the_ema_weights(tmp_path):
     assert [(step, count) for step, _, count in seen] == [(5, 8), (10, 8), (12, 8)]
     assert seen[0][1]["net"] is trainer.ema.modules["net"]
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("killed_at", [5, 10])
+def test_pictures_that_a_killed_process_did_not_draw_are_drawn_on_resuming(tmp_path, killed_at):
+    """Killed after a checkpoint, before its picture: in the middle, and at the last step."""
+
+    class Preview:
+        most = 8
+
+        def worth(self, count):
+            return 0
+
+        def drawn(self, step):
+            return (tmp_path / f"{step}.png").exists()
+
+        def __call__(self, step, modules, count, on_progress):
+            if step == killed_at and kill.pop():
+                raise KeyboardInterrupt
+            (tmp_path / f"{step}.png").write_text(str(modules["net"][0].weight.sum().item()))
+
+    settings, kill = SETTINGS.changed(steps=10, checkpoint_every=5), [True]
+    for folder in ("whole", "killed"):
+        kill = [False, folder == "killed"]
+        options = {"sample_every": 5, "preview": Preview(), "clock": lambda: 0.0}
+        if folder == "killed":
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / folder, settings, **options).run()
+            (tmp_path / folder / "loss.png").unlink()
+        make(tmp_path / folder, settings, **options).run()
+        drawn = {path.name: path.read_text() for path in tmp_path.glob("*.png")}
+        assert drawn.keys() == {"5.png", "10.png"}
+        assert (tmp_path / folder / "loss.png").exists()
+        if folder == "whole":
+            expected = drawn
+            for path in tmp_path.glob("*.png"):
+                path.unlink()
+    assert drawn == expected
+
+
+def test_the_log_of_a_resumed_run_averages_the_same_steps(tmp_path):
+    settings = SETTINGS.changed(log_every=5)  # checkpoints are every 4 steps
+    make(tmp_path / "whole", settings).run()
+    make(tmp_path / "parts", settings.changed(steps=4)).run()
+    make(tmp_path / "parts", settings).run()
+    whole, parts = (
+        [(r["step"], r["loss"], r["gradient_norm"]) for r in read_log(tmp_path / f / "log.jsonl") if "loss" in r]
+        for f in ("whole", "parts")
+    )
+    assert [step for step, *_ in whole] == [5, 10]
+    assert parts == whole

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from infdiff.errors import UserError, first_line
-from infdiff.ops.gpu.nvrtc import CompileError, compiler_major, compiler_versions, machine_code, parameters
+from infdiff.ops.gpu.nvrtc import (
+    CompileError,
+    compiler_major,
+    compiler_versions,
+    driver_version,
+    machine_code,
+    parameters,
+)
 
 # The number by which the sources know a type of features (SCALAR in cuda/features.cuh).
 SCALARS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -82,17 +89,6 @@ def why_not_run(device: torch.device) -> str | None:
     except Exception as problem:  # cuda-core has classes of its own
         return f"a first kernel could not be run ({first_line(problem)}){_because_of_the_driver()}"
     return None if found == [-1, 0, 1, -1, -1, 2] else f"a first kernel's result was wrong: {found}"
-
-
-def driver_version() -> int | None:
-    """Version of CUDA that the driver is for, as 12040 for 12.4; None without a driver."""
-    try:
-        from cuda.bindings import driver
-
-        error, number = driver.cuDriverGetVersion()
-    except Exception:  # no package, or one that finds no driver; PyTorch's own function is in its CUDA builds alone
-        error, number = 0, getattr(torch._C, "_cuda_getDriverVersion", int)()
-    return number if int(error) == 0 and number else None
 
 
 def _because_of_the_driver() -> str:

@@ -1,8 +1,9 @@
 """CUDA sources -> machine code for one architecture, through NVRTC, cached on disk. Knows nothing of torch.
 
-The cache is `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`. A file's name is a hash of
-everything its content depends on. Several processes may compile the same kernel at once: a file that appears is
-complete.
+The cache is the folder kernels/ in `$INFDIFF_CACHE`, else `$XDG_CACHE_HOME/infdiff`, else `~/.cache/infdiff`. A file's
+name is a hash of everything its content depends on. Several processes may compile the same kernel at once: a file that
+appears is complete. Machine code is run as it is, so the folder and its files are private: what another user owns, or
+may write to, is not read, and nothing is kept there.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 from infdiff.errors import UserError, first_line
 from infdiff.files import cache_folder, make_folder, whole_file
@@ -94,16 +99,31 @@ def compiler_major() -> int | None:
         return None
 
 
+def driver_version() -> int | None:
+    """Version of CUDA that the driver is for, as 12040 for 12.4; None without a driver."""
+    try:
+        from cuda.bindings import driver
+
+        error, number = driver.cuDriverGetVersion()
+    except Exception:  # no package, or one that finds no driver; PyTorch's own function is in its CUDA builds alone
+        error, number = 0, getattr(torch._C, "_cuda_getDriverVersion", int)()
+    return number if int(error) == 0 and number else None
+
+
 def machine_code(source: str, defines: Mapping[str, int], architecture: str) -> bytes:
     """cuda/SOURCE compiled for an architecture such as "sm_90", from the disk if it is there.
 
-    Files that are corrupt or another user's are not run but compiled again; an unwritable cache is ignored. Raises
-    CompileError with NVRTC's first error.
+    Corrupt cache files are recompiled; an unwritable cache is ignored, and so is one that is not private, with a
+    warning. Raises CompileError with NVRTC's first error.
     """
     text = read_source(source)
     settings = sorted(defines.items())
-    key = hashlib.sha256(repr((text, settings, architecture, compiler_versions())).encode()).hexdigest()
-    place = cache_folder() / f"{key}.cubin"
+    versions = compiler_versions(), driver_version()
+    key = hashlib.sha256(repr((text, settings, architecture, versions)).encode()).hexdigest()
+    folder = _private_folder(cache_folder() / "kernels")
+    if folder is None:
+        return _compile(text, source, settings, architecture)
+    place = folder / f"{key}.cubin"
     code = _read(place)
     if code is None:
         code = _compile(text, source, settings, architecture)
@@ -128,20 +148,47 @@ def _complaint(problem: Exception) -> str:
     return next((line for line in lines if "error" in line), lines[0] if lines else type(problem).__name__)
 
 
+def _private_folder(folder: Path) -> Path | None:
+    """Return the folder, made if need be; None where there can be none, or another user may write into it."""
+    try:
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except (OSError, UserError):
+        return None
+    if not stat.S_ISDIR(status.st_mode) or not _is_private(status):
+        _distrust(folder)
+        return None
+    return folder
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """True for what belongs to this user and can be written by no other. Windows keeps a user's folders private."""
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
+
+
+@cache
+def _distrust(path: Path) -> None:
+    warnings.warn(
+        f"{path} belongs to another user or can be written by others: kernels are compiled without it", stacklevel=2
+    )
+
+
 def _read(place: Path) -> bytes | None:
     try:
-        if place.stat().st_uid not in (os.getuid(), 0):
-            return None
-        content = place.read_bytes()
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return None
+    with os.fdopen(descriptor, "rb") as file:
+        if not _is_private(os.fstat(descriptor)):
+            _distrust(place)
+            return None
+        content = file.read()
     digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return code if code and hashlib.sha256(code).digest() == digest else None
 
 
 def _write(place: Path, code: bytes) -> None:
-    with suppress(UserError):
-        make_folder(place.parent)
-        with whole_file(place) as partial:
-            partial.touch(mode=0o600)
-            partial.write_bytes(hashlib.sha256(code).digest() + code)
+    with suppress(UserError), whole_file(place) as partial:
+        partial.chmod(0o600)
+        partial.write_bytes(hashlib.sha256(code).digest() + code)

@@ -1,6 +1,8 @@
 """The disk cache of compiled kernels: shared by processes, checked when read, passed over where it cannot be."""
 
+import hashlib
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ SOURCE, ARCHITECTURE = "lattice_index.cu", "sm_90"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "kernels"
 
 
 @pytest.fixture
@@ -48,9 +50,11 @@ def test_the_file_depends_on_all_that_the_code_does(folder, compilations, monkey
     nvrtc.machine_code(SOURCE, {}, "sm_80")
     monkeypatch.setattr(nvrtc, "compiler_versions", lambda: "other versions")
     nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    monkeypatch.setattr(nvrtc, "driver_version", lambda: 12040)
+    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
     monkeypatch.setattr(nvrtc, "read_source", lambda name: "// changed\n" + (nvrtc.SOURCES / "lattice.cuh").read_text())
     nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
-    assert len(compilations) == len(list(folder.iterdir())) == 5
+    assert len(compilations) == len(list(folder.iterdir())) == 6
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 5000])
@@ -73,15 +77,46 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
 
 
-def test_machine_code_of_another_user_is_not_run(folder, compilations, monkeypatch):
-    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
-    user = os.getuid()
-    if user == 0:  # files of the administrator are trusted
-        os.chown(next(folder.iterdir()), 12345, -1)
+def test_the_cache_is_private_whatever_the_umask(folder):
+    before = os.umask(0)
+    try:
+        nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    finally:
+        os.umask(before)
+    (file,) = folder.iterdir()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, file)] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link"])
+def test_what_others_may_write_is_neither_read_nor_written(folder, compilations, what):
+    code = nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    (file,) = folder.iterdir()
+    planted = b"other code"
+    file.write_bytes(hashlib.sha256(planted).digest() + planted)
+    assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == planted  # one's own file is believed
+    if what == "link":
+        moved = folder.rename(folder.with_name("elsewhere"))
+        folder.symlink_to(moved)
     else:
-        monkeypatch.setattr(os, "getuid", lambda: user + 1)
-    nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
-    assert len(compilations) == 2
+        (folder if what == "folder" else file).chmod(0o777)
+    nvrtc._distrust.cache_clear()
+    with pytest.warns(UserWarning, match="can be written by others: kernels are compiled without it"):
+        assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == code
+    if what != "file":  # a bad file alone is replaced by a good one
+        assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == code
+        assert file.read_bytes().endswith(planted)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_another_user_owns_is_not_believed(folder, what):
+    code = nvrtc.machine_code(SOURCE, {}, ARCHITECTURE)
+    (file,) = folder.iterdir()
+    file.write_bytes(hashlib.sha256(b"other code").digest() + b"other code")
+    os.chown(folder if what == "folder" else file, 65534, 65534)
+    nvrtc._distrust.cache_clear()
+    with pytest.warns(UserWarning, match="belongs to another user"):
+        assert nvrtc.machine_code(SOURCE, {}, ARCHITECTURE) == code
 
 
 def test_processes_may_compile_the_same_at_once(folder):

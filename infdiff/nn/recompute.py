@@ -1,0 +1,56 @@
+"""Memory of training: what is cheap to compute again is not kept for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def applied(function: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(cheap(x)). On CUDA under autocast, backward calls `cheap` again and its result is not kept.
+
+    cheap: a function without randomness, such as a normalisation, that keeps x itself for its own gradient. Compilers
+    choose by themselves what they keep.
+    """
+    y = cheap(x)
+    if not recomputes(x):
+        return function(y)
+    storage, dtype = _storage(y), y.dtype
+
+    # No reference to y: the hooks live as long as the graph. What autograd keeps may be a view of y.
+    def pack(tensor: Tensor) -> Tensor | _View:
+        if _storage(tensor) != storage or tensor.dtype != dtype:
+            return tensor
+        return _View(tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+
+    def unpack(kept: Tensor | _View) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad():
+            return cheap(x).as_strided(*kept)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return function(y)
+
+
+def recomputes(x: Tensor) -> bool:
+    """Return True where memory is worth more than the time to compute something cheap again."""
+    if torch.compiler.is_compiling() or x.device.type != "cuda":
+        return False
+    return torch.is_grad_enabled() and torch.is_autocast_enabled("cuda")
+
+
+class _View(NamedTuple):
+    """A place in the memory of what `cheap` returns, which lies there as it did."""
+
+    shape: Sequence[int]
+    stride: Sequence[int]
+    offset: int
+
+
+def _storage(tensor: Tensor) -> int:
+    """Return a number for a tensor's memory, while it lives."""
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,195 @@
+"""Images from any measurement of them, with a trained model of ∞-Diff."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from infdiff.coordinates import Size, format_size
+from infdiff.diffusion.measurements import Measurement
+from infdiff.errors import OptionError, UserError, first_line
+from infdiff.images.pixels import to_uint8
+from infdiff.methods.sampling import SamplingOptions, check_guidance
+from infdiff.pipelines.restore import GUIDANCE, Guidance
+from infdiff.pipelines.restore import restore as restore_images
+from infdiff.runs.trained import OnStep, TrainedModel, as_asked
+from infdiff.seeding import generator_for
+
+# By how much a linear operator, or a pseudo-inverse, may be off, relative to what it makes.
+_TOLERANCE = 1e-2
+
+Operator = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def restore(
+    run: TrainedModel,
+    measurement: Measurement,
+    size: Size,
+    indices: Sequence[int],
+    *,
+    guidance: Guidance,
+    options: SamplingOptions,
+    z: Tensor | None = None,
+    seed: int = 0,
+    rounded: bool = True,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Images (N, 3, H, W) of a measurement of N images, or of one: as many variants of it as `indices`.
+
+    options: those of `editing.filling_options`; tile: by projection alone. z: latents (N, z_dim) or (1, z_dim); by
+    default those of the pseudo-inverse's image, or, without a pseudo-inverse, drawn as for new images.
+    """
+    trained = run.infinity_diff
+    if guidance.differentiates:
+        linear = _is_linear(measurement.operator, size, measurement.values)
+        rows = None
+    else:
+        linear, rows = True, options.tile
+    if z is None:
+        z = _latents(run, measurement, indices, seed)
+    z = None if z is None else z.to(run.device).expand(len(indices), -1)
+    made = restore_images(
+        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows),
+        trained.process,
+        measurement,
+        guidance,
+        size=size,
+        seed=seed,
+        indices=indices,
+        device=run.device,
+        sample=trained.sampler(options),
+        sharp_at=trained.sharp_at(options),
+        linear=linear,
+        on_step=on_step,
+    )
+    images = trained.deblurred(made, options).clamp(-1, 1)
+    if measurement.pseudo_inverse is not None and measurement.noise == 0 and guidance.weight > 0:
+        images = measurement.agreed(images)
+    return as_asked(images, rounded)
+
+
+def measurement_of(
+    values: Any,
+    operator: Any,
+    size: Size,
+    *,
+    pseudo_inverse: Operator | None = None,
+    noise: float = 0.0,
+    device: torch.device,
+) -> Measurement:
+    """A measurement of images of a size, checked.
+
+    operator: a callable on images (B, 3, H, W) in [-1, 1]. Where it has the methods `A` and `A_dagger`, as the physics
+    of deepinv, these are what measures without noise, and the pseudo-inverse. Raises UserError when what it makes
+    cannot be compared with the values, or the pseudo-inverse is none.
+    """
+    if not callable(operator):
+        raise UserError(f"operator: {type(operator).__name__} cannot be called: want a function of images (B, 3, H, W)")
+    if not 0 <= noise < float("inf"):
+        raise OptionError("noise", noise, "want a standard deviation of 0 or more, in the measurement's units")
+    pseudo_inverse = pseudo_inverse or getattr(operator, "A_dagger", None)
+    measure: Operator = getattr(operator, "A", operator)
+    given = _tensor(values).to(device)
+    # Not flat, so that an operator that ignores what it is given shows.
+    probe = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device) * 1.6 - 0.8
+    made = _called("operator", measure, probe)
+    if made.shape[1:] != given.shape[1:] or made.dim() != given.dim():
+        raise UserError(
+            f"operator: makes {tuple(made.shape[1:])} of an image of {format_size(size)}, and each measured one is "
+            f"{tuple(given.shape[1:])}: the shapes have to agree"
+        )
+    if made.dtype != given.dtype:
+        raise UserError(f"operator: makes {made.dtype} of float32 images, and what was measured is {given.dtype}")
+    if pseudo_inverse is not None:
+        back = _called("pseudo_inverse", pseudo_inverse, made)
+        if back.shape != probe.shape:
+            raise UserError(f"pseudo_inverse: makes {tuple(back.shape)}, want images {tuple(probe.shape)}")
+        off = _off(_called("operator", measure, back.to(probe)), made)
+        if off > _TOLERANCE:
+            raise UserError(
+                f"pseudo_inverse: measured again, what it makes is off by {off:.0%}: want operator(pseudo_inverse(y)) "
+                "to be y for every y that the operator makes"
+            )
+    return Measurement(given, measure, pseudo_inverse, noise)
+
+
+def guidance_for(
+    measurement: Measurement, size: Size, kind: str | None, weight: float = 1.0, iterations: int = 1
+) -> Guidance:
+    """The guidance that is asked for; by default projection where there is a pseudo-inverse, else gradients.
+
+    Raises OptionError when it cannot work with the measurement.
+    """
+    check_guidance(weight)
+    invertible = measurement.pseudo_inverse is not None
+    kind = kind or ("projection" if invertible else "gradient")
+    if kind not in GUIDANCE:
+        raise OptionError("guidance", kind, f"choose one of {', '.join(GUIDANCE)}")
+    least = 0 if kind == "projection" else 1
+    if iterations < least:
+        raise OptionError("iterations", iterations, f"want {least} or more with guidance by {kind}")
+    if kind == "projection":
+        if not invertible:
+            raise OptionError("guidance", kind, "wants a pseudo_inverse, or an operator with A_dagger")
+        if not _is_linear(measurement.operator, size, measurement.values):
+            raise OptionError("guidance", kind, "wants a linear operator, and this one is not: take gradient")
+    else:
+        probe = torch.zeros(1, 3, *size, device=measurement.values.device, requires_grad=True)
+        with torch.enable_grad():
+            differentiable = measurement.operator(probe).requires_grad
+        if not differentiable:
+            raise OptionError("guidance", kind, "the operator's result has no gradient in the images")
+    return Guidance(kind, weight, iterations)
+
+
+def _tensor(values: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"measured: {type(values).__name__} is no tensor and no array: {first_line(error)}") from error
+    if not tensor.is_floating_point():
+        raise UserError(f"measured: {tensor.dtype}: want floating-point values, as the operator makes them")
+    if tensor.dim() < 2 or len(tensor) == 0:
+        raise UserError(f"measured: shape {tuple(tensor.shape)}: want (B, ...), the first axis for images")
+    if not tensor.isfinite().all():
+        count = int((~tensor.isfinite()).sum())
+        raise UserError(f"measured: {count} of {tensor.numel()} values are not finite: leave them out of the operator")
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+@torch.no_grad()
+def _called(name: str, function: Operator, argument: Tensor) -> Tensor:
+    try:
+        made = function(argument)
+    except Exception as error:
+        shape = tuple(argument.shape)
+        raise UserError(f"{name}: fails on {shape}: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(made, Tensor):
+        raise UserError(f"{name}: makes {type(made).__name__} of a tensor: want a tensor")
+    if not made.isfinite().all():
+        raise UserError(f"{name}: makes values that are not finite of finite ones")
+    return made
+
+
+@torch.no_grad()
+def _is_linear(operator: Operator, size: Size, values: Tensor) -> bool:
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(1, 3, *size, generator=generator).to(values.device) for _ in range(2))
+    return _off(operator(a - 0.5 * b), operator(a) - 0.5 * operator(b)) <= _TOLERANCE
+
+
+def _off(made: Tensor, wanted: Tensor) -> float:
+    return float((made - wanted).norm() / wanted.norm().clamp(min=torch.finfo(wanted.dtype).tiny))
+
+
+def _latents(run: TrainedModel, measurement: Measurement, indices: Sequence[int], seed: int) -> Tensor | None:
+    if run.encoder is None:
+        return None
+    if measurement.pseudo_inverse is not None:
+        return run.encode(to_uint8(measurement.back(measurement.values).clamp(-1, 1)))
+    generators = [generator_for(run.device, seed, "latent", i) for i in indices]
+    return None if run.latents is None else run.latents.sample(generators)
