@@ -13,9 +13,10 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.ops.gpu import launch
+from infdiff.ops.routing import DENSE_ABOVE_DENSITY
 
-# From this many pixels for a point up. Below, windows are read in the lattice index or convolved densely.
-_PIXELS_A_POINT = 64
+# From this many pixels for a point up, as `routing.DENSE_ABOVE_DENSITY` has it.
+_PIXELS_A_POINT = round(1 / DENSE_ABOVE_DENSITY)
 
 
 class Pairs(NamedTuple):
