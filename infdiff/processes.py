@@ -131,7 +131,7 @@ def global_size(rows: int) -> int:
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) of rows (B, C) of the global batch; the mean is differentiable in all of them."""
+    """Mean and unbiased variance (C,) of rows (B, C) of the global batch; the mean is differentiable in each."""
     count = joined().count
     if count == 1:
         return values.mean(dim=0), values.var(dim=0)
@@ -161,7 +161,7 @@ def first_before_others() -> Iterator[None]:
 
 
 def same_everywhere(value: str) -> bool:
-    """Whether every process gives the same value."""
+    """Return True where the value is the same in every process."""
     count = joined().count
     if count == 1:
         return True

@@ -191,7 +191,8 @@ def mixture(config, tmp_path):
 def frozen(config, tmp_path):
     """How many parameters stay as they are on a batch of the largest size."""
     batch = torch.empty(1, 3, *largest(training_weights(config)))
-    return len(frozen_parameters(config, build_modules(config))(batch))
+    parameters = frozen_parameters(config, build_modules(config))
+    return None if parameters is None else len(parameters(batch))
 
 
 def opened(config, tmp_path):

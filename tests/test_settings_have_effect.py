@@ -65,7 +65,7 @@ OPTIMISER = {
     "log_every": (2, {}),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1, "steps": 5, "keep_checkpoints": 4}),
-    "max_bad_steps": (1, {"learning_rate": 1e38, "max_bad_steps": 2, "steps": 8, "clip": 1e38}),
+    "max_bad_steps": (1, {"weight_decay": 1e38, "learning_rate": 10, "max_bad_steps": 2, "steps": 8}),
 }
 MULTI = {"data.resolutions": {"8": 1, "16": 1}}
 TABLE = {

@@ -1,4 +1,4 @@
-"""What commands that train have in common where several processes train together."""
+"""Lines that commands of several processes print once, and what these processes must agree on."""
 
 import json
 import sys

@@ -137,7 +137,7 @@ def _finished(figure: Any, axes: Sequence[Any]) -> str:
     fullest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
     handles, labels = fullest.get_legend_handles_labels()
     if len(labels) > 1:
-        # Beside the panels, which keep their width: a legend of many names would hide what it names.
+        # Next to the panels, which keep their width: a legend of many names would hide what it names.
         width, height = figure.get_size_inches()
         beside = 0.6 + _LETTER * max(map(len, labels))
         figure.set_size_inches(width + beside, max(height, 0.3 + _LINE * len(labels)))

@@ -21,7 +21,7 @@ from infdiff.training.compiled import why_not_compiled
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.settings import OptimiserSettings
 
-# A batch is what the data gives: images, images at points, or latents.
+# A batch is what the data yields: images, images at points, or latents.
 Objective = Callable[[Mapping[str, nn.Module], Any, torch.Generator], Tensor]
 
 # Sizes, or rates of points, whose steps are kept as CUDA graphs. They share their memory.
@@ -45,7 +45,7 @@ class TrainingStep:
     `bad_in_a_row`, the learning rate, the batches, the seeds of the generators. notes: a line on each way to run faster
     that was not taken although the settings leave it open.
     Processes that train together (`processes.together`) each have their part of every batch; gradients, and with them
-    their norm, the loss and what is skipped, are those of the whole batch. stop: 1 once this process is asked to stop.
+    their norm, the loss and what is skipped, are those of the global batch. stop: 1 once this process is asked to stop.
     varied: some steps freeze parameters. Raises UserError for settings that the device cannot follow.
     """
 
@@ -197,7 +197,7 @@ class _Loss(nn.Module):
 
 def _share(modules: Mapping[str, nn.Module], varied: bool) -> DistributedDataParallel:
     loss = _Loss(modules)
-    # Running statistics are those of the whole batch in every process already.
+    # Running statistics are those of the global batch in every process already.
     names = [name for name, _ in loss.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, names)
     return DistributedDataParallel(loss, gradient_as_bucket_view=True, find_unused_parameters=varied)

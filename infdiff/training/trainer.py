@@ -233,7 +233,7 @@ class Trainer:
         return Step(scalars, self.label(given[-1]))
 
     def _stops(self) -> bool:
-        """Whether to save and exit now: at once, or in the step that all processes agree on without waiting."""
+        """Return True to save and exit now: at once, or in the step that all processes agree on without waiting."""
         if self.place.count == 1:
             return self.stop_signal is not None
         return self._stop_from is not None and self.step >= self._stop_from + _DELAY
