@@ -31,6 +31,8 @@ UNCOUNTED = (
     "nearest_points",
     "resize_kernel",
     "resize_kernel_adjoint",
+    "modulated_norm",
+    "modulated_norm_backward",
 )
 
 

@@ -30,7 +30,7 @@ def test_rows_are_trained_and_compared_and_a_second_call_changes_nothing(command
     assert "| 1/4 of the pixels | 4 | 250 |" in table
     assert (folder / "report.html").exists()
     results = json.loads((folder / "results.json").read_text())["results"]
-    assert [row["run"] for row in results] == ["abl/all-pixels", "abl/1-4-of-the-pixels"]
+    assert [row["run"] for row in results] == ["all pixels", "1/4 of the pixels"]
     log = (folder / "all-pixels" / "log.jsonl").read_text()
     assert command("ablate", *OPTIONS, *SMALL).returncode == 0
     assert (folder / "all-pixels" / "log.jsonl").read_text() == log

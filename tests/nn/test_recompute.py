@@ -16,7 +16,10 @@ def dual(in_channels, channels, gain=1.0):
     return DualConv(in_channels, channels, modes=2, gain=gain)
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": True}, {"convolution": dual}], ids=str)
+OPTIONS = {"plain": {}, "attention": {"attention": True}, "dual": {"convolution": dual}}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_gradients_of_a_block_are_the_same(options, monkeypatch):
     monkeypatch.setattr("infdiff.nn.norm.ops.modulated_norm_stepwise", ops.modulated_norm)
     torch.manual_seed(0)

@@ -73,7 +73,9 @@ def test_opcheck(name, count):
 @pytest.mark.parametrize("count", [10, "all"])
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck_of_the_kernels(name, count, emulated):
-    torch.library.opcheck(getattr(torch.ops.infdiff, name).default, samples(count)[name])
+    # What follows the end of a list is never written, and differs from call to call.
+    checks = {"test_utils": "test_schema"} if name == "neighbour_lists" else {}
+    torch.library.opcheck(getattr(torch.ops.infdiff, name).default, samples(count)[name], **checks)
 
 
 def through_everything(features, taps, regular, ids):

@@ -16,7 +16,7 @@ from infdiff.methods.sizes import drawn_point_count
 from infdiff.points import PointBatch
 from infdiff.runs.data import TrainingData, build_data
 from infdiff.runs.training import build_trainer
-from infdiff.seeding import generator_for
+from infdiff.seeding import derive_seed
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY, TINY_GRID
 from tests.runs.conftest import CPU
@@ -107,7 +107,7 @@ def test_sparse_steps_are_given_points_and_dense_ones_images(sparse):
     batches = list(itertools.islice(given.batches(0), 20))
     for step, batch in enumerate(batches):
         # The rate is the one that the objective draws from the step's generator.
-        count = drawn_point_count(config, (16, 16), generator_for("cpu", config.seed, "step", step))
+        count = drawn_point_count(config, (16, 16), derive_seed(config.seed, "step", step))
         assert isinstance(batch, PointBatch) == (count == 16)
         assert batch.shape == (4, 3, 16, 16)
         assert given.label(batch) == ""
@@ -126,7 +126,7 @@ def test_validation_has_the_same_points_every_time(sparse):
     assert len(first) == len(given)
     assert len({type(batch) for batch in first}) == 2
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
-        count = drawn_point_count(config, (16, 16), generator_for("cpu", config.seed, "validation", number))
+        count = drawn_point_count(config, (16, 16), derive_seed(config.seed, "validation", number))
         assert isinstance(a, PointBatch) == (count == 16)
         assert torch.equal(a.ids, b.ids) if isinstance(a, PointBatch) else torch.equal(a, b)
 

@@ -98,13 +98,6 @@ def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", ["train", "train-latent"])
-def test_several_processes_of_torchrun_are_refused(command, monkeypatch, tmp_path, name):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_one_line_error(command(name), "WORLD_SIZE=2", "without torchrun")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_model_too_large_for_the_memory_leaves_no_configuration(command, tmp_path):
     """So that the corrected call is not refused for its other settings."""
     assert_one_line_error(command("train", "--out", "r", *TINY, "model.channels=100000000"), "out of memory")
