@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -28,8 +29,10 @@ from infdiff.precision import with_bfloat16_weights
 from infdiff.runs.data import Data
 from infdiff.runs.training import build_trainer
 
-# Images to draw batches from.
+# Images to draw batches from: fewer of large ones.
 _IMAGES = 64
+_FEWEST_IMAGES = 2
+_PIXELS = 1 << 24
 # Batch sizes from which the growth of memory is estimated.
 _TRIED = (2, 6)
 # Attempts to find a larger batch, and the least factor by which it has to grow.
@@ -84,18 +87,35 @@ def plan_training(
     sizes: Sequence[Size] = (),
     subsamples: Sequence[float] = (),
     batch: int | None = None,
+    points: int | None = None,
 ) -> StepPlan:
     """Plan every size with every subsampling, by default those that the configuration trains on.
 
+    points: instead, this many of an image of any size, on one grid, with a mollifier of one width on the unit square.
     Raises UserError when the configuration cannot work there.
     """
     own = batch_sizes(config)
+    if points is not None:
+        if subsamples:
+            raise OptionError("points", points, "sets the rates itself; leave out --subsample")
+        given = [
+            Setting(size, method_of(config).grid(), prod(size) / points, batch or config.train.batch_size)
+            for size in sizes or own
+        ]
+        return _checked(config, given, lambda s: training_cost(_widened(config, s.size), s, device, repeat), device)
     settings = [
         Setting(size, _grid_of(config, size), subsample, batch or own.get(size, config.train.batch_size))
         for size in sizes or own
         for subsample in subsamples or config.subsample_rates
     ]
     return _checked(config, settings, lambda setting: training_cost(config, setting, device, repeat), device)
+
+
+def _widened(config: Config, size: Size) -> Config:
+    """The configuration with a mollifier as wide, on images of a size, as it is on those of the training size."""
+    if not isinstance(config, InfinityDiffConfig):
+        return config
+    return changed(config, {"diffusion.sigma": config.diffusion.sigma * size[0] / training_size(config)[0]})
 
 
 def _grid_of(config: Config, size: Size) -> Size:
@@ -173,12 +193,16 @@ def at_setting(config: Config, setting: Setting) -> Config:
 
 
 def training_cost(config: Config, setting: Setting, device: torch.device, repeat: int) -> StepCost:
-    """Measure training steps: loading a batch, forward, backward, clipping, optimiser, EMA."""
+    """Measure training steps: loading a batch, forward, backward, clipping, optimiser, EMA.
+
+    The memory is that of the steps, without the data set's.
+    """
     config = at_setting(config, setting)
-    memory = PeakMemory(device)
     images = _Noise(training_size(config), config.seed)
+    memory = PeakMemory(device)
     trainer = build_trainer(config, Data(images, images), Path(), device)
     batches = trainer.batches(0)
+    memory.reset()
 
     def step() -> None:
         trainer.train_step(batches)
@@ -262,7 +286,8 @@ class _Noise:
 
     def __init__(self, size: Size, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.images: Tensor = torch.randint(0, 256, (_IMAGES, 3, *size), dtype=torch.uint8, generator=generator)
+        count = min(_IMAGES, max(_FEWEST_IMAGES, _PIXELS // prod(size)))
+        self.images: Tensor = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
 
     def __len__(self) -> int:
         return len(self.images)

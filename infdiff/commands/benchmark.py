@@ -126,7 +126,10 @@ def plan_of(
         return steps.plan_sampling(config, device, arguments.repeat, sizes=sizes, batch=batch)
     if paper is None:
         parts = numbers("--subsample", arguments.subsample)
-        return steps.plan_training(config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch)
-    if sizes or arguments.subsample:
-        raise UserError("--table: sets the sizes and the subsampling itself; leave out --res and --subsample")
+        points = None if arguments.points is None else positive("--points", arguments.points)
+        return steps.plan_training(
+            config, device, arguments.repeat, sizes=sizes, subsamples=parts, batch=batch, points=points
+        )
+    if sizes or arguments.subsample or arguments.points:
+        raise UserError("--table: sets the sizes and points itself; leave out --res, --subsample and --points")
     return steps.plan_table(paper, config, device, arguments.repeat, batch=batch, budget=arguments.budget)

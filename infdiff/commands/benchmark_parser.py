@@ -29,6 +29,7 @@ TRAIN = """Time complete training steps on noise images: batch, forward, backwar
 
   infdiff benchmark train --config ffhq_256 --subsample 1,2,4,8,16
   infdiff benchmark train --res 64,128 --batch 4 --json train.json model.channels=48
+  infdiff benchmark train --points 4096 --res 256,1024,4096 --batch 1
   infdiff benchmark train --table 3                       # speed at each subsampling, ffhq_128
   infdiff benchmark train --table 4 --budget 0.5 --config demo
   infdiff benchmark train --table 5 --batch 2 --config demo
@@ -69,6 +70,7 @@ def make_parser(prog: str | None) -> Parser:
     ops.add_argument("--profile", type=Path, metavar="FILE", help="write a Chrome trace of one pass over the cases")
     train = commands.add_parser("train", help="training steps of a configuration", description=TRAIN)
     train.add_argument("--subsample", default="", help="1,2,4: one pixel in this many (default: the configuration's)")
+    train.add_argument("--points", type=int, metavar="N", help="N points of each image, at every size of --res")
     train.add_argument("--table", type=int, choices=paper_tables.TABLES, help="measure a table of the paper")
     train.add_argument("--budget", type=float, help="memory for Table 4 in GB (default 10 as in the paper; CPU: 1)")
     sample = commands.add_parser("sample", help="sampling steps of a configuration", description=SAMPLE)

@@ -1,7 +1,7 @@
 """Images stored in tiles, each compressed by itself: some pixels are read without decoding the others.
 
 An entry is a head of little-endian numbers, the tiles row by row, and a smooth copy of the image where one saves
-work: what `SmoothCopy` reads for a mollifier as wide as the published one, 1/256 of the shorter side, or wider.
+work: what `SmoothCopy` reads for a mollifier about as wide as the published one, 1/256 of the shorter side, or wider.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TILE = 64
 # Height, width, side of a tile, height and width of the copy (0 for none); then where each tile ends.
 _HEAD = struct.Struct("<5I")
 _END = np.dtype("<u8")
-_PUBLISHED_WIDTH = 256
+# The narrowest mollifier that the copy serves, as a part of the shorter side.
+_NARROWEST = 1 / 280
 
 Pixels = NDArray[np.uint8]
 
@@ -98,4 +99,4 @@ def _differences(pixels: Pixels) -> Pixels:
 
 
 def _copy_lattice(size: Size) -> SmoothCopy:
-    return SmoothCopy.for_mollifier(Mollifier(min(size) / _PUBLISHED_WIDTH, size), size)
+    return SmoothCopy.for_mollifier(Mollifier(min(size) * _NARROWEST, size), size)

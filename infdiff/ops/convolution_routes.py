@@ -121,7 +121,7 @@ class Lattice(_Separate):
     def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
         def total(features: Tensor, taps: Tensor) -> Tensor:
             kappa = resize_kernel(taps[:, 0], points.scale)
-            if points.index is None and bisects(points.ids, points.size):
+            if self._in_pairs(points):
                 return pair_by_pair(features, kappa, points.ids, points.size)
             return tap_by_tap(features, kappa, points.ids, _index(points), points.size)
 
@@ -130,11 +130,15 @@ class Lattice(_Separate):
     def _taps_gradient(self, features: Tensor, grad: Tensor, points: Points, kernel_size: int) -> Tensor:
         window = window_of(kernel_size, points.scale)
         grad = grad * points.inverse_count
-        if points.index is None and bisects(points.ids, points.size):
+        if self._in_pairs(points):
             kappa = pair_by_pair_gradient(features, grad, points.ids, points.size, window)
         else:
             kappa = tap_by_tap_gradient(features, grad, points.ids, _index(points), points.size, window)
         return _to_taps(kappa, points, kernel_size)
+
+    def _in_pairs(self, points: Points) -> bool:
+        table = points.index is not None and points.index.dim() == 2
+        return not table and bisects(points.ids, points.size)
 
 
 class Dense(_Separate):

@@ -123,3 +123,21 @@ def test_settings_that_cannot_work_are_named_before_anything_is_measured(config)
         plan_table(TABLES[5], config, CPU, 1, batch=None, budget=3.0)
     with pytest.raises(UserError, match=r"1/999: train.subsample: 999 leaves no point"):
         plan_training(config, CPU, 1, subsamples=[999])
+
+
+def test_the_same_points_of_any_size_are_one_grid_and_one_width_of_T(config, monkeypatch):
+    widths = []
+    real = steps.build_trainer
+
+    def built(config, *others):
+        widths.append((config.data.size, config.diffusion.sigma))
+        return real(config, *others)
+
+    monkeypatch.setattr(steps, "build_trainer", built)
+    plan = plan_training(config, CPU, 2, sizes=[(16, 16), (32, 32)], batch=2, points=8)
+    assert [(setting.size, setting.grid, setting.subsample) for setting in plan.settings] == [
+        ((16, 16), (8, 8), 32.0),
+        ((32, 32), (8, 8), 128.0),
+    ]
+    assert all(cost is not None for cost in plan.run())
+    assert widths[-1][1] == pytest.approx(2 * widths[-2][1])

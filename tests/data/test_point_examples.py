@@ -16,7 +16,7 @@ from infdiff.data.store import ImageStore
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.points import PointBatch, draw_points, gather
 
-SIZE = (400, 420)
+SIZE = (430, 450)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     random = np.random.default_rng(0)
     for number in range(2):
-        small = Image.fromarray(random.integers(0, 256, (40, 42, 3), dtype=np.uint8))
+        small = Image.fromarray(random.integers(0, 256, (43, 45, 3), dtype=np.uint8))
         small.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
     made = {}
     for format in ("tiles", "png"):
