@@ -51,6 +51,7 @@ print(counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["auto
 """
 
 
+@pytest.mark.long
 def test_a_restart_finds_compiled_code_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
