@@ -79,9 +79,10 @@ def test_losses_are_those_of_one_process(alone, tmp_path, count):
         torch.testing.assert_close(values(tmp_path, kind, "gradient_norm"), norms, rtol=1e-3, atol=1e-6)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
-    for count, steps in ((2, 10), (4, 20)):
-        together(count, tmp_path, steps, ["points"])
+@pytest.mark.parametrize("counts", [(2,), pytest.param((4, 2), marks=pytest.mark.long)])
+def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path, counts):
+    for number, count in enumerate(counts, start=1):
+        together(count, tmp_path, 10 * number, ["points"])
     train_together.main(tmp_path, 30, ["points"])
     losses = values(tmp_path, "points", "loss")
     assert len(losses) == 30
