@@ -28,7 +28,7 @@ def test_recorded_evaluations_give_the_same_images(name, request, monkeypatch):
     recorded = TrainedModel.load(folder, CPU)
     for seed in (0, 1):
         for image, other in zip(drawn(recorded, sizes, seed, steps=5), expected[seed], strict=True):
-            # To rounding: a CPU's sums depend on where in memory their terms are.
+            # To rounding: recorded evaluations work on other memory than eager ones.
             torch.testing.assert_close(image, other, rtol=0, atol=1e-5)
     assert recorder.recordings == 2, "one for each size"
     evaluations = 4 * 2 * SamplingOptions.of(plain.method, steps=5).evaluations(plain.method)
