@@ -108,7 +108,7 @@ def apart() -> Iterator[None]:
 def joined() -> Place:
     """The place among processes that work together; the only one outside of `together`, and within `apart`."""
     if _apart or not (distributed.is_available() and distributed.is_initialized()):
-        return Place()
+        return ALONE
     return Place(distributed.get_rank(), distributed.get_world_size(), Place.here().local)
 
 
