@@ -69,7 +69,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     try:
         make_folder(out.parent)
         with whole_file(out) as partial:
-            writer = _Writer(partial)
+            writer = StoreWriter(partial)
             images = _converted(source, recipe, workers)
             for name, entries, reason in tqdm(
                 images, total=len(source.names), unit="image", disable=None if progress else True
@@ -92,7 +92,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     return result
 
 
-class _Writer:
+class StoreWriter:
     """Writes entries in batches into an LMDB whose map grows as it fills."""
 
     def __init__(self, path: Path) -> None:

@@ -16,7 +16,7 @@ import lmdb
 from infdiff.data.lmdb_files import read_keys, read_value
 from infdiff.errors import UserError
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy", ".npz"}
 
 
 @dataclass(frozen=True)

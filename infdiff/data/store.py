@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.data.fields import FieldDescription, decode_field, field_at
 from infdiff.data.lmdb_files import read_value
 from infdiff.errors import UserError
-from infdiff.images.transforms import to_rgb
+from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 _WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
     "png": lambda image, file: image.save(file, "PNG"),
@@ -42,6 +44,7 @@ class Header:
     crops: int  # entries made from each source image, one after another; 1 for a centre crop
     source: str
     version: int = 1
+    field: dict[str, Any] | None = None  # the record of a `FieldDescription`; None for 8-bit RGB images
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -69,6 +72,8 @@ class ImageStore:
             raise UserError(f"no data set at {path}: make one with infdiff prepare-data SRC --out {path}")
         try:
             self.header = Header.decode(read_value(path, _HEADER_KEY) or b"{}")
+            described = self.header.field
+            self.field = None if described is None else FieldDescription.from_record(described)
         except (lmdb.Error, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
@@ -81,12 +86,32 @@ class ImageStore:
         """Return True if some image is at least as large as `size` (H, W) along both axes."""
         if self.header.size is not None:
             return size[0] <= self.header.size[0] and size[1] <= self.header.size[1]
-        widths_and_heights = (self.read(index).size for index in range(len(self)))
-        return any(size[0] <= height and size[1] <= width for width, height in widths_and_heights)
+        sizes = (self.size_of(index) for index in range(len(self)))
+        return any(size[0] <= height and size[1] <= width for height, width in sizes)
+
+    def size_of(self, index: int) -> Size:
+        """Return the size (H, W) that an image is stored at."""
+        if self.field is not None:
+            values, _ = self.read_field(index)
+            return values.shape[1], values.shape[2]
+        width, height = self.read(index).size
+        return height, width
 
     def read(self, index: int) -> Image.Image:
-        """Return image `index` in RGB."""
+        """Return image `index` in RGB. Raises UserError for a store of fields."""
+        if self.field is not None:
+            raise UserError(f"{self.path} holds fields of {self.field.channels} channels: this wants RGB images")
         return decode_image(self._value(index), self.header.format)
+
+    def read_field(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the values (C, H, W) of field `index` in units, and its valid pixels (H, W); None: all."""
+        return decode_field(self._value(index))
+
+    def read_at(self, index: int, size: Size) -> Tensor:
+        """Return image `index` cropped and resized: (3, H, W) uint8; of fields (C, H, W) float32, NaN where missing."""
+        if self.field is not None:
+            return field_at(self._value(index), self.field, size)
+        return to_tensor(resize(crop_to_aspect(self.read(index), size), size))
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash of the bytes of some images, in their order."""
