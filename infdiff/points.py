@@ -43,6 +43,34 @@ def draw_points(batch: int, count: int, size: Size, generator: torch.Generator, 
     return draw(batch, count, size, generator).sort(dim=1).values
 
 
+def draw_valid_points(valid: Tensor, count: int, generator: torch.Generator, kind: str = "uniform") -> Tensor:
+    """Draw `count` of the valid pixels of each image, as `draw_points`; with all of them valid, the same ones.
+
+    valid (B, H, W): at least `count` of each, or points come back that are none. Returns ids (B, L) int64, sorted,
+    without repeats. Raises ValueError when count is not in 1..H*W or the kind is unknown.
+    """
+    batch, size = valid.shape[0], (valid.shape[1], valid.shape[2])
+    pixels = size[0] * size[1]
+    if not 1 <= count <= pixels:
+        raise ValueError(f"cannot draw {count} points from {size[0]}x{size[1]} = {pixels} pixels")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of points {kind!r}: choose one of {', '.join(KINDS)}")
+    if count == pixels:
+        return all_points(batch, size, generator.device)
+    flat = valid.flatten(1)
+    if kind == "halton":
+        ids = _draw_halton(batch, count, size, generator, flat)
+    elif kind == "stratified":
+        order = _patch_by_patch(torch.arange(pixels, device=valid.device), count, size).expand(batch, -1)
+        known = flat.gather(1, order)
+        ids = _in_order(order, known, _one_of_each_run(batch, count, known.sum(dim=1, keepdim=True), generator))
+    else:
+        order = _draw_uniform(batch, pixels, size, generator)
+        ranks = torch.arange(count, device=valid.device).expand(batch, -1)
+        ids = _in_order(order, flat.gather(1, order), ranks)
+    return ids.sort(dim=1).values
+
+
 def subset_points(ids: Tensor, count: int) -> Tensor:
     """Keep `count` of the points (B, L) of each image at random: their numbers (B, count) int64, ascending.
 
@@ -101,15 +129,24 @@ def _hash32(value: Tensor, key: Tensor) -> Tensor:
 
 def _draw_stratified(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
     """One pixel from each of `count` runs of an order that visits the image patch by patch."""
-    height, width = size
-    pixels = height * width
-    side = max(1, round((pixels / count) ** 0.5))
-    if height % side or width % side:
-        side = 1
-    bounds = torch.arange(count + 1, device=generator.device) * pixels // count
+    pixels = torch.full((batch, 1), size[0] * size[1], device=generator.device)
+    return _patch_by_patch(_one_of_each_run(batch, count, pixels, generator), count, size)
+
+
+def _one_of_each_run(batch: int, count: int, length: Tensor, generator: torch.Generator) -> Tensor:
+    """One place (B, count) at random in each of `count` equal runs of orders of lengths (B, 1)."""
+    bounds = torch.arange(count + 1, device=generator.device) * length // count
     length = bounds.diff()
     place = torch.rand(batch, count, device=generator.device, generator=generator)
-    place = bounds[:-1] + torch.minimum((place * length).long(), length - 1)
+    return bounds[:, :-1] + torch.minimum((place * length).long(), length - 1)
+
+
+def _patch_by_patch(place: Tensor, count: int, size: Size) -> Tensor:
+    """The pixels at places of an order that visits `count` square patches one by one, where they fit the image."""
+    height, width = size
+    side = max(1, round((height * width / count) ** 0.5))
+    if height % side or width % side:
+        side = 1
     patch, inside = place // (side * side), place % (side * side)
     patches_wide = width // side
     row = (patch // patches_wide) * side + inside // side
@@ -117,7 +154,13 @@ def _draw_stratified(batch: int, count: int, size: Size, generator: torch.Genera
     return row * width + column
 
 
-def _draw_halton(batch: int, count: int, size: Size, generator: torch.Generator) -> Tensor:
+def _in_order(order: Tensor, known: Tensor, ranks: Tensor) -> Tensor:
+    """The pixels that have `ranks` (B, L) among the known ones of an order (B, H*W) of all; known: (B, H*W) of them."""
+    place = torch.searchsorted(known.long().cumsum(dim=1), ranks.contiguous() + 1)
+    return order.gather(1, place.clamp(max=order.shape[1] - 1))
+
+
+def _draw_halton(batch: int, count: int, size: Size, generator: torch.Generator, valid: Tensor | None = None) -> Tensor:
     """The pixels that a shifted Halton sequence (bases 2 and 3) visits first; unvisited ones last, in random order."""
     height, width = size
     device = generator.device
@@ -130,6 +173,8 @@ def _draw_halton(batch: int, count: int, size: Size, generator: torch.Generator)
     never = torch.rand(batch, height * width, device=device, generator=generator, dtype=torch.float64) + visits
     when = torch.arange(visits, device=device, dtype=never.dtype).expand(batch, -1)
     first_visit = never.scatter_reduce(1, row * width + column, when, "amin")
+    if valid is not None:
+        first_visit = first_visit.masked_fill(~valid, torch.inf)
     return first_visit.topk(count, dim=1, largest=False).indices
 
 

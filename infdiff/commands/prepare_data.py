@@ -16,6 +16,7 @@ Unreadable images are counted, listed and left out. The output appears only once
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from infdiff.cli import Parser, size_argument
 from infdiff.data.normalisation import NORMALISATIONS
@@ -105,7 +106,7 @@ def field_options(arguments: Namespace, source: Source) -> FieldOptions | None:
 
     Raises OptionError for options that do not go together.
     """
-    given = {name: value for name in _OF_FIELDS if (value := getattr(arguments, name)) is not None}
+    given: dict[str, Any] = {name: value for name in _OF_FIELDS if (value := getattr(arguments, name)) is not None}
     if arguments.rgb or ("normalise" not in given and fields_of(source) is None):
         for name, value in given.items():
             problem = "does not go with --rgb" if arguments.rgb else "goes with fields: give --normalise, too"
@@ -113,8 +114,8 @@ def field_options(arguments: Namespace, source: Source) -> FieldOptions | None:
         return None
     if arguments.format is not None:
         raise OptionError("format", arguments.format, "goes with RGB images: fields are stored as they are")
-    texts = {name: tuple(given[name].split(",")) for name in ("units", "names") if name in given}
-    return FieldOptions(**(given | texts))
+    given |= {name: tuple(given[name].split(",")) for name in ("units", "names") if name in given}
+    return FieldOptions(**given)
 
 
 def described(prepared: Prepared) -> Iterator[str]:

@@ -25,6 +25,7 @@ from infdiff.errors import OptionError
 from infdiff.methods.checks import backend_note, check_config, config_warnings, density_note
 from infdiff.methods.sizes import describe_points, training_weights
 from infdiff.runs.data import build_data
+from infdiff.runs.fields import field_of, keep_field, with_field_settings
 from infdiff.runs.folder import RUNS, RunFolder
 from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
@@ -80,7 +81,7 @@ def run(arguments: Namespace) -> None:
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
-    config = with_prepared_data(config, lambda line: print(line, flush=True))
+    config = with_field_settings(with_prepared_data(config, lambda line: print(line, flush=True)))
     for warning in config_warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     device = choose_device(arguments.device)
@@ -89,7 +90,7 @@ def run(arguments: Namespace) -> None:
         dry_run(config, data, device, print)
         return
     folder = arguments.out or RUNS / config.name
-    RunFolder.open_for_training(folder, config)
+    keep_field(RunFolder.open_for_training(folder, config).field_file, field_of(config))
     trainer = build_trainer(config, data, folder, device)
     parameters = sum(p.numel() for module in trainer.modules.values() for p in module.parameters())
     images = f"{len(data.train)} images, {describe_points(config)}"

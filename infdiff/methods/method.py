@@ -66,8 +66,9 @@ class Method(SamplingMethod, Protocol):
         options: SamplingOptions,
         on_step: Callable[[], object] | None = None,
     ) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i].
+        """Images (B, C, H, W), normalised, within their limits or a little beyond.
 
+        Image indices[i] depends on (seed, indices[i]), z[i].
         on_step is called after each evaluation of the network. Truncation and upscaling are the caller's.
         """
 

@@ -19,6 +19,7 @@ from infdiff.data.store import ImageStore
 from infdiff.data.upsampled import Upsampled
 from infdiff.errors import UserError
 from infdiff.methods.sizes import batch_sizes, largest, resolutions, training_size, training_weights, upsampled_size
+from infdiff.runs.fields import normalised_as, require_channels
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ def build_data(config: Config, device: torch.device) -> Data:
     """
     size, cache = training_size(config), config.data.cache
     store = ImageStore(config.data.path or DEMO_PATH)
+    require_channels(config, store)
     _require_stored(store, resolutions(config))
     if config.data.validation_path:
-        other = ImageStore(config.data.validation_path)
+        other = normalised_as(ImageStore(config.data.validation_path), store.field)
         train, validation = list(range(len(store))), list(range(len(other)))
     else:
         other = store
@@ -65,7 +67,7 @@ class Part:
 
 
 class ValidationBatches:
-    """The first batches (B, 3, H, W) uint8 of every part, at most `each` of them, of the first `limit` images."""
+    """The first batches (B, C, H, W) of every part, at most `each` of them, of the first `limit` images."""
 
     def __init__(self, parts: Sequence[Part], each: int, limit: int, device: torch.device) -> None:
         self.parts, self.device = parts, device
@@ -97,7 +99,7 @@ class TrainingData:
         )
 
     def batches(self, step: int) -> Iterator[Tensor]:
-        """Endless (B, 3, H, W) uint8 batches from an optimiser step on; those of one step have one resolution."""
+        """Endless batches (B, C, H, W) from an optimiser step on; those of one step have one resolution."""
         return mixed_batches(
             [part.train for part in self.parts],
             self.mixture.draws(step),

@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def field_file(self) -> Path:
+        """What a run of fields keeps about their values."""
+        return self.path / "field.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

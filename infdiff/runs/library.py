@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from infdiff.methods.sampling import (
 )
 from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_options
+from infdiff.runs.fields import from_normalised, in_form, to_normalised
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.trained import TrainedModel
 
@@ -34,8 +36,10 @@ class Model:
     """Samples, encodes, decodes, enlarges and fills images.
 
     Images go in as PIL images, numpy arrays or tensors (see `to_images`) and come out as `output` says: "pil" (a list),
-    "numpy" (N, H, W, 3) or "tensor" (N, 3, H, W), both uint8. Sizes are 256, "512x768" or (512, 768), height first.
-    Image i of a call depends on the seed and i alone. Bad input raises UserError or ValueError in one line.
+    "numpy" (N, H, W, 3), "array" or "tensor" (N, 3, H, W), all uint8. A run of fields takes and returns real values in
+    units, float32, NaN where they are missing: arrays (C, H, W) or (N, C, H, W); "pil" is pictures in colour. Sizes are
+    256, "512x768" or (512, 768), height first. Image i of a call depends on the seed and i alone. Bad input raises
+    UserError or ValueError in one line.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -73,11 +77,11 @@ class Model:
             self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
             for indices in torch.arange(n).split(batch)
         ]
-        return from_images(torch.cat(images), output)
+        return self._returned(torch.cat(images), output)
 
     def encode(self, images: Any) -> Tensor:
         """Return latents (N, z_dim) of images of any size."""
-        return self.trained.encode(to_images(images)).cpu()
+        return self.trained.encode(self._given(images)).cpu()
 
     def decode(
         self,
@@ -92,12 +96,13 @@ class Model:
         self.trained.require_encoder()
         wanted = self._size(size)
         options = SamplingOptions.of(self.trained.method, wanted, **given)
-        return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
+        return self._returned(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:
         """Return images encoded and decoded again at their own size. Options as `decode`."""
-        pixels = to_images(images)
-        return self.decode(self.encode(pixels), (pixels.shape[2], pixels.shape[3]), seed=seed, output=output, **given)
+        pixels = self._given(images)
+        z = self.trained.encode(pixels).cpu()
+        return self.decode(z, (pixels.shape[2], pixels.shape[3]), seed=seed, output=output, **given)
 
     def super_resolve(
         self,
@@ -116,14 +121,14 @@ class Model:
         weight: of "guided", 1 by default.
         """
         self.trained.require_encoder()
-        small = to_images(images)
+        small = self._given(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
         options = SamplingOptions.of(self.trained.method, wanted, steps=steps, deblur=deblur)
         method = method or enlarging_method(self.trained, wanted)
         weight = guidance_weight(method, weight)
         out = enlarge(self.trained, small, wanted, seed=seed, method=method, options=options, weight=weight)
-        return from_images(out, output)
+        return self._returned(out, output)
 
     def inpaint(
         self,
@@ -140,11 +145,18 @@ class Model:
         seed: int = 0,
         output: str = "pil",
     ) -> Any:
-        """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided"."""
-        given = to_images(image)
+        """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided".
+
+        mask: None for the missing pixels of a field, which are filled in any case.
+        """
+        given = self._given(image)
         if len(given) != 1:
             raise ValueError(f"{len(given)} images: inpaint takes one")
-        hidden = to_mask(mask, (given.shape[2], given.shape[3]))
+        size = (given.shape[2], given.shape[3])
+        # The missing pixels of a field are filled, whatever else is.
+        hidden = given.isnan().any(dim=1)[0] if mask is None else to_mask(mask, size)
+        if not hidden.any():
+            raise ValueError("no mask is given, and no pixel is missing: there is nothing to fill")
         check_guidance(weight, variety)
         options = filling_options(self.trained, steps, deblur)
         variants = [
@@ -162,7 +174,14 @@ class Model:
             )
             for i in range(n)
         ]
-        return from_images(torch.cat(variants), output)
+        filled = torch.cat(variants)
+        if self.trained.field is None or output == "pil" or not paste:
+            return self._returned(filled, output)
+        # What is known comes back as it was given, to the bit.
+        raw = torch.as_tensor(np.asarray(image), dtype=torch.float32).reshape(1, *filled.shape[1:])
+        kept = ~(hidden | given.isnan().any(dim=1)[0])
+        values = torch.where(kept, raw, self.trained.field.in_units(filled))
+        return in_form(values, output)
 
     def export(self, folder: str | Path) -> Path:
         """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory.
@@ -175,6 +194,8 @@ class Model:
         latents = self.trained.latents  # fits the Gaussian if there is no latent model
         with writing(target):
             _copy(source, target, "config.yaml")
+            if self.trained.field is not None:
+                _copy(source, target, self.trained.folder.field_file.name)
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")
@@ -182,6 +203,15 @@ class Model:
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
         return target
+
+    def _given(self, images: Any) -> Tensor:
+        """Images (N, C, H, W) as the run's data set holds them."""
+        field = self.trained.field
+        return to_images(images) if field is None else to_normalised(field, images)
+
+    def _returned(self, images: Tensor, output: str) -> Any:
+        field = self.trained.field
+        return from_images(images, output) if field is None else from_normalised(field, images, output)
 
     def _size(self, size: int | str | Size | None) -> Size:
         return self.size if size is None else parse_size(size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size, covering
+from infdiff.data.fields import FieldDescription
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.process import PointNetwork
 from infdiff.errors import OptionError, UserError
@@ -26,6 +27,7 @@ from infdiff.models import SparseEncoder
 from infdiff.pipelines.generate import encode, on_all_pixels
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
+from infdiff.runs.fields import read_field_file
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -41,7 +43,8 @@ class TrainedModel:
     """The EMA weights of one checkpoint and the method that they were trained for, on a device, ready to use.
 
     Image `indices[i]` of a call depends on (seed, indices[i]) alone. Images are uint8; with rounded=False they are
-    float32 in [-1, 1] instead, so that non-finite pixels remain visible.
+    float32 in [-1, 1] instead, so that non-finite pixels remain visible. Fields are float32 and normalised (`field`
+    says what their values are in units), with NaN at missing pixels.
     """
 
     folder: RunFolder
@@ -51,6 +54,7 @@ class TrainedModel:
     denoiser: nn.Module
     encoder: SparseEncoder | None
     device: torch.device
+    field: FieldDescription | None = None  # of a run of fields
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device, which: str = "last") -> TrainedModel:
@@ -70,7 +74,9 @@ class TrainedModel:
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
         encoder = cast(SparseEncoder | None, modules.get("encoder"))
-        return cls(run, config, step, method_of(config), modules["denoiser"], encoder, device)
+        return cls(
+            run, config, step, method_of(config), modules["denoiser"], encoder, device, read_field_file(run.field_file)
+        )
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -135,7 +141,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents (B, z_dim) of images (B, 3, H, W) uint8, from a subset of their pixels.
+        """Return latents (B, z_dim) of images (B, C, H, W), from a subset of their pixels.
 
         Raises UserError for a run without encoder.
         """
@@ -201,7 +207,7 @@ class TrainedModel:
             images = resample(images, size)
         elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        return as_asked(images, rounded)
+        return self.as_asked(images, rounded)
 
     def enlarge_in_windows(
         self,
@@ -232,7 +238,7 @@ class TrainedModel:
         trained, window = self.infinity_diff, window_of(size, training_size(self.config))
         process = trained.process.with_pixels_of(size)
         return WindowModel(
-            encode=lambda windows: self.encode(to_uint8(windows)),
+            encode=lambda windows: self.encode(self.as_held(windows)),
             network_for=lambda count: on_all_pixels(cast(PointNetwork, self.denoiser), window, count, self.device),
             process=process,
             window=window,
@@ -240,7 +246,10 @@ class TrainedModel:
             deblur=lambda images: trained.deblurred(images, options, process),
         )
 
+    def as_held(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) that the network made, as data sets hold them: uint8, or fields as they are."""
+        return to_uint8(images) if self.field is None else images.float()
 
-def as_asked(images: Tensor, rounded: bool) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32."""
-    return (to_uint8(images) if rounded else images.float()).cpu()
+    def as_asked(self, images: Tensor, rounded: bool) -> Tensor:
+        """The same on the CPU; not rounded, as float32."""
+        return (self.as_held(images) if rounded else images.float()).cpu()
