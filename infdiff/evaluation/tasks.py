@@ -77,9 +77,8 @@ def check_request(
 def check_field(task: str, name: str, *, data: Path | None) -> None:
     """Raise OptionError for a task that a run of fields, named `name`, cannot be evaluated on."""
     if task != DENOISE:
-        raise OptionError(
-            "task", task, f"{name} makes fields, and the metrics are of RGB images: --task {DENOISE} is left"
-        )
+        problem = f"{name} makes fields, and the metrics are of RGB images: --task {DENOISE} is left"
+        raise OptionError("task", task, problem)
     if data is not None:
         raise OptionError("data", data, "a run of fields is measured on its own data, in its own normalisation")
 

@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def field_file(self) -> Path:
-        """What a run of fields keeps about their values."""
+        """The file in which a run of fields keeps what their values mean."""
         return self.path / "field.json"
 
     @property

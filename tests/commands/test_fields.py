@@ -13,7 +13,12 @@ from tests.conftest import TINY, TINY_GRID, assert_one_line_error, command_in
 from tests.fields import HEIGHT, WIDTH, deep_images, two_channels, with_holes
 
 KINDS = {
-    "two": (two_channels, ["--units", "m,Pa", "--names", "height,pressure", "--normalise", "meanstd"], 2, (-6, 1e5 + 600)),
+    "two": (
+        two_channels,
+        ["--units", "m,Pa", "--names", "height,pressure", "--normalise", "meanstd"],
+        2,
+        (-6, 1e5 + 600),
+    ),
     "deep": (deep_images, [], 1, (-20_000, 60_000)),
     "holes": (with_holes, ["--normalise", "quantile"], 1, (-6, 6)),
 }
@@ -172,7 +177,9 @@ def test_grid_networks_are_trained_on_fields_with_holes(extra, tmp_path):
     result = command("train", "--data", "in", "--out", "r", "--steps", 2, *TINY_GRID, *extra)
     assert result.returncode == 0, result.stderr
     records = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(value) for record in records for key, value in record.items() if "loss" in key and "es" not in key)
+    assert all(
+        np.isfinite(value) for record in records for key, value in record.items() if "loss" in key and "es" not in key
+    )
     result = command("sample", "--run", "r", "--steps", 2, "--out", "s")
     assert result.returncode == 0, result.stderr
     assert np.load(tmp_path / "s" / "00000.npy").shape == (1, 16, 16)
@@ -198,7 +205,9 @@ def test_bad_input_is_one_line(made):
 def test_options_of_fields_are_refused_for_rgb(points_run, photos, tmp_path):
     command = command_in(tmp_path)
     assert_one_line_error(command("sample", "--run", points_run, "--format", "tif"), "--format tif")
-    assert_one_line_error(command("prepare-data", photos, "--out", "o.lmdb", "--units", "K"), "--units K", "--normalise")
+    assert_one_line_error(
+        command("prepare-data", photos, "--out", "o.lmdb", "--units", "K"), "--units K", "--normalise"
+    )
     assert_one_line_error(
         command("prepare-data", photos, "--out", "o.lmdb", "--rgb", "--normalise", "none"), "--normalise none", "--rgb"
     )
