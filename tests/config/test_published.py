@@ -145,6 +145,7 @@ OPEN = (
     "latent.",
     "model.backend",
     "diffusion.data_std",
+    "sample.limits",
     "sample.variance",
     "method",
 )
