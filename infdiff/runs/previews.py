@@ -16,7 +16,7 @@ from infdiff.data.batches import Examples, first_batches
 from infdiff.diffusion.process import PointNetwork
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
-from infdiff.runs.fields import ToPictures
+from infdiff.runs.fields import ToPictures, pictures_of
 from infdiff.runs.latents import fit_gaussian
 from infdiff.seeding import generator_for
 from infdiff.training.pauses import OnProgress
@@ -62,7 +62,7 @@ class Previews:
 
     samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
     validation images, their reconstructions. encodes: whether there is an autoencoder. images_a_step: images at the
-    training size that cost as much as those of one training step. pictures: makes RGB of images.
+    training size that cost as much as those of one training step. pictures: makes RGB of images that are fields.
     """
 
     most = _COLUMNS
@@ -80,9 +80,9 @@ class Previews:
         truncation: float,
         encodes: bool,
         images_a_step: float,
-        pictures: ToPictures,
+        pictures: ToPictures | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.pictures = pictures or pictures_of(None)
         self.sampling, self.train, self.validation = sampling, train, validation
         self.points, self.folder, self.device = points, folder, device
         self.seed, self.truncation = seed, truncation
