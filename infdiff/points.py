@@ -87,12 +87,8 @@ def draw_points(
     Returns ids (B, L) int64, sorted, without repeats, on the generator's device.
     Raises ValueError when count is not in 1..H*W or the kind is unknown.
     """
-    pixels = size[0] * size[1]
-    if not 1 <= count <= pixels:
-        raise ValueError(f"cannot draw {count} points from {size[0]}x{size[1]} = {pixels} pixels")
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of points {kind!r}: choose one of {', '.join(KINDS)}")
-    if count == pixels:
+    _check_points(count, size, kind)
+    if count == size[0] * size[1]:
         return all_points(batch, size, generator.device)
     draw = {"uniform": _uniform_keys, "stratified": _stratified_places, "halton": _halton_shifts}[kind]
     return (place or place_points)(kind, draw(batch, count, size, generator), count, size)
@@ -102,6 +98,49 @@ def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) 
     """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
     place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
     return place(random, count, size).sort(dim=1).values
+
+
+def draw_valid_points(
+    valid: Tensor,
+    count: int,
+    generator: torch.Generator,
+    kind: str = "uniform",
+    batch: int | None = None,
+    own: Callable[[Tensor], Tensor] = lambda rows: rows,
+) -> Tensor:
+    """Draw `count` of the valid pixels of each image, as `draw_points`; with all of them valid, the same ones.
+
+    valid (B, H, W): at least `count` of each, or points come back that are none. batch, own: the images that numbers
+    are drawn for, and the rows of them that are these B. Returns ids (B, L) int64, sorted, without repeats. Raises
+    ValueError when count is not in 1..H*W or the kind is unknown.
+    """
+    size = (valid.shape[1], valid.shape[2])
+    pixels = size[0] * size[1]
+    _check_points(count, size, kind)
+    if count == pixels:
+        return all_points(len(valid), size, generator.device)
+    flat, batch = valid.flatten(1), len(valid) if batch is None else batch
+    if kind == "halton":
+        shift, unvisited = _halton_shifts(batch, count, size, generator)
+        ids = _place_halton((own(shift), own(unvisited)), count, size, flat)
+    elif kind == "stratified":
+        order = _patch_by_patch(torch.arange(pixels, device=valid.device), count, size).expand(len(valid), -1)
+        known = flat.gather(1, order)
+        (place,) = _stratified_places(batch, count, size, generator)
+        ids = _in_order(order, known, _one_of_each_run(own(place), count, known.sum(dim=1, keepdim=True)))
+    else:
+        order = own(_place_uniform(_uniform_keys(batch, pixels, size, generator), pixels, size))
+        ranks = torch.arange(count, device=valid.device).expand(len(valid), -1)
+        ids = _in_order(order, flat.gather(1, order), ranks)
+    return ids.sort(dim=1).values
+
+
+def _check_points(count: int, size: Size, kind: str) -> None:
+    pixels = size[0] * size[1]
+    if not 1 <= count <= pixels:
+        raise ValueError(f"cannot draw {count} points from {size[0]}x{size[1]} = {pixels} pixels")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of points {kind!r}: choose one of {', '.join(KINDS)}")
 
 
 def subset_points(ids: Tensor, count: int) -> Tensor:
@@ -172,19 +211,34 @@ def _stratified_places(batch: int, count: int, size: Size, generator: torch.Gene
 
 def _place_stratified(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """One pixel from each of `count` runs of an order that visits the image patch by patch."""
-    (place,), (height, width) = random, size
-    pixels = height * width
-    side = max(1, round((pixels / count) ** 0.5))
+    (place,) = random
+    return _patch_by_patch(_one_of_each_run(place, count, size[0] * size[1]), count, size)
+
+
+def _one_of_each_run(place: Tensor, count: int, length: Tensor | int) -> Tensor:
+    """The places (B, count), at parts `place` (B, count) of `count` equal runs of orders of lengths (B, 1), or one."""
+    bounds = torch.arange(count + 1, device=place.device) * length // count
+    length = bounds.diff()
+    return bounds[..., :-1] + torch.minimum((place * length).long(), length - 1)
+
+
+def _patch_by_patch(place: Tensor, count: int, size: Size) -> Tensor:
+    """The pixels at places of an order that visits `count` square patches one by one, where they fit the image."""
+    height, width = size
+    side = max(1, round((height * width / count) ** 0.5))
     if height % side or width % side:
         side = 1
-    bounds = torch.arange(count + 1, device=place.device) * pixels // count
-    length = bounds.diff()
-    place = bounds[:-1] + torch.minimum((place * length).long(), length - 1)
     patch, inside = place // (side * side), place % (side * side)
     patches_wide = width // side
     row = (patch // patches_wide) * side + inside // side
     column = (patch % patches_wide) * side + inside % side
     return row * width + column
+
+
+def _in_order(order: Tensor, known: Tensor, ranks: Tensor) -> Tensor:
+    """The pixels that have `ranks` (B, L) among the known ones of an order (B, H*W) of all; known: (B, H*W) of them."""
+    place = torch.searchsorted(known.long().cumsum(dim=1), ranks.contiguous() + 1)
+    return order.gather(1, place.clamp(max=order.shape[1] - 1))
 
 
 def _halton_shifts(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -194,7 +248,7 @@ def _halton_shifts(batch: int, count: int, size: Size, generator: torch.Generato
     return tuple(torch.rand(shape, **options) for shape in shapes)  # type: ignore[call-overload]
 
 
-def _place_halton(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
+def _place_halton(random: tuple[Tensor, ...], count: int, size: Size, valid: Tensor | None = None) -> Tensor:
     """The pixels that a shifted Halton sequence (bases 2 and 3) visits first; unvisited ones last, in random order."""
     (shift, unvisited), (height, width) = random, size
     batch, device = shift.shape[0], shift.device
@@ -206,6 +260,8 @@ def _place_halton(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     never = unvisited + visits
     when = torch.arange(visits, device=device, dtype=never.dtype).expand(batch, -1)
     first_visit = never.scatter_reduce(1, row * width + column, when, "amin")
+    if valid is not None:
+        first_visit = first_visit.masked_fill(~valid, torch.inf)
     return first_visit.topk(count, dim=1, largest=False).indices
 
 

@@ -104,6 +104,21 @@ def _from_list(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _pairs(value: object) -> object:
+    """Return lists of lists as tuples of tuples of floats, as YAML and JSON write limits."""
+    if not isinstance(value, list | tuple):
+        return value
+    rows = [tuple(row) if isinstance(row, list | tuple) else row for row in value]
+    whole = [isinstance(row, tuple) and all(type(number) in (int, float) for number in row) for row in rows]
+    return tuple(tuple(map(float, row)) if good else row for row, good in zip(rows, whole, strict=True))
+
+
+def _rising(value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    if any(not low < high for low, high in value):
+        raise PydanticCustomError("refused", "want pairs of a lower and a higher number: [[-1, 1]]")
+    return value
+
+
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrNone = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[float, Field(gt=0)]
@@ -124,6 +139,10 @@ Subsample = Annotated[float | dict[str, float], PlainValidator(_subsample)]
 # True, False, or "auto": where it works.
 Switch = Annotated[bool | str, PlainValidator(_switch)]
 CountBySize = dict[Annotated[str, AfterValidator(_size)], Count]
+
+
+# The lowest and the highest value of all channels, or of each: [[-1, 1]]; none: ().
+Limits = Annotated[tuple[tuple[float, float], ...], BeforeValidator(_pairs), AfterValidator(_rising)]
 
 
 def tag_of(key: str, default: str) -> Callable[[Any], str | None]:

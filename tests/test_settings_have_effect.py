@@ -78,6 +78,8 @@ TABLE = {
     "data.resolutions": ({"8": 1, "16": 1}, batches, {}),
     "data.batch_sizes": ({"8": 2}, batches, MULTI),
     "data.flip": (False, loss, {}),
+    "data.channels": (2, weights, {}),
+    "data.valid_pixels": ({"16": 10}, loss, {}),
     "data.augment": (0.3, loss, {}),
     "data.cache": ("none", batches, {}),
     "data.workers": (0, batches, {"data.cache": "none"}),
@@ -168,6 +170,7 @@ TABLE = {
     "sample.steps": (2, samples, {}),
     "sample.eta": (1.0, samples, {"sample.sampler": "ddim"}),
     "sample.variance": ("beta", samples, {"sample.sampler": "ddpm"}),
+    "sample.limits": (((-0.1, 0.1),), samples, {}),
     "sample.truncation": (0.2, samples, {}),
     "sample.churn": (20.0, samples, {}),
     "sample.upscale": ("bilinear", samples, {}),
@@ -188,12 +191,16 @@ REFUSED = {
     "infinity_diff, sparse": {"model.scale_grid": ({}, "model.scale_grid")},
     "edm, unet": {
         "sample.sampler": ({}, "sample.sampler"),
+        "data.valid_pixels": ({"data.augment": 0.3}, "data.augment"),
         "finetune.run": ({"finetune.size": 24}, "finetune.size"),
         "finetune.size": ({}, "finetune.size"),
         "finetune.weight": ({"finetune.size": 24}, "finetune.size"),
         "finetune.freeze": ({"finetune.size": 24}, "finetune.size"),
     },
-    "edm, dfu": {"sample.sampler": ({}, "sample.sampler")},
+    "edm, dfu": {
+        "sample.sampler": ({}, "sample.sampler"),
+        "data.valid_pixels": ({"data.augment": 0.3}, "data.augment"),
+    },
 }
 
 

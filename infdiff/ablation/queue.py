@@ -21,6 +21,7 @@ from infdiff.errors import UserError
 from infdiff.files import make_folder, save_json
 from infdiff.methods.checks import check_config
 from infdiff.runs.data import Data, build_data
+from infdiff.runs.fields import field_of, keep_field, with_field_settings
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.owner import owning
 from infdiff.runs.prepared_data import with_prepared_data
@@ -99,7 +100,7 @@ class Queue:
 
     def _open(self, config: Config) -> tuple[Config, Data]:
         """The configuration with prepared data, and the data."""
-        config = with_prepared_data(config, self.say)
+        config = with_field_settings(with_prepared_data(config, self.say))
         return config, build_data(config, self.device)
 
     def train(self) -> Iterator[tuple[Row, Path]]:
@@ -112,7 +113,7 @@ class Queue:
             folder = self.run_folder(row)
             RunFolder(folder).check_for_training(config)
             with owning(folder, force=False, say=self.say):
-                RunFolder.open_for_training(folder, config)
+                keep_field(RunFolder.open_for_training(folder, config).field_file, field_of(config))
                 trainer = build_trainer(config, data, folder, self.device)
                 self.say(f"{row.name}: {trainer.settings.steps} steps in {folder}")
                 trainer.run()

@@ -14,17 +14,21 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive
-from infdiff.commands.trained_run import add_deblur, load_run, origin
+from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin, read_given
 from infdiff.errors import OptionError
-from infdiff.images.read import read_image, read_mask
-from infdiff.images.sample_folder import sample_to_folder
+from infdiff.images.field_files import read_field
+from infdiff.images.read import read_mask
+from infdiff.images.sample_folder import WriteImage, sample_to_folder
 from infdiff.methods.sampling import check_guidance, check_tile
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import small_size
 from infdiff.runs.editing import FILLING_GUIDANCE, FILLING_METHODS, fill, filling_method, filling_options
+from infdiff.runs.fields import FieldWriter, writer_of
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -37,7 +41,9 @@ def make_parser(prog: str | None) -> Parser:
     parser = Parser(__doc__, prog or "infdiff inpaint")
     parser.add_run()
     parser.add_argument("--input", type=Path, required=True, help="the image, in any format and mode")
-    parser.add_argument("--mask", type=Path, required=True, help="image of the same size; white is filled")
+    parser.add_argument(
+        "--mask", type=Path, help="image of the same size; white is filled (of fields, missing pixels are)"
+    )
     parser.add_argument("--n", type=int, default=1, help="number of variants (default 1)")
     parser.add_argument("--variety", type=float, default=0.0, help="how far the latent is diffused, 0 (default) to 1")
     parser.add_argument(
@@ -51,6 +57,7 @@ def make_parser(prog: str | None) -> Parser:
     )
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of guided projection, auto, or off (default: auto)")
+    add_format(parser)
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
     parser.add_argument("--out", type=Path, help="folder (default INPUT-filled in the current folder)")
@@ -60,9 +67,10 @@ def make_parser(prog: str | None) -> Parser:
 
 def run(arguments: Namespace) -> None:
     """Fill the masked part of one image."""
-    image = read_image("input", arguments.input)
-    hidden = read_mask(arguments.mask, (image.shape[2], image.shape[3]))
     trained = load_run(arguments)
+    writer = writer_of(trained.field, arguments.format)
+    image = read_given(trained, "input", arguments.input)
+    hidden = hidden_pixels(image, arguments.mask)
     check_guidance(arguments.weight, arguments.variety)
     if arguments.fixed_weight is not None and not arguments.fixed_weight >= 0:
         raise OptionError("fixed-weight", arguments.fixed_weight, "want 0 or more")
@@ -96,5 +104,30 @@ def run(arguments: Namespace) -> None:
             count=count,
             batch=1,
             record=record,
+            write=None if writer is None else write_pasted(writer, arguments, hidden),
         )
     print(f"{count} variants in {folder}, all of them in {sheet}")
+
+
+def hidden_pixels(image: Tensor, mask: Path | None) -> Tensor:
+    """Return the pixels (H, W) to fill: white ones of the mask, and missing ones of a field (1, C, H, W).
+
+    Raises OptionError where there are none.
+    """
+    missing = image.isnan().any(dim=1)[0]
+    if mask is not None:
+        return read_mask(mask, (image.shape[2], image.shape[3])) | missing
+    if not missing.any():
+        raise OptionError("mask", None, "name an image of the same size, white where to fill: no pixel is missing")
+    return missing
+
+
+def write_pasted(writer: FieldWriter, arguments: Namespace, hidden: Tensor) -> WriteImage:
+    """Return what writes variants of a field whose visible pixels are the input's to the bit, unless told otherwise."""
+    given = torch.from_numpy(read_field("input", arguments.input, writer.field.channels))
+
+    def write(image: Tensor, path: Path) -> Tensor:
+        values = writer.field.in_units(image[None])[0]
+        return writer.write_units(values if arguments.no_paste else torch.where(hidden, values, given), path)
+
+    return write

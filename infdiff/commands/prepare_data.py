@@ -1,21 +1,42 @@
-"""Turn a folder, a zip or an LSUN-style LMDB of images into one LMDB for training.
+"""Turn a folder, a zip or an LSUN-style LMDB of images or fields into one LMDB for training.
 
   infdiff prepare-data ~/photos --out photos.lmdb --size 256
   infdiff prepare-data photos.zip --out crops.lmdb --size 128 --crops 16 --format webp
   infdiff prepare-data ~/photos --out native.lmdb --size 720x1440 --format tiles
   infdiff prepare-data church_outdoor_train_lmdb --out church.lmdb --size 256 --format jpeg
+  infdiff prepare-data radar --out radar.lmdb --size 128 --units mm/h --missing -1 --normalise quantile
+  infdiff prepare-data wind.zip --out wind.lmdb --size native --layout chw --names u,v --units m/s,m/s
+
+Fields are .npy and .npz arrays, and images of more than 8 bits: any channels, real values, pixels that are missing
+(NaN, --missing, or a mask a.mask.png next to a.npy, 0 where missing). They keep their values; --normalise says what
+networks see. With it, 8-bit images keep their channels as they are, too; --rgb makes 8-bit RGB of deep images.
 
 Unreadable images are counted, listed and left out. The output appears only once it is complete.
 """
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from infdiff.cli import Parser, positive, size_argument
+from infdiff.data.normalisation import NORMALISATIONS
 from infdiff.data.prepare import Recipe, prepare
-from infdiff.data.sources import open_source
+from infdiff.data.prepare_fields import (
+    FieldOptions,
+    Prepared,
+    fields_of,
+    prepare_fields,
+    without_arrays,
+    without_masks,
+)
+from infdiff.data.sources import Source, open_source
 from infdiff.data.store import FORMATS, ImageStore
+from infdiff.errors import OptionError
+from infdiff.images.field_files import LAYOUTS
+
+# Options that go with fields alone.
+_OF_FIELDS = ("normalise", "layout", "key", "missing", "min_valid", "units", "names")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -33,9 +54,8 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--min-crop", type=float, default=0.5, help="smallest random crop, as a part of the largest")
     parser.add_argument(
         "--format",
-        default="png",
         choices=FORMATS,
-        help="png, webp, raw, tiles: lossless; jpeg: quality 95; tiles: for large images that are seen at few points",
+        help="png (default), webp, raw, tiles: lossless; jpeg: quality 95; tiles: for large images seen at few points",
     )
     parser.add_argument("--tile", type=int, default=0, help="side of the tiles of --format tiles (default 64 pixels)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -44,6 +64,15 @@ def make_parser(prog: str | None) -> Parser:
         "--max-pixels", type=int, default=200_000_000, help="leave out larger images (default 200 million)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random crops")
+    parser.add_argument("--rgb", action="store_true", help="reduce images of more than 8 bits to RGB")
+    fields = parser.add_argument_group("fields")
+    fields.add_argument("--normalise", choices=NORMALISATIONS, help="of each channel over all images (default minmax)")
+    fields.add_argument("--layout", choices=LAYOUTS, help="of arrays: channels first or last (default: guessed)")
+    fields.add_argument("--key", help="the array of each .npz (default: the only one)")
+    fields.add_argument("--missing", type=float, metavar="VALUE", help="a value that stands for none, as NaN does")
+    fields.add_argument("--min-valid", type=float, metavar="PART", help="leave out images with fewer valid pixels")
+    fields.add_argument("--units", metavar="A,B", help="of each channel")
+    fields.add_argument("--names", metavar="A,B", help="of each channel")
     return parser
 
 
@@ -53,17 +82,54 @@ def run(arguments: Namespace) -> None:
         size=None if arguments.size == "native" else size_argument("--size", arguments.size),
         crops=arguments.crops,
         min_crop=arguments.min_crop,
-        format=arguments.format,
+        format=arguments.format or FORMATS[0],
         min_side=arguments.min_side,
         max_pixels=arguments.max_pixels,
         seed=arguments.seed,
         tile=arguments.tile,
     )
     source = open_source(arguments.source)
-    result = prepare(
-        source, arguments.out, recipe, workers=min(positive("--workers", arguments.workers), len(source.names))
-    )
-    for name, reason in result.left_out:
+    workers = min(positive("--workers", arguments.workers), len(source.names))
+    options = field_options(arguments, source)
+    if options is None:
+        source = without_arrays(source)
+        names, left_out = source.names, prepare(source, arguments.out, recipe, workers=workers).left_out
+    else:
+        prepared = prepare_fields(source, arguments.out, recipe, options, workers=workers)
+        names, left_out = without_masks(source.names)[0], prepared.left_out
+    for name, reason in left_out:
         print(f"left out: {name}: {reason}")
+    if options is not None:
+        for line in described(prepared):
+            print(line)
     store = ImageStore(arguments.out)
-    print(f"{arguments.out}: {len(store)} images from {len(source.names)} files, {len(result.left_out)} left out")
+    print(f"{arguments.out}: {len(store)} images from {len(names)} files, {len(left_out)} left out")
+
+
+def field_options(arguments: Namespace, source: Source) -> FieldOptions | None:
+    """Return how a source is read as fields; None for one of 8-bit images.
+
+    Raises OptionError for options that do not go together.
+    """
+    given: dict[str, Any] = {name: value for name in _OF_FIELDS if (value := getattr(arguments, name)) is not None}
+    if arguments.rgb or ("normalise" not in given and fields_of(source) is None):
+        for name, value in given.items():
+            problem = "does not go with --rgb" if arguments.rgb else "goes with fields: give --normalise, too"
+            raise OptionError(name, value, problem)
+        return None
+    if arguments.format is not None:
+        raise OptionError("format", arguments.format, "goes with RGB images: fields are stored as they are")
+    given |= {name: tuple(given[name].split(",")) for name in ("units", "names") if name in given}
+    return FieldOptions(**given)
+
+
+def described(prepared: Prepared) -> Iterator[str]:
+    """Yield lines about the form of fields, and about the values that networks will see."""
+    field = prepared.description
+    layout = {"hw": "one channel", "chw": "channels first", "hwc": "channels last"}[prepared.layout]
+    yield f"fields of {field.channels} channels ({layout}), stored as {field.dtype}"
+    if field.fewest is not None:
+        yield f"missing pixels: the image with the most of them has {field.fewest} valid ones"
+    for channel, (low, high) in enumerate(field.limits):
+        yield f"{field.label(channel)}: normalised ({field.normalisation.kind}) to {low:.4g} to {high:.4g}"
+    yield f"root mean square of normalised values: {field.rms:.3g}, which data_std should be near"

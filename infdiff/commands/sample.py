@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive, size_argument
-from infdiff.commands.trained_run import add_deblur, load_run, origin
+from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.images.read import read_images_at
@@ -26,6 +26,7 @@ from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import morph
+from infdiff.runs.fields import pictures_of, read_fields_at, writer_of
 from infdiff.runs.trained import ASPECTS, TrainedModel
 
 
@@ -65,6 +66,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
     parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
+    add_format(parser)
     parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
     parser.add_device()
     return parser
@@ -73,6 +75,7 @@ def make_parser(prog: str | None) -> Parser:
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
     trained = load_run(arguments)
+    writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)
     options = SamplingOptions.of(
@@ -126,6 +129,7 @@ def run(arguments: Namespace) -> None:
             count=count,
             batch=batch,
             record=record,
+            write=writer,
         )
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
 
@@ -134,9 +138,12 @@ def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options
     """Morph one image into another with deterministic DDIM; the other sampling options do not apply."""
     trained.require_encoder()
     frames = positive("--frames", arguments.frames)
-    images = read_images_at("interpolate", arguments.interpolate, size)
+    field, ends = trained.field, arguments.interpolate
+    images = (
+        read_images_at("interpolate", ends, size) if field is None else read_fields_at(field, "interpolate", ends, size)
+    )
     with tqdm(total=frames * options.steps, unit="step", disable=None) as bar:
-        out = morph(trained, images, frames, options=options, on_step=bar.update)
+        out = pictures_of(trained.field)(morph(trained, images, frames, options=options, on_step=bar.update))
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-interpolated"
     record = {"interpolate": list(map(str, arguments.interpolate)), "frames": frames, "steps": options.steps}
     record |= {"tile": options.tile, "size": list(size)} | origin(trained)

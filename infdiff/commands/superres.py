@@ -17,19 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from infdiff.cli import Parser
-from infdiff.commands.trained_run import add_deblur, load_run, origin
+from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin, read_given
 from infdiff.coordinates import format_size
+from infdiff.files import make_folder, save_json
 from infdiff.images.pixels import from_uint8
-from infdiff.images.read import read_image
 from infdiff.images.write import save_with_record
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, check_tile, guidance_weight
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
 from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method
+from infdiff.runs.fields import FieldWriter, writer_of
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -50,15 +52,17 @@ def make_parser(prog: str | None) -> Parser:
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of encode and projection, auto, or off (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
-    parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
+    parser.add_argument("--out", type=Path, help="file (default INPUT-SIZE.png in the current folder; of fields .npy)")
+    add_format(parser)
     parser.add_device()
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Enlarge one image and report how well the result, downsampled again, agrees with it."""
-    small = read_image("input", arguments.input)
     trained = load_run(arguments)
+    writer = writer_of(trained.field, arguments.format)
+    small = read_given(trained, "input", arguments.input)
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res)
     options = SamplingOptions.of(
@@ -73,9 +77,25 @@ def run(arguments: Namespace) -> None:
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
         large = enlarge(trained, small, size, options=options, on_step=bar.update, **guidance)
-    agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
     record = guidance | {"steps": options.steps, "deblur": options.deblur}
-    record |= {"size": list(size), "input": str(arguments.input), "psnr_of_reduced": agreement}
-    record |= origin(trained)
-    save_with_record(large[0], out, record)
+    record |= {"size": list(size), "input": str(arguments.input)} | origin(trained)
+    if writer is not None:
+        out, apart = save_enlarged(writer, large, small, out, record)
+        print(f"{out}: {format_size(size)} pixels; downsampled again, root mean square from {arguments.input}: {apart}")
+        return
+    agreement = float(psnr(reduce(from_uint8(large), small_size(small)), from_uint8(small), peak=2))
+    save_with_record(large[0], out, record | {"psnr_of_reduced": agreement})
     print(f"{out}: {format_size(size)} pixels; downsampled again, {agreement:.1f} dB from {arguments.input}")
+
+
+def save_enlarged(
+    writer: FieldWriter, large: Tensor, small: Tensor, out: Path, record: dict[str, Any]
+) -> tuple[Path, str]:
+    """Write an enlarged field, and return the file and how far its reduction is from the input, in units."""
+    first, second = (writer.field.in_units(images) for images in (reduce(large, small_size(small)), small))
+    apart = (first - second).square().nanmean(dim=(0, 2, 3)).sqrt().tolist()
+    make_folder(out.parent)
+    writer(large[0], out)
+    save_json(out.with_suffix(".json"), record | {"rms_of_reduced": apart})
+    named = (f"{writer.field.label(channel)} {value:.3g}" for channel, value in enumerate(apart))
+    return out.with_suffix(f".{writer.form}"), ", ".join(named)

@@ -9,6 +9,7 @@ from infdiff.config.keys import KEYS, is_known, kinds_of
 from infdiff.config.messages import RENAMED
 
 _CHOICES = ("method", "model.grid.kind")
+_MAPPINGS = ("data.resolutions", "data.batch_sizes", "data.valid_pixels", "train.subsample")
 _METHODS = {"points": "infinity_diff", "grid": "edm"}
 
 
@@ -48,7 +49,7 @@ def _was_setting(key: str) -> bool:
 def _settings(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = prefix + key
-        if isinstance(value, dict) and name not in ("data.resolutions", "data.batch_sizes", "train.subsample"):
+        if isinstance(value, dict) and name not in _MAPPINGS:
             yield from _settings(value, f"{name}.")
         else:
             yield name, value

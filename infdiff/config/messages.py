@@ -27,6 +27,7 @@ _KINDS_OF_VALUES = {
     bool: "true or false",
     str: "text",
     int | str: "64 or 48x64",
+    tuple[tuple[float, float], ...]: "pairs of numbers, as [[-1, 1]]",
 }
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 

@@ -28,6 +28,7 @@ from infdiff.schema import (
     CountOrNone,
     Counts,
     CountsOrNone,
+    Limits,
     Name,
     NotNegative,
     Part,
@@ -60,6 +61,9 @@ class DataSettings(Section):
     resolutions: WeightBySize = Field(default_factory=dict)
     batch_sizes: CountBySize = Field(default_factory=dict)  # at a resolution; train.batch_size at the others
     flip: bool = False  # mirror every second image
+    channels: Annotated[int, Field(ge=1, le=4096)] = 3  # of the images; training takes it from the store
+    # Of sets with missing pixels: the fewest valid ones of an image at each size. Training takes them from the store.
+    valid_pixels: CountBySize = Field(default_factory=dict)
     cache: Annotated[str, one_of(CACHES)] = "ram"  # none (decode in workers), ram or device (all images as uint8)
     workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode, with cache: none
 
@@ -274,6 +278,9 @@ class InfinityDiffSampling(SampleSettings):
     variance: Annotated[str, one_of(VARIANCES)] = (
         "posterior"  # of ddpm's steps: posterior (beta-tilde_t) or beta (beta_t)
     )
+    # Estimates of images are clipped to these: [[low, high]] of all channels, or of each; empty: -1 to 1. Of fields,
+    # training takes them from the store.
+    limits: Limits = ()
     truncation: NotNegative = 1.0  # of the sampled latents' spread about their mean
 
 

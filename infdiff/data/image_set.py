@@ -7,18 +7,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from infdiff.coordinates import Size
-from infdiff.data.store import ImageStore, to_tensor
+from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
-from infdiff.images.transforms import crop_to_aspect, resize
 from infdiff.seeding import generator_for
 
 CACHES = ("none", "ram", "device")
 
 
 class ImageSet(Dataset[Tensor]):
-    """Some images of a store, at one size, optionally all cached in memory as uint8.
+    """Some images of a store, at one size, optionally all cached in memory.
 
-    Images of another size are cropped centrally to the aspect ratio and resized, antialiased.
+    RGB images are uint8, fields float32, normalised, with NaN at missing pixels. Images of another size are cropped
+    centrally to the aspect ratio and resized, antialiased.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class ImageSet(Dataset[Tensor]):
         self.store, self.indices, self.size, self.cache, self.device = store, indices, size, cache, device
         self.images: Tensor | None = None
         if cache != "none":
-            images = torch.empty(len(indices), 3, *size, dtype=torch.uint8)
+            field = store.field
+            channels, dtype = (3, torch.uint8) if field is None else (field.channels, torch.float32)
+            images = torch.empty(len(indices), channels, *size, dtype=dtype)
             for place in range(len(indices)):
                 images[place] = self._read(place)
             self.images = images.to(device) if cache == "device" else images
@@ -47,7 +49,7 @@ class ImageSet(Dataset[Tensor]):
         return self._read(place) if self.images is None else self.images[place]
 
     def take(self, places: Tensor) -> Tensor:
-        """Return (B, 3, H, W) uint8 images at `places` (B,)."""
+        """Return images (B, C, H, W) at `places` (B,)."""
         if self.images is None:
             return torch.stack([self._read(int(p)) for p in places])
         return self.images[places.to(self.images.device)]
@@ -75,8 +77,7 @@ class ImageSet(Dataset[Tensor]):
         return self.store.size_of(self.indices[place]) == self.size
 
     def _read(self, place: int) -> Tensor:
-        image = self.store.read(self.indices[place])
-        return to_tensor(resize(crop_to_aspect(image, self.size), self.size))
+        return self.store.read_at(self.indices[place], self.size)
 
 
 def split(store: ImageStore, fraction: float, seed: int) -> tuple[list[int], list[int]]:

@@ -6,11 +6,13 @@ import io
 import multiprocessing
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 import numpy as np
@@ -93,9 +95,9 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     result = Result()
     try:
         clean_partials(make_folder(out.parent), out.name)
-        with whole_file(out) as partial:
-            writer = _Writer(partial)
-            images = _converted(source, recipe, workers)
+        with whole_file(out) as partial_file:
+            writer = StoreWriter(partial_file)
+            images = in_processes(partial(_convert, source, recipe), len(source.names), workers)
             for name, entries, reason in tqdm(
                 images, total=len(source.names), unit="image", disable=None if progress else True
             ):
@@ -123,7 +125,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     return result
 
 
-class _Writer:
+class StoreWriter:
     """Writes entries in batches into an LMDB whose map grows as it fills."""
 
     def __init__(self, path: Path) -> None:
@@ -159,21 +161,24 @@ class _Writer:
 
 
 Converted = tuple[str, list[bytes], str]
+_Made = TypeVar("_Made")
 
 
-def _converted(source: Source, recipe: Recipe, workers: int) -> Iterator[Converted]:
-    """Yield (name, encoded images, reason for leaving it out) for each image, in the source's order."""
-    jobs = list(enumerate(source.names))
+def in_processes(convert: Callable[[int], _Made], count: int, workers: int) -> Iterator[_Made]:
+    """Yield convert(i) for i in 0..count-1, in this order, made by worker processes, or by none.
+
+    Raises UserError when a process was killed.
+    """
     if workers <= 1:
-        yield from (_convert(source, recipe, job) for job in jobs)
+        yield from map(convert, range(count))
         return
     # Fresh processes: a fork would copy locks held by the parent's threads. A Pool would wait for ever for the work of
     # a process that was killed.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        running: deque[Future[list[Converted]]] = deque()
-        for start in range(0, len(jobs), _CHUNK):
-            running.append(pool.submit(_convert_all, source, recipe, jobs[start : start + _CHUNK]))
+        running: deque[Future[list[_Made]]] = deque()
+        for start in range(0, count, _CHUNK):
+            running.append(pool.submit(_all_of, convert, range(start, min(count, start + _CHUNK))))
             if len(running) > _AHEAD * workers:
                 yield from running.popleft().result()
         while running:
@@ -184,12 +189,13 @@ def _converted(source: Source, recipe: Recipe, workers: int) -> Iterator[Convert
         pool.shutdown(cancel_futures=True)
 
 
-def _convert_all(source: Source, recipe: Recipe, jobs: list[tuple[int, str]]) -> list[Converted]:
-    return [_convert(source, recipe, job) for job in jobs]
+def _all_of(convert: Callable[[int], _Made], numbers: Sequence[int]) -> list[_Made]:
+    return [convert(number) for number in numbers]
 
 
-def _convert(source: Source, recipe: Recipe, job: tuple[int, str]) -> Converted:
-    number, name = job
+def _convert(source: Source, recipe: Recipe, number: int) -> Converted:
+    """The name of image `number` of a source, its encoded pieces, and the reason for leaving it out."""
+    name = source.names[number]
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked below, before any pixel is decoded
     try:
         with Image.open(io.BytesIO(source.read(name))) as image:

@@ -18,7 +18,7 @@ import lmdb
 from infdiff.data.lmdb_files import read_keys, read_value
 from infdiff.errors import UserError, first_line
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy", ".npz"}
 # Bytes of one encoded image; more is an attack on memory.
 _LARGEST = 1 << 30
 # Damage, encryption (RuntimeError), unknown compression, and what decompressors raise.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -17,10 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.data.fields import FIELD_FORMAT, FieldDescription, decode_field, field_at
 from infdiff.data.lmdb_files import count_entries, read_checked, view_value
 from infdiff.data.tiles import TILE, TiledImage, encode_tiles
 from infdiff.errors import UserError, first_line
-from infdiff.images.transforms import to_rgb
+from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
 
 _WRITERS: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
     "png": lambda image, file: image.save(file, "PNG"),
@@ -49,6 +51,7 @@ class Header:
     source: str
     version: int = _VERSION
     tile: int = 0  # side of the tiles that images are stored in; 0: none
+    field: dict[str, Any] | None = None  # the record of a `FieldDescription`; None for 8-bit RGB images
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -74,8 +77,12 @@ class Header:
                     raise ValueError(f"{name}: {value!r}")
         if self.size is not None and len(self.size) != 2:
             raise ValueError(f"size: {self.size!r}")
-        if self.format not in FORMATS:
-            raise ValueError(f"format: {self.format!r}: known are {', '.join(FORMATS)}")
+        if self.format not in (known := (*FORMATS, FIELD_FORMAT)):
+            raise ValueError(f"format: {self.format!r}: known are {', '.join(known)}")
+        if (self.field is None) == (self.format == FIELD_FORMAT):
+            raise ValueError(
+                f"format: {self.format!r} with" + ("out" if self.field is None else "") + " a field's description"
+            )
         if self.version != _VERSION:
             raise ValueError(f"version {self.version!r}: this infdiff reads version {_VERSION}")
 
@@ -94,6 +101,8 @@ class ImageStore:
             self.header = Header.decode(read_checked(path, _HEADER_KEY) or b"{}")
             if (entries := count_entries(path)) <= self.header.count:
                 raise ValueError(f"it holds {entries} entries for {self.header.count} images")
+            described = self.header.field
+            self.field = None if described is None else FieldDescription.from_record(described)
         except (lmdb.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
@@ -110,7 +119,9 @@ class ImageStore:
         return any(size[0] <= height and size[1] <= width for height, width in sizes)
 
     def read(self, index: int) -> Image.Image:
-        """Return image `index` in RGB. Raises UserError naming one that is damaged."""
+        """Return image `index` in RGB. Raises UserError naming one that is damaged, and for a store of fields."""
+        if self.field is not None:
+            raise UserError(f"{self.path} holds fields of {self.field.channels} channels: this wants RGB images")
         value = self._value(index)
         try:
             return decode_image(value, self.header.format)
@@ -121,6 +132,9 @@ class ImageStore:
         """Return the size (H, W) of image `index`."""
         if self.header.size is not None:
             return self.header.size
+        if self.field is not None:
+            values, _ = self.read_field(index)
+            return values.shape[1], values.shape[2]
         if self.header.tile:
             with self._tiled(index) as image:
                 return image.size
@@ -150,6 +164,16 @@ class ImageStore:
             if value is None:
                 raise self._damaged(index, "it is missing")
             yield TiledImage(value)
+
+    def read_field(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the values (C, H, W) of field `index` in units, and its valid pixels (H, W); None: all."""
+        return decode_field(self._value(index))
+
+    def read_at(self, index: int, size: Size) -> Tensor:
+        """Return image `index` cropped and resized: (3, H, W) uint8; of fields (C, H, W) float32, NaN where missing."""
+        if self.field is not None:
+            return field_at(self._value(index), self.field, size)
+        return to_tensor(resize(crop_to_aspect(self.read(index), size), size))
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash of the bytes of some images, in their order."""

@@ -27,8 +27,14 @@ class Upsampled:
         return self._upsample(self.examples[place][None])[0]
 
     def take(self, places: Tensor) -> Tensor:
-        """Return (B, 3, H, W) uint8 images at `places` (B,)."""
+        """Return images (B, C, H, W) at `places` (B,)."""
         return self._upsample(self.examples.take(places))
 
     def _upsample(self, images: Tensor) -> Tensor:
-        return F.interpolate(images.float(), self.size, mode="bilinear").round().to(torch.uint8)
+        if images.dtype == torch.uint8:
+            return F.interpolate(images.float(), self.size, mode="bilinear").round().to(torch.uint8)
+        # Of fields, the mean of what is known where at least half of it is.
+        valid = ~images.isnan().any(dim=1, keepdim=True)
+        share = F.interpolate(valid.float(), self.size, mode="bilinear")
+        sums = F.interpolate(torch.where(valid, images, 0.0), self.size, mode="bilinear")
+        return torch.where(share >= 0.5, sums / share.clamp(min=0.5), torch.nan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,11 +26,21 @@ from infdiff.diffusion.schedules import AlphaBar
 TARGETS = ("mollified_noise", "v", "noise", "image")
 
 
+# Images with their values clipped.
+Clip = Callable[[Tensor], Tensor]
+
+
+def within_one(images: Tensor) -> Tensor:
+    """RGB images, clipped to -1 and 1."""
+    return images.clamp(-1, 1)
+
+
 class MollifiedDiffusion:
     """A schedule, a mollifier and a target.
 
     data_std: standard deviation of the images' values, used to bring the network's input to variance 1. scaled_input:
-    whether it is; else the network sees x_t itself.
+    whether it is; else the network sees x_t itself. limits: the lowest and the highest value of images, a pair for all
+    channels or for each; none: -1 and 1.
     Times t are integers 0..steps; tensors of times have shape (B,).
     """
 
@@ -43,13 +54,14 @@ class MollifiedDiffusion:
         target: str,
         data_std: float = 0.5,
         scaled_input: bool = True,
+        limits: Sequence[tuple[float, float]] = (),
     ) -> None:
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
         if data_std <= 0:
             raise ValueError(f"data_std={data_std}: want a positive standard deviation")
         self.mollifier, self.target, self.data_std, self.steps = mollifier, target, data_std, steps
-        self.scaled_input = scaled_input
+        self.scaled_input, self.limits = scaled_input, tuple(limits) or ((-1.0, 1.0),)
         self.noise_std = mollifier.noise_variance() ** 0.5
         self.schedule = AlphaBar(schedule, steps, shift)
         self.alpha_bar = self.schedule.values
@@ -59,6 +71,13 @@ class MollifiedDiffusion:
         other = copy.copy(self)
         other.mollifier = Mollifier(self.mollifier.sigma, size)
         return other
+
+    def clipped(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) with their values clipped to the limits."""
+        if len(self.limits) == 1:
+            return images.clamp(*self.limits[0])
+        low, high = images.new_tensor(self.limits).view(-1, 2, 1, 1).unbind(1)
+        return images.clamp(low, high)
 
     def state(self, mollified_image: Tensor, mollified_noise: Tensor, t: Tensor) -> Tensor:
         """x_t of Eq. 9 from T x_0 and T xi."""
@@ -122,7 +141,7 @@ class MollifiedDiffusion:
     def denoiser(self, network: Network, clip: bool = True, sharp_at: int | None = None) -> Denoiser[int]:
         """A network on (scaled x_t, t (B,)), all pixels, as the function (x_t, t) -> T x_0 that samplers take.
 
-        Images have values in [-1, 1], and T averages them: estimates are clipped to that range unless `clip` is False.
+        Images have values within `limits`, and T averages them: estimates are clipped to them unless `clip` is False.
         sharp_at: the time of the last step, at which the estimate is x_0 instead, by the network's second output (or
         its only one, where the target is the image itself).
         """
@@ -138,7 +157,7 @@ class MollifiedDiffusion:
                 estimate = prediction
             else:
                 estimate = self.mollified_image(prediction, x, times) + self.data_std * output[:, channels:]
-            return estimate.clamp(-1, 1) if clip else estimate
+            return self.clipped(estimate) if clip else estimate
 
         return denoise
 

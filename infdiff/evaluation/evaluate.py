@@ -137,6 +137,8 @@ def evaluate(
     images = tasks.open_images(request.images) if request.images is not None else None
     run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
     config = InfinityDiffConfig() if run is None else run.config
+    if run is not None and run.field is not None:
+        tasks.check_field(request.task, str(run.folder), data=request.data)
     against = _open_reference(request, config, networks)
     cutter = None if request.patches is None else PatchCutter(request.patches, request.seed)
     evaluation = Evaluation(networks, against, request.metrics, on_images, request.keep_examples, cutter)

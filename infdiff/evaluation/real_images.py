@@ -68,7 +68,7 @@ class StoredImages:
         return [(store, index) for store, indices in self.pieces for index in indices]
 
     def take(self, numbers: Sequence[int], size: Size) -> Tensor:
-        """Return (B, 3, H, W) uint8, images by their place, cropped to the aspect ratio of `size` and resized."""
+        """Return images (B, C, H, W) by their place, cropped to the aspect ratio of `size` and resized."""
         return torch.stack([ImageSet(store, [index], size)[0] for store, index in (self._every[n] for n in numbers)])
 
     def batches(self, size: Size) -> Iterator[Tensor]:
@@ -84,7 +84,7 @@ class StoredImages:
             if store.header.size is not None:
                 found.add(store.header.size)
             else:
-                found |= {(image.height, image.width) for image in map(store.read, indices)}
+                found |= {store.size_of(index) for index in indices}
         return found
 
     def fitting(self, size: Size) -> Size:

@@ -77,6 +77,15 @@ def check_request(
         raise OptionError("data", None, "name the LMDB of the real images, made with infdiff prepare-data")
 
 
+def check_field(task: str, name: str, *, data: Path | None) -> None:
+    """Raise OptionError for a task that a run of fields, named `name`, cannot be evaluated on."""
+    if task != DENOISE:
+        problem = f"{name} makes fields, and the metrics are of RGB images: --task {DENOISE} is left"
+        raise OptionError("task", task, problem)
+    if data is not None:
+        raise OptionError("data", data, "a run of fields is measured on its own data, in its own normalisation")
+
+
 def open_real_images(
     config: Config, task: str, data: Path | None, held_out: Path | None, choice: str | None
 ) -> RealImages:

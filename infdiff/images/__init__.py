@@ -1,7 +1,7 @@
 """Pixel values in, out and converted; folders of images."""
 
 from infdiff.images.convert import from_images, to_images, to_mask
-from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.images.pixels import from_uint8, to_uint8, to_values, valid_pixels
 from infdiff.images.read import read_image, read_images_at, read_mask
 from infdiff.images.resumable_folder import fill_folder, filled, open_folder
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
@@ -30,4 +30,6 @@ __all__ = [
     "to_mask",
     "to_rgb",
     "to_uint8",
+    "to_values",
+    "valid_pixels",
 ]

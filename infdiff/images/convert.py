@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infdiff.images.transforms import to_rgb
 
-FORMS = ("pil", "numpy", "tensor")
+FORMS = ("pil", "numpy", "tensor", "array")
 
 
 def to_images(images: Any) -> Tensor:
@@ -51,11 +51,11 @@ def to_images(images: Any) -> Tensor:
 
 
 def from_images(images: Tensor, form: str) -> list[Image.Image] | np.ndarray | Tensor:
-    """Convert (N, 3, H, W) uint8 to a list of PIL images, an array (N, H, W, 3) or the tensor itself."""
+    """Convert (N, 3, H, W) uint8 to a list of PIL images, an array (N, H, W, 3), the tensor itself, or as an array."""
     if form not in FORMS:
         raise ValueError(f"output={form!r}: choose one of {', '.join(FORMS)}")
-    if form == "tensor":
-        return images
+    if form in ("tensor", "array"):
+        return images if form == "tensor" else images.numpy()
     arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
     return arrays if form == "numpy" else [Image.fromarray(array) for array in arrays]
 

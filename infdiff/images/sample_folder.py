@@ -14,23 +14,31 @@ from infdiff.files import clean_partials, copy_file, make_folder, save_json
 from infdiff.images.write import contact_sheet, save_gif, save_png
 
 SHEET = "grid.png"
+
+# Writes one image, in files named as the path but for its suffix, and returns its picture (3, H, W) uint8.
+WriteImage = Callable[[Tensor, Path], Tensor]
 _RECORD = "samples.json"
 
 
 def sample_to_folder(
-    sample: Callable[[Sequence[int]], Tensor], folder: Path, *, count: int, batch: int, record: dict[str, Any]
+    sample: Callable[[Sequence[int]], Tensor],
+    folder: Path,
+    *,
+    count: int,
+    batch: int,
+    record: dict[str, Any],
+    write: WriteImage | None = None,
 ) -> Path:
     """Write images 0..count-1, `batch` at a time, and return the contact sheet's path.
 
-    sample(indices) returns (B, 3, H, W) uint8. The JSON file is written last. Raises UserError when the folder cannot
-    be written.
+    sample(indices) returns images, (B, 3, H, W) uint8. write: writes one image of another kind. The JSON file is
+    written last. Raises UserError when the folder cannot be written.
     """
     images = []
     with _used(folder):
         for indices in torch.arange(count).split(batch):
             for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
-                save_png(image, folder / f"{index:05d}.png")
-                images.append(image)
+                images.append((write or _written)(image, folder / f"{index:05d}.png"))
     sheet = folder / SHEET
     if count == 1:
         copy_file(folder / "00000.png", sheet)
@@ -65,6 +73,11 @@ def _used(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # it holds something
             folder.rmdir()
         raise
+
+
+def _written(image: Tensor, path: Path) -> Tensor:
+    save_png(image, path)
+    return image
 
 
 def _columns(count: int) -> int:

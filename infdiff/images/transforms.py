@@ -9,6 +9,9 @@ from infdiff.coordinates import Size
 
 RESIZE_FILTER = "lanczos"
 
+# Left, top, right, bottom, as Pillow takes them.
+Box = tuple[int, int, int, int]
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert to upright 8-bit RGB. Alpha is composited over white; 16-bit grey is scaled, not clipped.
@@ -36,25 +39,33 @@ def size_of_crop(full: Size, size: Size) -> Size:
     return min(height, max(1, round(width * size[0] / size[1]))), min(width, max(1, round(height * size[1] / size[0])))
 
 
+def centre_box(full: Size, size: Size) -> Box:
+    """Return the largest centre crop of an image of size `full` (H, W) with the aspect ratio of `size` (H, W)."""
+    height, width = size_of_crop(full, size)
+    left, top = (full[1] - width) // 2, (full[0] - height) // 2
+    return left, top, left + width, top + height
+
+
+def random_box(full: Size, size: Size, random: np.random.Generator, min_scale: float) -> Box:
+    """Return a random crop with the aspect ratio of `size`, scaled by min_scale to 1 relative to the largest crop."""
+    largest = size_of_crop(full, size)
+    # Never below the wanted size where the image has the pixels.
+    floor = min(1.0, max(min_scale, size[0] / largest[0], size[1] / largest[1]))
+    scale = random.uniform(floor, 1.0)
+    width, height = max(1, round(largest[1] * scale)), max(1, round(largest[0] * scale))
+    left = int(random.integers(0, full[1] - width + 1))
+    top = int(random.integers(0, full[0] - height + 1))
+    return left, top, left + width, top + height
+
+
 def crop_to_aspect(image: Image.Image, size: Size) -> Image.Image:
     """Return the largest centre crop with the aspect ratio of `size` (H, W)."""
-    width, height = image.size
-    crop_height, crop_width = size_of_crop((height, width), size)
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    return image.crop((left, top, left + crop_width, top + crop_height))
+    return image.crop(centre_box((image.height, image.width), size))
 
 
 def random_crop(image: Image.Image, size: Size, random: np.random.Generator, min_scale: float) -> Image.Image:
-    """Return a random crop with the aspect ratio of `size`, scaled by min_scale to 1 relative to the largest crop."""
-    width, height = image.size
-    largest = crop_to_aspect(image, size)
-    # Never below the wanted size where the image has the pixels.
-    floor = min(1.0, max(min_scale, size[0] / largest.height, size[1] / largest.width))
-    scale = random.uniform(floor, 1.0)
-    crop_width, crop_height = max(1, round(largest.width * scale)), max(1, round(largest.height * scale))
-    left = int(random.integers(0, width - crop_width + 1))
-    top = int(random.integers(0, height - crop_height + 1))
-    return image.crop((left, top, left + crop_width, top + crop_height))
+    """Return the part of an image in a `random_box`."""
+    return image.crop(random_box((image.height, image.width), size, random, min_scale))
 
 
 def resize(image: Image.Image, size: Size) -> Image.Image:

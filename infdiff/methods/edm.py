@@ -59,6 +59,11 @@ class EDMMethod:
             raise UserError(
                 f"model.grid.kind: {config.model.grid.kind}: a network on points wants method: infinity_diff"
             )
+        if config.data.augment and config.data.valid_pixels:
+            raise UserError(
+                f"data.augment: {config.data.augment:g}: moves missing pixels over the image: set it to 0 "
+                "for data that have them"
+            )
         check_finetune(config)
 
     def grid(self) -> Size:
@@ -85,8 +90,8 @@ class EDMMethod:
             UNet,
             grid_network(
                 model.grid,
-                in_channels=3,
-                out_channels=3,
+                in_channels=self.config.data.channels,
+                out_channels=self.config.data.channels,
                 size=self.top_grid(),
                 condition_dim=model.condition_dim,
                 layout=False,
@@ -96,10 +101,13 @@ class EDMMethod:
         return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim, label_dim=label_dim)}
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
-        return modules["denoiser"](torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta"))
+        return modules["denoiser"](
+            torch.empty(1, self.config.data.channels, *size, device="meta"), torch.empty(1, device="meta")
+        )
 
     def objective(self) -> EDMObjective:
-        return EDMObjective(self.process, flip=self.config.data.flip, augment=self.config.data.augment)
+        data = self.config.data
+        return EDMObjective(self.process, flip=data.flip, augment=data.augment, holes=bool(data.valid_pixels))
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -110,6 +118,7 @@ class EDMMethod:
         return EDMObjective(
             self.process,
             flip=False,
+            holes=bool(self.config.data.valid_pixels),
             sigmas=lambda batch, generator: torch.full((batch,), sigma, device=generator.device),
         )
 
@@ -136,6 +145,7 @@ class EDMMethod:
             device=device,
             sample=self.sampler(options),
             on_step=on_step,
+            channels=self.config.data.channels,
         )
         if options.deblur == "wiener":
             return self.process.mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)

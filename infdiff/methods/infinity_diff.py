@@ -59,6 +59,7 @@ class InfinityDiff:
             target=d.target,
             data_std=d.data_std,
             scaled_input=d.scaled_input,
+            limits=self.config.sample.limits,
         )
 
     def check(self) -> None:
@@ -78,6 +79,9 @@ class InfinityDiff:
                 "model.sharp: there is nothing to restore with diffusion.sigma: 0 or diffusion.target: image"
             )
         sampler = config.sample.sampler
+        limits, channels = config.sample.limits, config.data.channels
+        if len(limits) not in (0, 1, channels):
+            raise UserError(f"sample.limits: {len(limits)} pairs for {channels} channels: want one, or one for each")
         for option in sampler_options(SAMPLERS):
             value = getattr(config.sample, option)
             if option not in SAMPLERS[sampler].options and value != InfinityDiffSampling.model_fields[option].default:
@@ -148,6 +152,7 @@ class InfinityDiff:
             "z_dim": model.z_dim,
             "sketch_side": model.sketch_side,
             "positions": model.positions,
+            "in_channels": config.data.channels,
         }
         network = grid_network(
             model.grid,
@@ -180,7 +185,7 @@ class InfinityDiff:
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
         count = point_count(self.config, size)
         ids = torch.empty(1, count, dtype=torch.int64, device="meta")
-        x, z = torch.empty(1, count, 3, device="meta"), None
+        x, z = torch.empty(1, count, self.config.data.channels, device="meta"), None
         if "encoder" in modules:
             encoder = cast(PointNetwork, modules["encoder"])
             z = encoder(x, encoder.geometry(ids, size))
@@ -198,6 +203,7 @@ class InfinityDiff:
             weighting=WEIGHTINGS[config.diffusion.weighting](config.diffusion.target),
             times=self.training_times(),
             sharp_weight=config.train.sharp_weight if config.model.sharp else 0.0,
+            holes=bool(config.data.valid_pixels),
         )
 
     @property
@@ -213,6 +219,7 @@ class InfinityDiff:
             kind=config.train.points,
             flip=False,
             times=lambda batch, generator: torch.full((batch,), t, device=generator.device),
+            holes=bool(config.data.valid_pixels),
         )
 
     def training_times(self) -> DrawTimes:
@@ -258,6 +265,7 @@ class InfinityDiff:
             sample=self.sampler(options),
             denoiser=partial(self.process.denoiser, sharp_at=self.sharp_at(options)),
             on_step=on_step,
+            channels=self.config.data.channels,
         )
         return self.deblurred(images, options)
 
@@ -270,7 +278,7 @@ class InfinityDiff:
         device: torch.device,
         tile: int | None = None,
     ) -> Network:
-        """The denoiser on images (B, 3, H, W) of a size, with latents z (B, z_dim) or None.
+        """The denoiser on images (B, C, H, W) of a size, with latents z (B, z_dim) or None.
 
         tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
         """

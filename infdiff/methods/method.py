@@ -72,8 +72,9 @@ class Method(SamplingMethod, Protocol):
         on_step: Callable[[], object] | None = None,
         calls: RepeatedCalls | None = None,
     ) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] or a little beyond; image indices[i] depends on (seed, indices[i]), z[i].
+        """Images (B, C, H, W), normalised, within their limits or a little beyond.
 
+        Image indices[i] depends on (seed, indices[i]), z[i].
         on_step is called after each evaluation of the network. calls: keeps this denoiser as it is used at each size
         and batch, so that another call finds it. Truncation and upscaling are the caller's.
         """

@@ -86,10 +86,21 @@ def point_count(config: Config, size: Size | None = None, rate: float | None = N
     """
     size, subsample = size or training_size(config), rate or config.subsample
     count = round(size[0] * size[1] / subsample)
+    if config.data.valid_pixels:
+        count = min(count, fewest_valid(config, size))
     if count < 1:
         most = size[0] * size[1]
         raise UserError(f"train.subsample: {subsample:g} leaves no point of {most} pixels: want at most {most}")
     return count
+
+
+def fewest_valid(config: Config, size: Size) -> int:
+    """The fewest valid pixels of an image of a set with missing ones. Raises UserError for a size not trained on."""
+    known = _by_size("data.valid_pixels", config.data.valid_pixels)
+    if size not in known:
+        sizes = ", ".join(map(format_size, known))
+        raise UserError(f"{format_size(size)} pixels: how many of them are valid is known at {sizes} alone")
+    return known[size]
 
 
 def drawn_point_count(config: Config, size: Size, seed: int) -> int:

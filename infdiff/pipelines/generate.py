@@ -10,8 +10,8 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.cuda_graphs import RepeatedCalls
 from infdiff.diffusion.process import Denoiser, ImageProcess, Network, PointNetwork, Sample, Time
-from infdiff.images.pixels import from_uint8
-from infdiff.points import all_points, draw_points, gather
+from infdiff.images.pixels import to_values, valid_pixels
+from infdiff.points import all_points, draw_points, draw_valid_points, gather
 from infdiff.seeding import generator_for
 
 
@@ -74,9 +74,24 @@ def generate(
 
 @torch.no_grad()
 def encode(encoder: PointNetwork, images: Tensor, *, points: int, seed: int = 0) -> Tensor:
-    """Latents (B, z_dim) of clean images (B, C, H, W) uint8, read at the same `points` pixels of each (at most all)."""
+    """Latents (B, z_dim) of clean images (B, C, H, W), read at the same `points` pixels of each (at most all).
+
+    images: uint8, or float32 fields, of which those with missing pixels (NaN) are read at valid ones alone.
+    """
     size = (images.shape[2], images.shape[3])
+    if images.is_floating_point() and bool(images.isnan().any()):
+        return torch.cat([_encode_known(encoder, image[None], points, seed) for image in images])
     ids = draw_points(1, min(points, size[0] * size[1]), size, generator_for(images.device, seed, "encode")).expand(
         len(images), -1
     )
-    return encoder(from_uint8(gather(images, ids)), encoder.geometry(ids, size))
+    return encoder(to_values(gather(images, ids)), encoder.geometry(ids, size))
+
+
+def _encode_known(encoder: PointNetwork, image: Tensor, points: int, seed: int) -> Tensor:
+    """The latent (1, z_dim) of a field (1, C, H, W), whose count of points is its own where few are valid."""
+    valid = valid_pixels(image)
+    count = min(points, int(valid.sum()))
+    if count == 0:
+        raise ValueError("every pixel is missing: there is nothing to encode")
+    ids = draw_valid_points(valid, count, generator_for(image.device, seed, "encode"))
+    return encoder(gather(image.float(), ids), encoder.geometry(ids, (image.shape[2], image.shape[3])))

@@ -14,10 +14,10 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.measurements import Mask, Measurement
-from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.mollified import Clip, MollifiedDiffusion, within_one
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Network, PointNetwork, Sample
-from infdiff.images.pixels import from_uint8
+from infdiff.images.pixels import to_values
 from infdiff.pipelines.restore import Guidance, restore
 from infdiff.pipelines.super_resolve import reduce
 from infdiff.pipelines.windows import WindowModel, add_detail
@@ -31,7 +31,7 @@ _NOISE = 2.0
 
 
 def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, points: int, seed: int) -> Tensor:
-    """The latent (1, z_dim) of an image (1, C, H, W) uint8 from pixels that are not hidden (H, W).
+    """The latent (1, z_dim) of an image (1, C, H, W) from pixels that are not hidden (H, W).
 
     At most `points` of them, drawn at random; fewer where fewer are visible. Raises ValueError when none is.
     """
@@ -41,7 +41,7 @@ def encode_visible(encoder: PointNetwork, image: Tensor, hidden: Tensor, *, poin
     generator = generator_for(image.device, seed, "encode visible")
     order = torch.randperm(len(visible), device=image.device, generator=generator)[:points]
     ids = visible[order].sort().values[None]
-    return encoder(gather(from_uint8(image), ids), encoder.geometry(ids, (image.shape[2], image.shape[3])))
+    return encoder(gather(to_values(image), ids), encoder.geometry(ids, (image.shape[2], image.shape[3])))
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def inpaint(
     size: Size = (image.shape[2], image.shape[3])
     mask = Mask(~hidden)
     # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
-    filled = _filled(image, hidden)
+    filled = filled_in(image, hidden)
     return restore(
         network,
         process,
@@ -79,6 +79,7 @@ def inpaint(
         sample=sample,
         sharp_at=sharp_at,
         on_step=on_step,
+        channels=image.shape[1],
     )
 
 
@@ -107,16 +108,16 @@ def detail_filling(
 
     hidden: (H, W). The visible pixels are close to the image's, not equal: see `paste`.
     """
-    enlarged = paste(resample(filled, (image.shape[2], image.shape[3])), image, hidden)
+    enlarged = paste(resample(filled, (image.shape[2], image.shape[3])), image, hidden, model.process.clipped)
     return add_detail(
         enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, hidden=hidden, on_step=on_step
     )
 
 
-def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
+def paste(images: Tensor, image: Tensor, hidden: Tensor, clip: Clip = within_one) -> Tensor:
     """The image's visible pixels exactly, the variants' hidden ones, with the step between them spread inwards.
 
-    images (N, C, H, W), image (1, C, H, W) in [-1, 1], hidden (H, W).
+    images (N, C, H, W), image (1, C, H, W), hidden (H, W). clip: to the values that images have.
     """
     blur = _blur((image.shape[2], image.shape[3]))
     visible = (~hidden).to(images.dtype).expand(1, 1, -1, -1)
@@ -124,14 +125,14 @@ def paste(images: Tensor, image: Tensor, hidden: Tensor) -> Tensor:
     # The variants' error on the visible side, continued into the hidden one, where it fades.
     step = blur(visible * (image - images)) / share.clamp(min=1e-3)
     blended = images + (2 * share).clamp(max=1.0) * step
-    return torch.where(hidden, blended.clamp(-1, 1), image)
+    return torch.where(hidden, clip(blended), image)
 
 
-def _filled(image: Tensor, hidden: Tensor) -> Tensor:
-    """The image with a smooth continuation of its visible pixels where it is hidden."""
+def filled_in(image: Tensor, hidden: Tensor) -> Tensor:
+    """The image (1, C, H, W) with a smooth continuation of its visible pixels where it is hidden (H, W)."""
     visible = (~hidden).to(image.dtype).expand(1, 1, -1, -1)
     blur = _blur((image.shape[2], image.shape[3]))
-    return torch.where(hidden, blur(visible * image) / blur(visible).clamp(min=1e-3), image)
+    return torch.where(hidden, blur(visible * image.nan_to_num(0)) / blur(visible).clamp(min=1e-3), image)
 
 
 def _blur(size: Size) -> Callable[[Tensor], Tensor]:

@@ -50,6 +50,7 @@ def interpolate(
                 start=spherical(noise[:1], noise[1:], part),
                 denoiser=partial(process.denoiser, sharp_at=sharp_at),
                 on_step=on_step,
+                channels=ends.shape[1],
             )
         )
     return torch.cat(images)

@@ -69,7 +69,7 @@ def restore(
     on_step: Callable[[], object] | None = None,
     channels: int = 3,
 ) -> Tensor:
-    """Images (N, C, H, W) of `size`, in [-1, 1] or a little beyond, whose measurement is close to the one given.
+    """Images (N, C, H, W) of `size`, within the limits or a little beyond, whose measurement is close to the one given.
 
     network: of N images; differentiable, for the gradient. start: noise to begin with instead of drawn noise. sharp_at:
     as `MollifiedDiffusion.denoiser`; without, images are T x_0. linear: False for an operator that gradients have to

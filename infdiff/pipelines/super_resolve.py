@@ -19,7 +19,7 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.measurements import Measurement, Reduction
-from infdiff.diffusion.mollified import MollifiedDiffusion
+from infdiff.diffusion.mollified import Clip, MollifiedDiffusion, within_one
 from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddim, ddim_inversion
 from infdiff.pipelines.generate import generate
@@ -50,10 +50,11 @@ def super_resolve_in_windows(
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`."""
-    enlarged = back_project(resample(small, size), small)
+    clip = model.process.clipped
+    enlarged = back_project(resample(small, size), small, clip)
     indices = range(len(small)) if indices is None else indices
     detailed = add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, on_step=on_step)
-    return back_project(detailed, small)
+    return back_project(detailed, small, clip)
 
 
 @torch.no_grad()
@@ -92,6 +93,7 @@ def super_resolve(
         "device": small.device,
         "sample": sample,
         "on_step": on_step,
+        "channels": small.shape[1],
     }
     if method != "guided":
         return deblur(
@@ -108,7 +110,7 @@ def super_resolve(
         sharp_at=sharp_at,
         **given,
     )
-    return back_project(deblur(made), small)
+    return back_project(deblur(made), small, process.clipped)
 
 
 def small_size(images: Tensor) -> Size:
@@ -121,10 +123,10 @@ def reduce(images: Tensor, size: Size) -> Tensor:
     return F.interpolate(images, size, mode="area")
 
 
-def back_project(images: Tensor, small: Tensor) -> Tensor:
-    """Correct images smoothly until, reduced, they are the small ones; in [-1, 1]."""
+def back_project(images: Tensor, small: Tensor, clip: Clip = within_one) -> Tensor:
+    """Correct images smoothly until, reduced, they are the small ones; clip: to the values that images have."""
     size = small_size(images)
     for _ in range(_BACK_PROJECTIONS):
         missing = small - reduce(images, small_size(small))
-        images = (images + F.interpolate(missing, size, mode="bicubic", align_corners=False)).clamp(-1, 1)
+        images = clip(images + F.interpolate(missing, size, mode="bicubic", align_corners=False))
     return images

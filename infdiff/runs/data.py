@@ -33,6 +33,7 @@ from infdiff.methods.sizes import (
     training_weights,
     upsampled_size,
 )
+from infdiff.runs.fields import normalised_as, require_channels
 from infdiff.seeding import derive_seed
 
 
@@ -51,9 +52,10 @@ def build_data(config: Config, device: torch.device) -> Data:
     """
     size, cache = training_size(config), config.data.cache
     store = ImageStore(config.data.path or DEMO_PATH)
+    require_channels(config, store)
     _require_stored(store, resolutions(config))
     if config.data.validation_path:
-        other = ImageStore(config.data.validation_path)
+        other = normalised_as(ImageStore(config.data.validation_path), store.field)
         train, validation = list(range(len(store))), list(range(len(other)))
     else:
         other = store
@@ -124,7 +126,7 @@ class TrainingData:
     def batches(self, step: int) -> Iterator[Any]:
         """Endless batches from an optimiser step on; those of one step have one resolution.
 
-        (B, 3, H, W) uint8, or `PointBatch` in steps whose rate of points `reads_points`.
+        (B, C, H, W), uint8 or fields, or `PointBatch` in steps whose rate of points `reads_points`.
         """
         rates = list(self.config.subsample_rates)
         sets = [part.train_points.get(rate, part.train) for part in self.parts for rate in rates]
@@ -170,8 +172,9 @@ def _part(config: Config, data: Data, size: Size, weight: float) -> Part:
 def _seen_at_points(
     config: Config, images: Examples, size: Size, rates: Sequence[float], purpose: str
 ) -> dict[float, PointExamples]:
-    """The images at points, by rate."""
-    if not rates or not isinstance(config, InfinityDiffConfig):
+    """The images at points, by rate. Fields are read completely, as what is missing has to be known."""
+    fields = isinstance(images, ImageSet) and images.store.field is not None
+    if fields or not rates or not isinstance(config, InfinityDiffConfig):
         return {}
     reader = PointReader(images, size, Mollifier(config.diffusion.sigma, training_size(config)))
     draw = partial(

@@ -7,14 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size, within
 from infdiff.diffusion.guidance import fixed_lengths
-from infdiff.images.pixels import from_uint8, to_uint8
+from infdiff.images.pixels import to_values, valid_pixels
 from infdiff.methods.sampling import SamplingOptions, tile_rows
 from infdiff.methods.sizes import point_count, training_size
-from infdiff.pipelines.inpaint import detail_filling, encode_visible, inpaint, paste, reduce_visible
+from infdiff.pipelines.inpaint import detail_filling, encode_visible, filled_in, inpaint, paste, reduce_visible
 from infdiff.pipelines.interpolate import interpolate
 from infdiff.pipelines.restore import Guidance
 from infdiff.pipelines.super_resolve import (
@@ -23,7 +24,7 @@ from infdiff.pipelines.super_resolve import (
     small_size,
     super_resolve,
 )
-from infdiff.runs.trained import OnStep, TrainedModel, as_asked
+from infdiff.runs.trained import OnStep, TrainedModel
 from infdiff.seeding import generator_for
 
 # The better ones (measured: docs/quality.md).
@@ -83,17 +84,21 @@ def enlarge(
 
     method: one of `METHODS` there, None for `enlarging_method`. guidance, weight: of "guided", as `restore.Guidance`.
     options: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
-    at once); the sampler is ddim, and ddpm in windows. Raises ValueError for an unknown method, and UserError for a run
-    without encoder.
+    at once); the sampler is ddim, and ddpm in windows. What is missing of a field (NaN) stays so. Raises ValueError for
+    an unknown method, and UserError for a run without encoder.
     """
     method = method or enlarging_method(run, size)
     guide = Guidance(guidance or ENLARGING_GUIDANCE, weight)
     if method not in METHODS:
         raise ValueError(f"method {method!r}: choose one of {', '.join(METHODS)}")
-    trained, small = run.infinity_diff, from_uint8(images.to(run.device))
+    trained, small = run.infinity_diff, to_values(images.to(run.device))
+    known = valid_pixels(small)
+    if run.field is not None:
+        small = torch.cat([filled_in(image[None], ~valid) for image, valid in zip(small, known, strict=True)])
     if method == "windows":
         indices = range(len(small)) if indices is None else indices
-        return as_asked(run.enlarge_in_windows(small, size, seed, indices, options, on_step), rounded)
+        made = run.enlarge_in_windows(small, size, seed, indices, options, on_step)
+        return with_missing(run.as_asked(made, rounded), known)
     z = run.encode(images)
     rows = None if method == "guided" and guide.differentiates else options.tile
     out = super_resolve(
@@ -110,7 +115,7 @@ def enlarge(
         deblur=lambda images: trained.deblurred(images, options),
         on_step=on_step,
     )
-    return as_asked(out, rounded)
+    return with_missing(run.as_asked(out, rounded), known)
 
 
 @torch.no_grad()
@@ -125,14 +130,14 @@ def morph(
     out = interpolate(
         lambda z: trained.network_at(run.denoiser, size, z, len(z), run.device, options.tile),
         trained.process,
-        from_uint8(images.to(run.device)),
+        to_values(images.to(run.device)),
         z=z,
         frames=frames,
         times=trained.times(options.steps),
         sharp_at=trained.sharp_at(options),
         on_step=on_step,
     )
-    return as_asked(trained.deblurred(out, options), rounded=True)
+    return run.as_asked(trained.deblurred(out, options), rounded=True)
 
 
 @torch.no_grad()
@@ -154,6 +159,7 @@ def fill(
 ) -> Tensor:
     """Variants (N, 3, H, W) uint8 of an image (1, 3, H, W) uint8 with new content in `hidden` (H, W) bool.
 
+    The missing pixels of a field are filled, too.
     method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
     None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
     a latent model. options: those of `filling_options`. guidance, weight: as `restore.Guidance`; fixed_weight: the
@@ -161,7 +167,10 @@ def fill(
     unknown method, and UserError when a model that this needs is missing.
     """
     image, hidden = image.to(run.device), hidden.to(run.device)
-    clean, size = from_uint8(image), small_size(image)
+    clean, size = to_values(image), small_size(image)
+    if run.field is not None:
+        hidden = hidden | ~valid_pixels(clean)[0]
+        clean = clean.nan_to_num(0)
     method = method or filling_method(run, size)
     if method not in FILLING_METHODS:
         raise ValueError(f"method {method!r}: choose one of {', '.join(FILLING_METHODS)}")
@@ -186,8 +195,17 @@ def fill(
             filled, clean, hidden, model, seed=seed, indices=indices, steps=options.steps, on_step=on_step
         )
     if not pasted:
-        return as_asked(out, rounded=True)
-    return torch.where(hidden, to_uint8(paste(out, clean, hidden)), image).cpu()
+        return run.as_asked(out, rounded=True)
+    pasted_in = paste(out, clean, hidden, run.infinity_diff.process.clipped)
+    return torch.where(hidden, run.as_held(pasted_in), image).cpu()
+
+
+def with_missing(images: Tensor, known: Tensor) -> Tensor:
+    """Enlarged fields (B, C, H, W) with NaN where most of what is below was missing; known (B, h, w)."""
+    if images.dtype == torch.uint8 or bool(known.all()):
+        return images
+    share = F.interpolate(known[:, None].float().cpu(), small_size(images), mode="bilinear")
+    return torch.where(share < 0.5, torch.nan, images)
 
 
 def _fill_guided(
@@ -204,7 +222,7 @@ def _fill_guided(
 ) -> Tensor:
     trained, size = run.infinity_diff, small_size(clean)
     rows = None if guidance.differentiates else options.tile
-    z = _latents_around(run, to_uint8(clean), hidden, indices, seed, variety)
+    z = _latents_around(run, run.as_held(clean), hidden, indices, seed, variety)
     out = inpaint(
         trained.network_at(run.denoiser, size, z, len(indices), run.device, rows),
         trained.process,

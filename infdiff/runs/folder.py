@@ -82,6 +82,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def field_file(self) -> Path:
+        """The file in which a run of fields keeps what their values mean."""
+        return self.path / "field.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from infdiff.runs.editing import (
     filling_method,
     filling_options,
 )
+from infdiff.runs.fields import from_normalised, in_form, to_normalised
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.restoration import guidance_for, measurement_of, restore
 from infdiff.runs.trained import TrainedModel
@@ -47,8 +49,10 @@ class Model:
     """Samples, encodes, decodes, enlarges and fills images.
 
     Images go in as PIL images, numpy arrays or tensors (see `to_images`) and come out as `output` says: "pil" (a list),
-    "numpy" (N, H, W, 3) or "tensor" (N, 3, H, W), both uint8. Sizes are 256, "512x768" or (512, 768), height first.
-    Image i of a call depends on the seed and i alone. Bad input raises UserError or ValueError in one line.
+    "numpy" (N, H, W, 3), "array" or "tensor" (N, 3, H, W), all uint8. A run of fields takes and returns real values in
+    units, float32, NaN where they are missing: arrays (C, H, W) or (N, C, H, W); "pil" is pictures in colour. Sizes are
+    256, "512x768" or (512, 768), height first. Image i of a call depends on the seed and i alone. Bad input raises
+    UserError or ValueError in one line.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -86,11 +90,11 @@ class Model:
             self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
             for indices in torch.arange(n).split(batch)
         ]
-        return from_images(torch.cat(images), output)
+        return self._returned(torch.cat(images), output)
 
     def encode(self, images: Any) -> Tensor:
         """Return latents (N, z_dim) of images of any size."""
-        return self.trained.encode(to_images(images)).cpu()
+        return self.trained.encode(self._given(images)).cpu()
 
     def decode(
         self,
@@ -105,12 +109,13 @@ class Model:
         self.trained.require_encoder()
         wanted = self._size(size)
         options = SamplingOptions.of(self.trained.method, wanted, self.trained.device, **given)
-        return from_images(self.trained.decode(z, wanted, seed=seed, options=options), output)
+        return self._returned(self.trained.decode(z, wanted, seed=seed, options=options), output)
 
     def reconstruct(self, images: Any, *, seed: int = 0, output: str = "pil", **given: Unpack[Given]) -> Any:
         """Return images encoded and decoded again at their own size. Options as `decode`."""
-        pixels = to_images(images)
-        return self.decode(self.encode(pixels), (pixels.shape[2], pixels.shape[3]), seed=seed, output=output, **given)
+        pixels = self._given(images)
+        z = self.trained.encode(pixels).cpu()
+        return self.decode(z, (pixels.shape[2], pixels.shape[3]), seed=seed, output=output, **given)
 
     def super_resolve(
         self,
@@ -131,7 +136,7 @@ class Model:
         guidance: of "guided", "gradient" or "projection"; weight: of it, 1 by default. tile: of "encode", projection.
         """
         self.trained.require_encoder()
-        small = to_images(images)
+        small = self._given(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
         options = SamplingOptions.of(
@@ -150,7 +155,7 @@ class Model:
             guidance=guidance,
             weight=weight,
         )
-        return from_images(out, output)
+        return self._returned(out, output)
 
     def inpaint(
         self,
@@ -171,12 +176,17 @@ class Model:
     ) -> Any:
         """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided".
 
-        guidance: "gradient" or "projection"; tile: with method "guided" and guidance by projection.
+        mask: None for the missing pixels of a field, which are filled in any case. guidance: "gradient" or
+        "projection"; tile: with method "guided" and guidance by projection.
         """
-        given = to_images(image)
+        given = self._given(image)
         if len(given) != 1:
             raise ValueError(f"{len(given)} images: inpaint takes one")
-        hidden = to_mask(mask, (given.shape[2], given.shape[3]))
+        size = (given.shape[2], given.shape[3])
+        # The missing pixels of a field are filled, whatever else is.
+        hidden = given.isnan().any(dim=1)[0] if mask is None else to_mask(mask, size)
+        if not hidden.any():
+            raise ValueError("no mask is given, and no pixel is missing: there is nothing to fill")
         check_guidance(weight, variety)
         size = (given.shape[2], given.shape[3])
         method = method or filling_method(self.trained, size)
@@ -198,7 +208,14 @@ class Model:
             )
             for i in range(n)
         ]
-        return from_images(torch.cat(variants), output)
+        filled = torch.cat(variants)
+        if self.trained.field is None or output == "pil" or not paste:
+            return self._returned(filled, output)
+        # What is known comes back as it was given, to the bit.
+        raw = torch.as_tensor(np.asarray(image), dtype=torch.float32).reshape(1, *filled.shape[1:])
+        kept = ~(hidden | given.isnan().any(dim=1)[0])
+        values = torch.where(kept, raw, self.trained.field.in_units(filled))
+        return in_form(values, output)
 
     def restore(
         self,
@@ -221,17 +238,26 @@ class Model:
     ) -> Any:
         """Return images whose measurement by an operator is close to the one given: n variants of each.
 
-        measured: floating-point (B, ...), what `operator` makes of B images (B, 3, H, W) in [-1, 1] of `size`, plus
-        white noise of standard deviation `noise`. operator: a function, or deepinv's physics. guidance: "projection"
-        for linear operators, with pseudo_inverse or the operator's A_dagger, the default where there is one;
-        "gradient" for all that can be differentiated. iterations: evaluations of the network, or gradients, to find a
-        step's direction. z: latents (B, z_dim) of the images, where they are known.
+        measured: floating-point (B, ...), what `operator` makes of B images (B, C, H, W) in [-1, 1] of `size`, plus
+        white noise of standard deviation `noise`; fields are as networks see them. operator: a function, or deepinv's
+        physics. guidance: "projection" for linear operators, with pseudo_inverse or the operator's A_dagger, the
+        default where there is one; "gradient" for all that can be differentiated. iterations: evaluations of the
+        network, or gradients, to find a step's direction. z: latents (B, z_dim) of the images, where they are known.
         """
         wanted = self._size(size)
         options = filling_options(self.trained, wanted, steps=steps, deblur=deblur, tile=tile)
         device = self.trained.device
-        given = measurement_of(measured, operator, wanted, pseudo_inverse=pseudo_inverse, noise=noise, device=device)
-        guide = guidance_for(given, wanted, guidance, weight, iterations)
+        channels = self.trained.config.data.channels
+        given = measurement_of(
+            measured,
+            operator,
+            wanted,
+            pseudo_inverse=pseudo_inverse,
+            noise=noise,
+            device=device,
+            channels=channels,
+        )
+        guide = guidance_for(given, wanted, guidance, weight, iterations, channels)
         check_tile("guided", guide.kind, tile)
         images = [
             restore(
@@ -247,7 +273,7 @@ class Model:
             for i in range(len(given.values))
             for variant in range(n)
         ]
-        return from_images(torch.cat(images), output)
+        return self._returned(torch.cat(images), output)
 
     def export(self, folder: str | Path) -> Path:
         """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory.
@@ -260,6 +286,8 @@ class Model:
         latents = self.trained.latents  # fits the Gaussian if there is no latent model
         with writing(target):
             _copy(source, target, "config.yaml")
+            if self.trained.field is not None:
+                _copy(source, target, self.trained.folder.field_file.name)
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")
@@ -267,6 +295,15 @@ class Model:
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
         return target
+
+    def _given(self, images: Any) -> Tensor:
+        """Images (N, C, H, W) as the run's data set holds them."""
+        field = self.trained.field
+        return to_images(images) if field is None else to_normalised(field, images)
+
+    def _returned(self, images: Tensor, output: str) -> Any:
+        field = self.trained.field
+        return from_images(images, output) if field is None else from_normalised(field, images, output)
 
     def _size(self, size: int | str | Size | None) -> Size:
         return self.size if size is None else parse_size(size)

@@ -15,6 +15,7 @@ from infdiff.config.files import changed
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.prepare import Recipe, prepare
+from infdiff.data.prepare_fields import FieldOptions, fields_of, prepare_fields, without_arrays
 from infdiff.data.sources import SOURCES, FolderSource, Source, ZipSource, open_source
 from infdiff.data.store import ImageStore
 from infdiff.files import cache_folder
@@ -54,12 +55,19 @@ def prepared(path: str | Path, size: Size | None, say: Say) -> Path:
         store, before = ImageStore(place), "prepared before, "
     else:
         workers = min(os.cpu_count() or 1, len(source.names) // _IMAGES_A_WORKER)
-        for name, reason in prepare(source, place, recipe, workers=workers).left_out:
+        for name, reason in _prepare(source, place, recipe, workers):
             say(f"left out: {name}: {reason}")
         store, before = ImageStore(place), ""
     count = f"{len(store)} images from {len(source.names)} files"
     say(f"{path}: {count}, {before}at {pixels} in {place} (prepare large sets with prepare-data)")
     return place
+
+
+def _prepare(source: Source, place: Path, recipe: Recipe, workers: int) -> list[tuple[str, str]]:
+    """Prepare images, or fields with what is guessed of them; return the files left out, with reasons."""
+    if fields_of(source) is not None:
+        return prepare_fields(source, place, recipe, FieldOptions(), workers=workers).left_out
+    return prepare(without_arrays(source), place, recipe, workers=workers).left_out
 
 
 def holds_images(path: str | Path) -> bool:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.diffusion.process import PointNetwork
-from infdiff.images.pixels import to_uint8
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
+from infdiff.runs.fields import ToPictures, pictures_of
 from infdiff.runs.latents import fit_gaussian
 from infdiff.seeding import generator_for
 from infdiff.training.pauses import OnProgress
@@ -63,7 +63,7 @@ class Previews:
 
     samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
     validation images, their reconstructions. encodes: whether there is an autoencoder. images_a_step: images at the
-    training size that cost as much as those of one training step.
+    training size that cost as much as those of one training step. pictures: makes RGB of images that are fields.
     """
 
     most = _COLUMNS
@@ -81,7 +81,9 @@ class Previews:
         truncation: float,
         encodes: bool,
         images_a_step: float,
+        pictures: ToPictures | None = None,
     ) -> None:
+        self.pictures = pictures or pictures_of(None)
         self.sampling, self.train, self.validation = sampling, train, validation
         self.points, self.folder, self.device = points, folder, device
         self.seed, self.truncation = seed, truncation
@@ -111,11 +113,12 @@ class Previews:
             # Row by row the same noise.
             indices += [i for images in originals for i in range(len(images))]
         # In one go: batches are faster than images one by one.
-        drawn = torch.cat([to_uint8(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
+        drawn = torch.cat([self.pictures(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
         samples, *reconstructions = drawn.split([count, *(len(images) for images in originals)])
         if originals:
             pairs = zip(originals, reconstructions, strict=True)
-            rows = [_full_row(row.cpu(), count) for pair in pairs for row in pair]
+            shown = ((self.pictures(images), made) for images, made in pairs)
+            rows = [_full_row(row.cpu(), count) for pair in shown for row in pair]
             save_png(contact_sheet(torch.cat(rows), count), self.folder / f"reconstructions-{step:08d}.png")
         save_png(contact_sheet(samples, count), _samples(self.folder, step))
 

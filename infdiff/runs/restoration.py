@@ -11,11 +11,10 @@ from torch import Tensor
 from infdiff.coordinates import Size, format_size
 from infdiff.diffusion.measurements import Measurement
 from infdiff.errors import OptionError, UserError, first_line
-from infdiff.images.pixels import to_uint8
 from infdiff.methods.sampling import SamplingOptions, check_guidance
 from infdiff.pipelines.restore import GUIDANCE, Guidance
 from infdiff.pipelines.restore import restore as restore_images
-from infdiff.runs.trained import OnStep, TrainedModel, as_asked
+from infdiff.runs.trained import OnStep, TrainedModel
 from infdiff.seeding import generator_for
 
 # By how much a linear operator, or a pseudo-inverse, may be off, relative to what it makes.
@@ -38,14 +37,14 @@ def restore(
     rounded: bool = True,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Images (N, 3, H, W) of a measurement of N images, or of one: as many variants of it as `indices`.
+    """Images (N, C, H, W) of a measurement of N images, or of one: as many variants of it as `indices`.
 
     options: those of `editing.filling_options`; tile: by projection alone. z: latents (N, z_dim) or (1, z_dim); by
     default those of the pseudo-inverse's image, or, without a pseudo-inverse, drawn as for new images.
     """
     trained = run.infinity_diff
     if guidance.differentiates:
-        linear = _is_linear(measurement.operator, size, measurement.values)
+        linear = _is_linear(measurement.operator, (run.config.data.channels, *size), measurement.values)
         rows = None
     else:
         linear, rows = True, options.tile
@@ -65,11 +64,12 @@ def restore(
         sharp_at=trained.sharp_at(options),
         linear=linear,
         on_step=on_step,
+        channels=run.config.data.channels,
     )
-    images = trained.deblurred(made, options).clamp(-1, 1)
+    images = trained.process.clipped(trained.deblurred(made, options))
     if measurement.pseudo_inverse is not None and measurement.noise == 0 and guidance.weight > 0:
         images = measurement.agreed(images)
-    return as_asked(images, rounded)
+    return run.as_asked(images, rounded)
 
 
 def measurement_of(
@@ -80,22 +80,23 @@ def measurement_of(
     pseudo_inverse: Operator | None = None,
     noise: float = 0.0,
     device: torch.device,
+    channels: int = 3,
 ) -> Measurement:
     """A measurement of images of a size, checked.
 
-    operator: a callable on images (B, 3, H, W) in [-1, 1]. Where it has the methods `A` and `A_dagger`, as the physics
-    of deepinv, these are what measures without noise, and the pseudo-inverse. Raises UserError when what it makes
-    cannot be compared with the values, or the pseudo-inverse is none.
+    operator: a callable on images (B, C, H, W) in [-1, 1], or on fields as networks see them. Where it has the methods
+    `A` and `A_dagger`, as the physics of deepinv, these are what measures without noise, and the pseudo-inverse. Raises
+    UserError when what it makes cannot be compared with the values, or the pseudo-inverse is none.
     """
     if not callable(operator):
-        raise UserError(f"operator: {type(operator).__name__} cannot be called: want a function of images (B, 3, H, W)")
+        raise UserError(f"operator: {type(operator).__name__} cannot be called: want a function of images (B, C, H, W)")
     if not 0 <= noise < float("inf"):
         raise OptionError("noise", noise, "want a standard deviation of 0 or more, in the measurement's units")
     pseudo_inverse = pseudo_inverse or getattr(operator, "A_dagger", None)
     measure: Operator = getattr(operator, "A", operator)
     given = _tensor(values).to(device)
     # Not flat, so that an operator that ignores what it is given shows.
-    probe = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device) * 1.6 - 0.8
+    probe = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0)).to(device) * 1.6 - 0.8
     made = _called("operator", measure, probe)
     if made.shape[1:] != given.shape[1:] or made.dim() != given.dim():
         raise UserError(
@@ -118,7 +119,12 @@ def measurement_of(
 
 
 def guidance_for(
-    measurement: Measurement, size: Size, kind: str | None, weight: float = 1.0, iterations: int = 1
+    measurement: Measurement,
+    size: Size,
+    kind: str | None,
+    weight: float = 1.0,
+    iterations: int = 1,
+    channels: int = 3,
 ) -> Guidance:
     """The guidance that is asked for; by default projection where there is a pseudo-inverse, else gradients.
 
@@ -135,10 +141,10 @@ def guidance_for(
     if kind == "projection":
         if not invertible:
             raise OptionError("guidance", kind, "wants a pseudo_inverse, or an operator with A_dagger")
-        if not _is_linear(measurement.operator, size, measurement.values):
+        if not _is_linear(measurement.operator, (channels, *size), measurement.values):
             raise OptionError("guidance", kind, "wants a linear operator, and this one is not: take gradient")
     else:
-        probe = torch.zeros(1, 3, *size, device=measurement.values.device, requires_grad=True)
+        probe = torch.zeros(1, channels, *size, device=measurement.values.device, requires_grad=True)
         with torch.enable_grad():
             differentiable = measurement.operator(probe).requires_grad
         if not differentiable:
@@ -176,9 +182,9 @@ def _called(name: str, function: Operator, argument: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _is_linear(operator: Operator, size: Size, values: Tensor) -> bool:
+def _is_linear(operator: Operator, shape: tuple[int, int, int], values: Tensor) -> bool:
     generator = torch.Generator().manual_seed(1)
-    a, b = (torch.rand(1, 3, *size, generator=generator).to(values.device) for _ in range(2))
+    a, b = (torch.rand(1, *shape, generator=generator).to(values.device) for _ in range(2))
     return _off(operator(a - 0.5 * b), operator(a) - 0.5 * operator(b)) <= _TOLERANCE
 
 
@@ -190,6 +196,7 @@ def _latents(run: TrainedModel, measurement: Measurement, indices: Sequence[int]
     if run.encoder is None:
         return None
     if measurement.pseudo_inverse is not None:
-        return run.encode(to_uint8(measurement.back(measurement.values).clamp(-1, 1)))
+        back = run.infinity_diff.process.clipped(measurement.back(measurement.values))
+        return run.encode(run.as_held(back))
     generators = [generator_for(run.device, seed, "latent", i) for i in indices]
     return None if run.latents is None else run.latents.sample(generators)

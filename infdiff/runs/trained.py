@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size, covering
 from infdiff.cuda_graphs import RepeatedCalls, recorder_for
+from infdiff.data.fields import FieldDescription
 from infdiff.diffusion.dct import resample
 from infdiff.errors import OptionError, UserError
 from infdiff.images.pixels import to_uint8
@@ -27,6 +28,7 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.precision import with_bfloat16_weights
+from infdiff.runs.fields import read_field_file
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -45,7 +47,8 @@ class TrainedModel:
     """The EMA weights of one checkpoint and the method that they were trained for, on a device, ready to use.
 
     Image `indices[i]` of a call depends on (seed, indices[i]) alone. Images are uint8; with rounded=False they are
-    float32 in [-1, 1] instead, so that non-finite pixels remain visible.
+    float32 in [-1, 1] instead, so that non-finite pixels remain visible. Fields are float32 and normalised (`field`
+    says what their values are in units), with NaN at missing pixels.
     """
 
     folder: RunFolder
@@ -55,6 +58,7 @@ class TrainedModel:
     denoiser: nn.Module
     encoder: SparseEncoder | None
     device: torch.device
+    field: FieldDescription | None = None  # of a run of fields
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device, which: str = "last") -> TrainedModel:
@@ -74,7 +78,9 @@ class TrainedModel:
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
         encoder = cast(SparseEncoder | None, modules.get("encoder"))
-        return cls(run, config, step, method_of(config), modules["denoiser"], encoder, device)
+        return cls(
+            run, config, step, method_of(config), modules["denoiser"], encoder, device, read_field_file(run.field_file)
+        )
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -152,7 +158,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents (B, z_dim) of images (B, 3, H, W) uint8, from a subset of their pixels.
+        """Return latents (B, z_dim) of images (B, C, H, W), from a subset of their pixels.
 
         Raises UserError for a run without encoder.
         """
@@ -219,7 +225,7 @@ class TrainedModel:
             images = resample(images, size)
         elif size != sampled:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        return as_asked(images, rounded)
+        return self.as_asked(images, rounded)
 
     def enlarge_in_windows(
         self,
@@ -250,7 +256,7 @@ class TrainedModel:
         trained, window = self.infinity_diff, window_of(size, training_size(self.config))
         process = trained.process.with_pixels_of(size)
         return WindowModel(
-            encode=lambda windows: self.encode(to_uint8(windows)),
+            encode=lambda windows: self.encode(self.as_held(windows)),
             network_for=lambda count: trained.sampled_network(
                 self.sampled_denoiser, window, count, self.device, self.calls
             ),
@@ -260,14 +266,17 @@ class TrainedModel:
             deblur=lambda images: trained.deblurred(images, options, process),
         )
 
+    def as_held(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) that the network made, as data sets hold them: uint8, or fields as they are."""
+        return to_uint8(images) if self.field is None else images.float()
 
-def as_asked(images: Tensor, rounded: bool) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] on the CPU: as uint8, or, not rounded, as float32.
+    def as_asked(self, images: Tensor, rounded: bool) -> Tensor:
+        """The same on the CPU; not rounded, as float32.
 
-    Raises UserError for pixels that are not finite, which cannot be rounded.
-    """
-    if rounded and not images.isfinite().all():
-        raise UserError(
-            "pixels are not finite: the weights are damaged, or training went wrong; --checkpoint has others"
-        )
-    return (to_uint8(images) if rounded else images.float()).cpu()
+        Raises UserError for pixels that are not finite, of which no image can be made.
+        """
+        if rounded and not images.isfinite().all():
+            raise UserError(
+                "pixels are not finite: the weights are damaged, or training went wrong; --checkpoint has others"
+            )
+        return (self.as_held(images) if rounded else images.float()).cpu()

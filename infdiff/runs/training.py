@@ -16,6 +16,7 @@ from infdiff.methods.sizes import images_a_step, point_count, training_size
 from infdiff.runs.calibration import Calibration
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
+from infdiff.runs.fields import field_of, pictures_of
 from infdiff.runs.previews import Previews, Sampling
 from infdiff.training.trainer import Trainer
 
@@ -41,6 +42,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         truncation=config.truncation,
         encodes="encoder" in modules,
         images_a_step=images_a_step(config),
+        pictures=pictures_of(field_of(config)),
     )
     return Trainer(
         modules={name: module.to(device) for name, module in modules.items()},

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from infdiff.coordinates import Size
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
+from infdiff.diffusion.missing import known_average, masked, valid_mean
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.point_noise import draw_keys, noise_at
 from infdiff.diffusion.process import Network, PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
-from infdiff.images.pixels import from_uint8
-from infdiff.points import PointBatch, draw_points, gather, place_points
+from infdiff.images.pixels import to_values, valid_pixels
+from infdiff.points import PointBatch, draw_points, draw_valid_points, gather, place_points
 from infdiff.processes import global_size, own_rows
 from infdiff.training.augment import augment
 
@@ -44,12 +45,13 @@ class Seen(NamedTuple):
 
 
 class MollifiedObjective:
-    """∞-Diff: denoise mollified images (B, 3, H, W) uint8 at a random subset of their pixels.
+    """∞-Diff: denoise mollified images (B, C, H, W) at a random subset of their pixels: uint8, or float32 fields.
 
     Or a `PointBatch`, whose points were drawn with it: then nothing has as many values as the images have pixels. The
     mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, seed): how many for images
     of a size, in the step whose generator has that seed; kind: how they are drawn, as `draw_points`. times:
-    draws t. sharp_weight: of the second output's error, for a network that has one.
+    draws t. sharp_weight: of the second output's error, for a network that has one. holes: pixels may be missing (NaN),
+    and all that is read are the others; T x_0 is then T(x_0 m) / T(m), with m = 1 at valid pixels.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class MollifiedObjective:
         weighting: Weighting = uniform,
         times: DrawTimes | None = None,
         sharp_weight: float = 0.0,
+        holes: bool = False,
     ) -> None:
+        self.holes = holes
         self.process, self.points, self.kind, self.flip = process, points, kind, flip
         self.latent_noise, self.weighting, self.sharp_weight = latent_noise, weighting, sharp_weight
         self.times = times if times is not None else uniform_times(process.steps)
@@ -89,12 +93,21 @@ class MollifiedObjective:
     def __call__(
         self, modules: Mapping[str, nn.Module], images: Tensor | PointBatch, generator: torch.Generator
     ) -> Tensor:
-        process, channels = self.process, images.shape[1]
         if isinstance(images, PointBatch):
-            seen = self._at_points(images, generator)
-        else:
-            seen = self._of_images(images, generator, "encoder" in modules)
-        t = seen.t
+            return self._loss(modules, self._at_points(images, generator), generator)
+        x0 = to_values(images)
+        if self.flip:
+            x0 = flip_at_random(x0, generator)
+        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator)
+
+    def loss(
+        self, modules: Mapping[str, nn.Module], x0: Tensor, valid: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of images (B, C, H, W), of which the valid pixels (B, H, W) are read; None: all."""
+        return self._loss(modules, self._of_images(x0, valid, generator, "encoder" in modules), generator)
+
+    def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, generator: torch.Generator) -> Tensor:
+        process, channels, t = self.process, seen.image.shape[2], seen.t
         weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
         given = seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise
         x, target, sharp = self._asked(t, *given)
@@ -119,18 +132,18 @@ class MollifiedObjective:
         state = process.state(clean, noise, t)
         return process.network_input(state, t), target, process.sharp_target(image, clean)
 
-    def _of_images(self, images: Tensor, generator: torch.Generator, encoder: bool) -> Seen:
+    def _of_images(self, x0: Tensor, valid: Tensor | None, generator: torch.Generator, encoder: bool) -> Seen:
         """Draw points of images; noise and T x_0 are made of all pixels and read there."""
-        batch, channels, *size = images.shape
+        batch, channels, *size = x0.shape
         shape = size[0], size[1]
-        x0 = from_uint8(images)
-        if self.flip:
-            x0 = flip_at_random(x0, generator)
+        if valid is not None:
+            x0 = masked(x0, valid)
         t = own_rows(self.times(global_size(batch), generator))
         white, noise = self.process.mollifier.noise_pair(global_size(batch), channels, shape, [generator], own_rows)
-        ids = self._draw(batch, shape, generator)
-        image, white, clean, noise = (gather(image, ids) for image in (x0, white, self.process.clean(x0), noise))
-        encoder_ids = self._draw(batch, shape, generator) if encoder else ids[:, :0]
+        ids = self._draw(batch, shape, valid, generator)
+        smooth = self.process.clean(x0) if valid is None else known_average(self.process.clean, x0, valid)
+        image, white, clean, noise = (gather(image, ids) for image in (x0, white, smooth, noise))
+        encoder_ids = self._draw(batch, shape, valid, generator) if encoder else ids[:, :0]
         return Seen(shape, t, ids, image, white, clean, noise, encoder_ids, gather(x0, encoder_ids))
 
     def _at_points(self, batch: PointBatch, generator: torch.Generator) -> Seen:
@@ -139,7 +152,7 @@ class MollifiedObjective:
         t = own_rows(self.times(global_size(count), generator))
         keys = own_rows(draw_keys(global_size(count), generator))
         noise = noise_at(self.process.mollifier, batch.ids, batch.size, keys, channels)
-        image, encoder_image = from_uint8(batch.values), from_uint8(batch.encoder_values)
+        image, encoder_image = to_values(batch.values), to_values(batch.encoder_values)
         # White noise is wanted by no target that takes this way; without a mollifier it is the noise.
         return Seen(batch.size, t, batch.ids, image, noise, batch.mollified, noise, batch.encoder_ids, encoder_image)
 
@@ -157,17 +170,21 @@ class MollifiedObjective:
             z = z + self.latent_noise * own_rows(torch.randn(shape, device=z.device, generator=generator))
         return z
 
-    def _draw(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
+    def _draw(self, batch: int, size: Size, valid: Tensor | None, generator: torch.Generator) -> Tensor:
         count = self.points(size, generator.initial_seed()) if self._count is None else self._count
+        if valid is not None:
+            return draw_valid_points(valid, count, generator, self.kind, global_size(batch), own_rows)
         return own_rows(draw_points(global_size(batch), count, size, generator, self.kind, self._place))
 
 
 class EDMObjective:
-    """EDM, for images (B, 3, H, W) uint8 of any size: lambda(sigma) |D(y + sigma n; sigma) - y|^2 (Eqs. 2 and 8).
+    """EDM, for images (B, C, H, W) of any size: lambda(sigma) |D(y + sigma n; sigma) - y|^2 (Eqs. 2 and 8).
 
     The mean over pixels and channels. lambda makes an error of the image one of the network, which `weighting` weighs.
     sigmas(batch, generator): draws noise levels (batch,), by default as the process does. augment: the probability of
-    each transformation of `augment.augment`, in training alone, as dropout is; 0 for none.
+    each transformation of `augment.augment`, in training alone, as dropout is; 0 for none. holes: pixels may be missing
+    (NaN), and the mean is over the others. The network, which sees all pixels, sees T(y m) / T(m) + sigma n at those
+    without a value, m = 1 at valid pixels: with white noise, where T is nothing, y = 0.
     """
 
     def __init__(
@@ -178,24 +195,33 @@ class EDMObjective:
         weighting: Weighting = uniform,
         sigmas: DrawTimes | None = None,
         augment: float = 0.0,
+        holes: bool = False,
     ) -> None:
+        self.holes = holes
         self.process, self.flip, self.weighting, self.augment = process, flip, weighting, augment
         self.sigmas = sigmas if sigmas is not None else process.draw_sigma
 
     def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
-        process, (batch, channels, height, width) = self.process, images.shape
-        x0 = from_uint8(images)
+        x0 = to_values(images)
         if self.flip:
             x0 = flip_at_random(x0, generator)
+        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator)
+
+    def loss(
+        self, modules: Mapping[str, nn.Module], x0: Tensor, valid: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of images (B, C, H, W), of which the valid pixels (B, H, W) are read; None: all."""
+        process, (batch, channels, height, width) = self.process, x0.shape
         network: Network = modules["denoiser"]
         if self.augment and modules["denoiser"].training:
             x0, label = augment(x0, self.augment, generator)
             network = partial(modules["denoiser"], label=label)
-        clean = process.clean(x0)
+        clean = process.clean(x0) if valid is None else known_average(process.clean, x0, valid)
         sigma = own_rows(self.sigmas(global_size(batch), generator))
         noise = process.noise(global_size(batch), channels, (height, width), [generator], own_rows)
         prediction = process.denoise(network, process.state(clean, noise, sigma), sigma)
-        error = (prediction - clean).square().mean(dim=(1, 2, 3))
+        error = (prediction - clean).square()
+        error = error.mean(dim=(1, 2, 3)) if valid is None else valid_mean(error, valid)
         return _weighted_mean(error, process.loss_weight(sigma) * self.weighting(process.snr(sigma)))
 
 

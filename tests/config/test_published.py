@@ -148,6 +148,7 @@ OPEN = (
     "latent.",
     "model.backend",
     "diffusion.data_std",
+    "sample.limits",
     "sample.variance",
     "method",
 )

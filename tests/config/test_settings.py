@@ -231,4 +231,5 @@ def test_every_mapping_is_of_sizes():
     assert {name for name, keys in KEYS.items() if get_origin(keys[0].field.annotation) is dict} == {
         "data.resolutions",
         "data.batch_sizes",
+        "data.valid_pixels",
     }

@@ -136,3 +136,15 @@ def test_detail_weighs_as_much_as_there_is_signal():
 def test_unknown_targets_are_named():
     with pytest.raises(ValueError, match="velocity"):
         make("velocity")
+
+
+def test_estimates_are_clipped_to_the_limits_of_their_channels():
+    images = torch.tensor([-9.0, 9.0]).repeat(2, 1).view(1, 2, 1, 2)
+    plain = MollifiedDiffusion(Mollifier(1.0, (8, 8)), target="image")
+    assert plain.clipped(images).flatten().tolist() == [-1, 1, -1, 1]
+    both = MollifiedDiffusion(Mollifier(1.0, (8, 8)), target="image", limits=[(-2, 3)])
+    assert both.clipped(images).flatten().tolist() == [-2, 3, -2, 3]
+    each = MollifiedDiffusion(Mollifier(1.0, (8, 8)), target="image", limits=[(-2, 3), (0, 5)])
+    assert each.clipped(images).flatten().tolist() == [-2, 3, 0, 5]
+    estimate = each.denoiser(lambda x, t: 100 * torch.ones_like(x), sharp_at=1)(images, 1)
+    assert estimate[0, :, 0, 0].tolist() == [3, 5]

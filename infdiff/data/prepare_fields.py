@@ -1,0 +1,200 @@
+"""Prepare a store of fields: images of any channels and real values, with missing pixels. Complete or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import lmdb
+import numpy as np
+from tqdm import tqdm
+
+from infdiff.data.field_records import FieldRecipe, Form, first_form, records_of
+from infdiff.data.fields import FIELD_FORMAT, FieldDescription
+from infdiff.data.normalisation import NORMALISATIONS, Normalisation, Statistics
+from infdiff.data.prepare import Recipe, StoreWriter, in_processes
+from infdiff.data.sources import Source
+from infdiff.data.store import Header, entry_key, header_entry
+from infdiff.errors import OptionError, UserError
+from infdiff.files import clean_partials, make_folder, whole_file
+from infdiff.images.field_files import ARRAY_SUFFIXES, LAYOUTS, UNREADABLE, is_deep
+from infdiff.images.transforms import RESIZE_FILTER
+
+# Values of each channel that quantiles are taken of, and the fewest of one image.
+_SAMPLE, _SAMPLE_EACH = 1 << 21, 64
+_MASK = ".mask"
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """Reading of fields, and the meaning of their values. None: guessed.
+
+    layout: "chw" or "hwc", of arrays. units, names: one a channel. The rest as `FieldRecipe` and `Normalisation`.
+    """
+
+    normalise: str = "minmax"
+    key: str | None = None
+    layout: str | None = None
+    missing: float | None = None
+    min_valid: float | None = None
+    units: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.normalise not in NORMALISATIONS:
+            raise OptionError("normalise", self.normalise, f"choose one of {', '.join(NORMALISATIONS)}")
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise OptionError("layout", self.layout, f"choose one of {', '.join(LAYOUTS)}")
+        if self.units and self.normalise == "none":
+            raise OptionError(
+                "units",
+                ",".join(self.units),
+                "networks want values near 1, which units seldom have: give --normalise minmax, meanstd or quantile",
+            )
+        if self.min_valid is not None and not 0 < self.min_valid <= 1:
+            raise OptionError("min-valid", f"{self.min_valid:g}", "want a part of the pixels, above 0 and at most 1")
+
+
+@dataclass
+class Prepared:
+    """Number of fields written, the files left out, with reasons, their layout and their description."""
+
+    description: FieldDescription
+    layout: str
+    written: int = 0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def fields_of(source: Source) -> Source | None:
+    """Return the source of the files that are fields by themselves; None for a source of 8-bit images.
+
+    Arrays are, if there is nothing else; and so are images if the first that can be read has more than 8 bits.
+    """
+    names, _ = without_masks(source.names)
+    arrays = [name for name in names if _is_array(name)]
+    if arrays and len(arrays) == len(names):
+        return source
+    for name in names:
+        if _is_array(name):
+            continue
+        try:
+            content = source.read(name)
+        except UNREADABLE:
+            continue
+        if content.startswith(b"\x93NUMPY"):
+            return source
+        return source if is_deep(content) else None
+    return None
+
+
+def without_arrays(source: Source) -> Source:
+    """Return the source without NumPy arrays, which are no images."""
+    return replace(source, names=tuple(name for name in source.names if not _is_array(name)))
+
+
+def without_masks(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the names of images, and the name of the mask of each that has one: a.mask.png is that of a.npy."""
+    masks = {str(PurePosixPath(name).with_suffix("").with_suffix("")): name for name in names if _is_mask(name)}
+    images = tuple(name for name in names if not _is_mask(name))
+    return images, {name: masks[stem] for name in images if (stem := _stem(name)) in masks}
+
+
+def prepare_fields(
+    source: Source,
+    out: str | Path,
+    recipe: Recipe,
+    options: FieldOptions,
+    *,
+    workers: int = 0,
+    progress: bool = True,
+) -> Prepared:
+    """Write the store to a partial file and rename it, as `prepare` does.
+
+    Raises UserError, naming the file and the remedy and leaving nothing behind, for files whose channels or types
+    differ, that hold infinite values or no valid pixel, or whose mask does not fit; and when none is usable.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: name a file, such as data.lmdb")
+    names, masks = without_masks(source.names)
+    source = replace(source, names=names)
+    reading = FieldRecipe(options.key, options.layout or "", options.missing, masks, options.min_valid)
+    form = first_form(source, reading)
+    _check_channels(options, form)
+    sample = max(_SAMPLE_EACH, _SAMPLE // (len(names) * max(1, recipe.crops)))
+    convert = partial(records_of, source, recipe, reading, form, sample)
+    written, left_out, statistics, fewest = 0, [], [], []
+    try:
+        clean_partials(make_folder(out.parent), out.name)
+        with whole_file(out) as partial_file:
+            writer = StoreWriter(partial_file)
+            made = in_processes(convert, len(names), workers)
+            for records in tqdm(made, total=len(names), unit="field", disable=None if progress else True):
+                if records.fatal:
+                    raise UserError(f"{source.path}: {records.name} {records.reason}")
+                if records.reason:
+                    left_out.append((records.name, records.reason))
+                for entry in records.entries:
+                    writer.put(entry_key(written), entry)
+                    written += 1
+                statistics += records.statistics
+                fewest += [] if records.fewest is None else [records.fewest]
+            if not written:
+                name, reason = left_out[0]
+                raise UserError(f"none of the {len(names)} files in {source.path} is usable: {name}: {reason}")
+            described = _description(form, options, Statistics.merge(statistics), min(fewest, default=None))
+            header = Header(
+                written,
+                recipe.size,
+                FIELD_FORMAT,
+                RESIZE_FILTER,
+                max(1, recipe.crops),
+                source.path,
+                field=described.record(),
+            )
+            writer.put(*header_entry(header))
+            writer.close()
+    except (OSError, lmdb.Error) as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    return Prepared(described, form.layout, written, left_out)
+
+
+def _description(form: Form, options: FieldOptions, statistics: Statistics, fewest: int | None) -> FieldDescription:
+    normalisation = Normalisation.fitted(options.normalise, statistics)
+    low, high = (normalisation.apply(side[:, None])[:, 0].tolist() for side in (statistics.low, statistics.high))
+    seen = normalisation.apply(statistics.sample).astype(np.float64)
+    return FieldDescription(
+        channels=form.channels,
+        dtype=form.stored.name,
+        names=options.names,
+        units=options.units,
+        normalisation=normalisation,
+        limits=tuple(zip(low, high, strict=True)),
+        fewest=fewest,
+        rms=float(np.sqrt(np.square(seen).mean())),
+    )
+
+
+def _check_channels(options: FieldOptions, form: Form) -> None:
+    for name, given in (("units", options.units), ("names", options.names)):
+        if given and len(given) != form.channels:
+            problem = f"{len(given)} for {form.channels} channels ({form.name}): give one for each, with commas"
+            raise OptionError(name, ",".join(given), problem)
+    if options.missing is not None and form.dtype.kind in "iu":
+        limits = np.iinfo(form.dtype)
+        if not (limits.min <= options.missing <= limits.max and options.missing == int(options.missing)):
+            raise OptionError("missing", f"{options.missing:g}", f"{form.dtype} has no such value ({form.name})")
+
+
+def _is_array(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in ARRAY_SUFFIXES
+
+
+def _is_mask(name: str) -> bool:
+    return PurePosixPath(PurePosixPath(name).stem).suffix.lower() == _MASK
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
