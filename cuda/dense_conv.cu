@@ -86,16 +86,16 @@ __device__ inline void convolve(const feature* in, const void* taps, const float
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dense_conv(const feature* in, const feature* taps, const float* in_scale, const float* scale, feature* out,
-               int in_height, int in_width, int height, int width, int step_y, int step_x, int pad_y, int pad_x,
-               int turned) {
+    dense_conv(const feature* __restrict__ in, const feature* __restrict__ taps, const float* __restrict__ in_scale,
+               const float* __restrict__ scale, feature* __restrict__ out, int in_height, int in_width, int height,
+               int width, int step_y, int step_x, int pad_y, int pad_x, int turned) {
     convolve<true>(in, taps, in_scale, scale, out, in_height, in_width, height, width, step_y, step_x, pad_y, pad_x,
                    turned, 0);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dense_filter(const feature* in, const float* taps, feature* out, int in_height, int in_width, int height, int width,
-                 int pad_y, int pad_x, int accumulate) {
+    dense_filter(const feature* __restrict__ in, const float* __restrict__ taps, feature* __restrict__ out,
+                 int in_height, int in_width, int height, int width, int pad_y, int pad_x, int accumulate) {
     convolve<false>(in, taps, nullptr, nullptr, out, in_height, in_width, height, width, 1, 1, pad_y, pad_x, 0,
                     accumulate);
 }

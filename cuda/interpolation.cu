@@ -5,9 +5,10 @@
 // weight (B or 1, G * K, COLUMNS), share (B or 1, G * K). `index` (B or 1, H, W) as in sparse_conv.cu, null when every
 // pixel is a point.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    points_to_grid(const feature* in, const int* number, const float* weight, const float* share, const int* index,
-                   feature* out, int count, int height, int width, int grid_height, int grid_width,
-                   int64 neighbour_stride, int share_stride, int64 index_stride) {
+    points_to_grid(const feature* __restrict__ in, const int* __restrict__ number, const float* __restrict__ weight,
+                   const float* __restrict__ share, const int* __restrict__ index, feature* __restrict__ out, int count,
+                   int height, int width, int grid_height, int grid_width, int64 neighbour_stride, int share_stride,
+                   int64 index_stride) {
     __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
     int image = blockIdx.y;
@@ -53,10 +54,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // The transpose: a point adds the cells that hold it and read their mean, then searches the cells around its own, up to
 // `reach` (B or 1, L) cells away, for those that have it among their nearest, in ascending order.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    points_to_grid_transposed(const feature* grad, const int* number, const float* weight, const float* share,
-                              const int64* ids, const int* reach, feature* out, int count, int height, int width,
-                              int grid_height, int grid_width, int64 neighbour_stride, int share_stride, int ids_stride,
-                              int reach_stride) {
+    points_to_grid_transposed(const feature* __restrict__ grad, const int* __restrict__ number,
+                              const float* __restrict__ weight, const float* __restrict__ share,
+                              const int64* __restrict__ ids, const int* __restrict__ reach, feature* __restrict__ out,
+                              int count, int height, int width, int grid_height, int grid_width, int64 neighbour_stride,
+                              int share_stride, int ids_stride, int reach_stride) {
     __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
     int image = blockIdx.y;
@@ -106,8 +108,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    grid_to_points(const feature* grid, const int64* ids, feature* out, int count, int height, int width,
-                   int grid_height, int grid_width, int ids_stride) {
+    grid_to_points(const feature* __restrict__ grid, const int64* __restrict__ ids, feature* __restrict__ out,
+                   int count, int height, int width, int grid_height, int grid_width, int ids_stride) {
     int lane = threadIdx.x % LANES;
     int point = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
     if (point >= count) return;
@@ -129,8 +131,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // The transpose: a cell searches the pixels between its neighbours' centres for points, in ascending order.
 // `index` (B or 1, H, W) as in sparse_conv.cu, null when every pixel is a point.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    grid_to_points_transposed(const feature* grad, const int* index, feature* out, int count, int height, int width,
-                              int grid_height, int grid_width, int64 index_stride) {
+    grid_to_points_transposed(const feature* __restrict__ grad, const int* __restrict__ index,
+                              feature* __restrict__ out, int count, int height, int width, int grid_height,
+                              int grid_width, int64 index_stride) {
     __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
     int image = blockIdx.y;

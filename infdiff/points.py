@@ -87,11 +87,29 @@ def draw_points(
     Returns ids (B, L) int64, sorted, without repeats, on the generator's device.
     Raises ValueError when count is not in 1..H*W or the kind is unknown.
     """
+    return draw_subsets(1, batch, count, size, generator, kind, place)[0]
+
+
+def draw_subsets(
+    number: int,
+    batch: int,
+    count: int,
+    size: Size,
+    generator: torch.Generator,
+    kind: str = "uniform",
+    place: Place | None = None,
+) -> list[Tensor]:
+    """`number` calls of `draw_points` after one another, whose arithmetic is done at once."""
     _check_points(count, size, kind)
     if count == size[0] * size[1]:
-        return all_points(batch, size, generator.device)
+        return [all_points(batch, size, generator.device)] * number
     draw = {"uniform": _uniform_keys, "stratified": _stratified_places, "halton": _halton_shifts}[kind]
-    return (place or place_points)(kind, draw(batch, count, size, generator), count, size)
+    drawn = [draw(batch, count, size, generator) for _ in range(number)]
+    if number == 1:
+        return [(place or place_points)(kind, drawn[0], count, size)]
+    images = 1 if kind == "uniform" and drawn[0][0].dim() == 3 else 0  # the dimension
+    random = tuple(torch.cat(parts, dim=images) for parts in zip(*drawn, strict=True))
+    return list((place or place_points)(kind, random, count, size).split(batch))
 
 
 def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:

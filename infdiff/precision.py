@@ -56,23 +56,34 @@ def in_formats(network: Callable[..., Tensor], device: torch.device, *, bfloat16
 
 
 def with_bfloat16_weights(network: nn.Module) -> nn.Module:
-    """Return a copy to run under autocast, whose weights are cast once to what autocast casts them to in every call.
-
-    Linear layers and convolutions have weights in bfloat16, but for those that a module lists as `float32_layers`;
-    norms, taps and spectral weights stay in float32.
-    """
+    """Return a copy to run under autocast, whose weights are cast once to what autocast casts them to in every call."""
     other = copy.deepcopy(network)
+    for module, name in narrowed(other):
+        parameter = module._parameters[name]
+        if parameter is not None:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return other
+
+
+def narrowed(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the parameters that autocast casts where they are used, as modules and names.
+
+    Those of linear layers and convolutions, but for the layers that a module lists as `float32_layers`, and those that
+    a module lists as `bfloat16_parameters`. Norms and spectral weights stay in float32.
+    """
     exact = {
         part
-        for module in other.modules()
+        for module in network.modules()
         for name in getattr(module, "float32_layers", ())
         if getattr(module, name) is not None
         for part in getattr(module, name).modules()
     }
-    for module in other.modules():
+    found: list[tuple[nn.Module, str]] = []
+    for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d) and module not in exact:
-            module.to(torch.bfloat16)
-    return other
+            found += [(module, name) for name in module._parameters]
+        found += [(module, name) for name in getattr(module, "bfloat16_parameters", ())]
+    return found
 
 
 @contextmanager

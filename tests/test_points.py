@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from infdiff.points import KINDS, all_points, draw_points, gather, scatter, subset_points
+from infdiff.points import KINDS, all_points, draw_points, draw_subsets, gather, scatter, subset_points
 
 SHAPES = [((64, 64), 1024), ((5, 300), 129), ((17, 31), 526), ((16, 16), 255), ((1, 1), 1), ((2, 3), 6), ((40, 40), 1)]
 
@@ -120,3 +120,14 @@ def test_a_subset_is_random(generator):
     of_pixel = torch.zeros(1024, dtype=torch.float64).scatter_add_(0, ids.flatten(), kept.flatten())
     met = torch.bincount(ids.flatten(), minlength=1024)
     assert ((of_pixel / met)[met >= 20] < 0.9).all()
+
+
+@pytest.mark.parametrize("size", [(20, 17), (8, 30)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_subsets_at_once_are_those_of_calls_after_one_another(kind, size):
+    for count in (40, size[0] * size[1]):
+        generator = torch.Generator().manual_seed(3)
+        wanted = [draw_points(3, count, size, generator, kind) for _ in range(2)]
+        found = draw_subsets(2, 3, count, size, torch.Generator().manual_seed(3), kind)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert count == size[0] * size[1] or not torch.equal(*found)

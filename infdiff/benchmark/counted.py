@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from infdiff.methods.sampling import SamplingOptions
 from infdiff.precision import with_bfloat16_weights
 from infdiff.tables import text_table
 from infdiff.training.ema import Ema
+from infdiff.training.narrow_weights import bfloat16_weights
 from infdiff.training.optimiser import Optimiser
 
 _GIB = 1024**3
@@ -111,10 +112,15 @@ def count_training(config: Config, setting: Setting) -> StepCount:
         optimiser.step(torch.zeros((), device=CUDA))  # the first step also makes the moments
         for name, module in modules.items():
             parts.enter_context(counter.within(module, name))
+        with torch.no_grad():  # what the first step keeps for all others, as the matrices of T
+            objective(modules, images, MetaGenerator())
         with counter:
-            with saved, device.autocast(config.train.bfloat16):
+            narrow: AbstractContextManager[list[Tensor]] = nullcontext([])
+            if config.train.bfloat16:
+                narrow = bfloat16_weights(modules.values())
+            with saved, device.autocast(config.train.bfloat16), narrow as together:
                 loss = objective(modules, images, MetaGenerator())
-                copies = list(device.copies.values())
+                copies = [*device.copies.values(), *together]
             counter.part = "backward"
             loss.backward()
             counter.part = "optimiser"

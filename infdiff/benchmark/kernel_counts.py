@@ -21,7 +21,7 @@ from torch import Tensor
 
 from infdiff.benchmark.disassembly import Block, Loop, Needs, compile_kernels, disassemble, loops_of, shares
 from infdiff.errors import UserError
-from infdiff.ops.gpu import layout, listed
+from infdiff.ops.gpu import layout, listed, norms
 from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions
 from infdiff.ops.lattice_index import lattice_index_ref
 from infdiff.points import draw_points
@@ -225,6 +225,8 @@ def works() -> list[Work]:
     list_chunks, list_length = layout.chunks(int(stretches), TAPS**2 * CHANNELS)
     per_offset = TAPS**2 / 4
     sparse, lists = _FEATURES | _WINDOW | {"NEIGHBOURS": 0}, _FEATURES | _WINDOW
+    normed = _FEATURES | {"MODULATION": 2}
+    norm_blocks, norm_rows = norms.blocks_of_backward(BATCH, POINTS, CHANNELS)
     return [
         Work(
             "neighbour_lists.cu",
@@ -282,6 +284,39 @@ def works() -> list[Work]:
                 "for (int place = threadIdx.x; place < STRETCH * TILE": Turns(4, "STG", 1),
             },
             {"if (channel + i < CHANNELS) sum[j][i] +=": drawn.neighbours / TAPS**2 * TAPS / 8},
+        ),
+        Work(
+            "modulated_norm.cu",
+            "modulated_norm",
+            normed,
+            rows / norms.ROWS,
+            points,
+            {"for (int first = begin; first < end; first += AT_ONCE)": Turns(norms.ROWS)},
+        ),
+        Work(
+            "modulated_norm.cu",
+            "modulated_norm_backward",
+            normed,
+            BATCH * norm_blocks * 4,
+            points,
+            {
+                "for (int first = begin; first < end; first += AT_ONCE)": Turns(norm_rows / 16),
+                "for (int which = 0; which < 2;": Turns(2),
+                "for (int c = threadIdx.x; c < CHANNELS; c += THREADS)": Turns(1),
+                "for (int other = 0; other < AT_ONCE; ++other)": Turns(16, "FADD", 1),
+            },
+        ),
+        Work(
+            "modulated_norm.cu",
+            "modulated_norm_sums",
+            normed,
+            CHANNELS / 8 * 4,
+            points,
+            {
+                "for (int image = place; image < batch && alive; image += IMAGES)": Turns(BATCH / 16),
+                "for (int block = 0; block < blocks; ++block": Turns(norm_blocks, "FADD", 2),
+                "for (int other = 0; other < IMAGES; ++other)": Turns(16, "FADD", 1),
+            },
         ),
         Work("interpolation.cu", "points_to_grid", _FEATURES, cells / 4, cells, None),
         Work("interpolation.cu", "points_to_grid_transposed", _FEATURES, rows, points, None),

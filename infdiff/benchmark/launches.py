@@ -82,6 +82,8 @@ class PartCounter(TorchDispatchMode):
 def launches_kernel(function: OpOverload) -> bool:
     """Return True for an operator that fills memory."""
     schema = function._schema
+    if any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments):
+        return True  # also where nothing is returned, as by operators on lists
     if schema.name.removeprefix("aten::") in _IDLE or not any(str(r.type).count("Tensor") for r in schema.returns):
         return False
     return not any(a.alias_info is not None and not a.alias_info.is_write for a in schema.arguments)

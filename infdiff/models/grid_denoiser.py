@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from infdiff.models.unet import GridNetwork
+from infdiff.nn.condition import together
 from infdiff.nn.embedding import Conditioning
+from infdiff.nn.norm import modulated_norms
 
 # c_noise is a quarter of ln sigma and spans 2.6 between the published noise levels; the time embedding's frequencies
 # are made for about a thousand steps.
@@ -25,9 +27,10 @@ class GridDenoiser(nn.Module):
         # The label enters as a latent does.
         self.conditioning = Conditioning(dim=condition_dim, z_dim=label_dim)
         nn.init.zeros_(network.conv_out.weight)
+        self.modulated = modulated_norms(self)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """label: None for images that nothing was applied to, as a label of zeros."""
         if label is None and self.label_dim:
             label = c_noise.new_zeros(c_noise.shape[0], self.label_dim)
-        return self.network(x, self.conditioning(_STEPS_PER_UNIT * c_noise, label))
+        return self.network(x, together(self.modulated, self.conditioning(_STEPS_PER_UNIT * c_noise, label)))

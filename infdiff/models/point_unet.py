@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.models.unet import LAYOUT_SIDE, blocks_of
+from infdiff.nn.condition import Given, vector_of
 from infdiff.nn.geometry import Level
 from infdiff.nn.sparse_block import SparseBlock
 from infdiff.ops.rows import gather_rows
@@ -40,7 +41,7 @@ class PointDown(nn.Module):
         self.levels = nn.ModuleList(nn.ModuleList(block(width) for _ in range(blocks)) for width in self.widths)
         self.out_channels = self.widths[-1]
 
-    def forward(self, x: Tensor, levels: Sequence[Level], condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, levels: Sequence[Level], condition: Given | None) -> tuple[Tensor, list[Tensor]]:
         """levels: as many of `Geometry.levels` as there are multipliers."""
         skips = []
         for level, widen, stage in zip(levels, self.widen, self.levels, strict=True):
@@ -88,11 +89,11 @@ class PointUNet(nn.Module):
             nn.Linear(width, wanted) for width, wanted in zip(reversed(widths), reversed(above), strict=True)
         )
 
-    def forward(self, x: Tensor, levels: Sequence[Level], condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, levels: Sequence[Level], condition: Given | None) -> Tensor:
         x, skips = self.down(x, levels, condition)  # (B, M, C) at the fewest points
         deepest = levels[-1].geometry
         if self.layout is not None and condition is not None:
-            coarse = self.layout(condition).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))  # (B, C, 4, 4)
+            coarse = self.layout(vector_of(condition)).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))  # (B, C, 4, 4)
             points = deepest.points
             x = x + ops.grid_to_points(coarse.to(x.dtype), points.ids, points.size, points.index)
         for block in self.middle:

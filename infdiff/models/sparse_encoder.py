@@ -30,6 +30,7 @@ class SparseEncoder(nn.Module):
 
     # Muon would turn the latent's axes faster than EMA weights can follow.
     outer_layers: ClassVar[tuple[str, ...]] = ("lift", "project", "sketch")
+    float32_layers: ClassVar[tuple[str, ...]] = ("project", "sketch")  # as `_read_out` wants it
 
     def __init__(
         self,

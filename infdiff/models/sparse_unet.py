@@ -11,9 +11,10 @@ from infdiff import ops
 from infdiff.coordinates import Size, scale_of
 from infdiff.models.point_unet import PointUNet
 from infdiff.models.unet import GridNetwork
+from infdiff.nn.condition import Given, together, vector_of
 from infdiff.nn.embedding import Conditioning, PointLift
 from infdiff.nn.geometry import Geometry
-from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.norm import ModulatedLayerNorm, modulated_norms
 from infdiff.nn.sketch import Sketch
 from infdiff.nn.sparse_block import SparseBlock, by_rows
 
@@ -90,6 +91,7 @@ class SparseUNet(nn.Module):
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
+        self.modulated = modulated_norms(self)
 
     def grid_for(self, size: Size) -> Size:
         """The grid for images of a size: at least one cell along either axis."""
@@ -113,7 +115,7 @@ class SparseUNet(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
-        condition = self.conditioning(t, z)  # (B, condition_dim)
+        condition = self.condition(t, z)
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []
         for block in self.down:
@@ -124,7 +126,11 @@ class SparseUNet(nn.Module):
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
-    def inner(self, h: Tensor, geometry: Geometry, condition: Tensor, z: Tensor | None) -> Tensor:
+    def condition(self, t: Tensor, z: Tensor | None) -> Given:
+        """What the blocks read of diffusion times t (B,) and latents z (B, z_dim)."""
+        return together(self.modulated, self.conditioning(t, z))
+
+    def inner(self, h: Tensor, geometry: Geometry, condition: Given, z: Tensor | None) -> Tensor:
         """The grid network's output for features (B, L, C), at the same points."""
         points = geometry.points
         if isinstance(self.grid_network, PointUNet):
@@ -136,17 +142,17 @@ class SparseUNet(nn.Module):
         grid = self.on_grid(grid, condition, z)  # (B, C, G, K)
         return ops.grid_to_points(grid, points.ids, points.size, points.index)
 
-    def on_grid(self, grid: Tensor, condition: Tensor, z: Tensor | None) -> Tensor:
+    def on_grid(self, grid: Tensor, condition: Given, z: Tensor | None) -> Tensor:
         """The grid network's output (B, C, G, K), from features on the grid and what the latent says lies where."""
         assert not isinstance(self.grid_network, PointUNet)
         if self.sketch is not None and z is not None:
             grid = grid + self.sketch(z, (grid.shape[2], grid.shape[3])).to(grid.dtype)
         return self.grid_network(grid, condition)
 
-    def read_out(self, h: Tensor, x: Tensor, condition: Tensor) -> Tensor:
+    def read_out(self, h: Tensor, x: Tensor, condition: Given) -> Tensor:
         """The output (B, L, out_channels) from the last features and the input at the same points."""
         out = self.project(self.norm(h))
         if self.gate is None:
             return out
-        gate = self.gate(condition).unsqueeze(1).to(out.dtype)  # (B, 1, out_channels)
+        gate = self.gate(vector_of(condition)).unsqueeze(1).to(out.dtype)  # (B, 1, out_channels)
         return torch.addcmul(out, x.repeat(1, 1, self.out_channels // x.shape[-1]).to(out.dtype), gate)

@@ -17,6 +17,7 @@ from infdiff import ops
 from infdiff.coordinates import Scale, Size, pixel_coordinates, scale_of
 from infdiff.memory import mapped_empty
 from infdiff.models.sparse_unet import SparseUNet
+from infdiff.nn.condition import Given
 from infdiff.nn.sparse_block import SparseBlock, SparseConv, by_rows
 
 
@@ -28,7 +29,7 @@ def denoise_tiled(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None, til
     """
     size: Size = (x.shape[2], x.shape[3])
     scale = scale_of(size, model.base)
-    condition = model.conditioning(t, z)
+    condition = model.condition(t, z)
     lift = _Lift(model, x, tile_rows)
     memory = _TileMemory(lift(0))
     blocks = [_TiledBlock(block, size, scale, condition, memory) for block in (*model.down, *model.up)]
@@ -110,7 +111,7 @@ class _TiledBlock:
     twin are merged. added: the grid network's result, which the block first adds to its input.
     """
 
-    def __init__(self, block: SparseBlock, size: Size, scale: Scale, condition: Tensor, memory: _TileMemory) -> None:
+    def __init__(self, block: SparseBlock, size: Size, scale: Scale, condition: Given, memory: _TileMemory) -> None:
         self.block, self.size, self.scale, self.condition, self.memory = block, size, scale, condition, memory
         self.kept: list[Tensor] | None = None
         self.skip: list[Tensor] | None = None

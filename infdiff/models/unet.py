@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infdiff.nn.condition import Given, vector_of
 from infdiff.nn.conv_block import Downsample, Upsample, conv
 
 # Cells a side of the coarse image that latents are read from and written to.
@@ -25,7 +26,7 @@ class GridNetwork(Protocol):
     @property
     def conv_out(self) -> nn.Conv2d: ...
 
-    def __call__(self, x: Tensor, condition: Tensor | None) -> Tensor: ...
+    def __call__(self, x: Tensor, condition: Given | None) -> Tensor: ...
 
 
 class Trunk(Protocol):
@@ -37,7 +38,7 @@ class Trunk(Protocol):
     @property
     def out_channels(self) -> int: ...
 
-    def __call__(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]: ...
+    def __call__(self, x: Tensor, condition: Given | None) -> tuple[Tensor, list[Tensor]]: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class UNetDown(nn.Module):
         self.out_channels = levels.width(-1)
         self.widen = conv(current, self.out_channels) if levels.widen_in == "resampling" else None
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, condition: Given | None) -> tuple[Tensor, list[Tensor]]:
         """(B, in_channels, G, K) -> the deepest features and the skip connections, one for each block."""
         x = self.conv_in(x)  # (B, channels, G, K)
         skips = []
@@ -142,10 +143,10 @@ class UNet(nn.Module):
                 current = width
         self.conv_out = conv(current, out_channels, levels.kernel_size)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Given | None = None) -> Tensor:
         x, skips = self.down(x, condition)  # (B, C, g, k) on the coarsest grid
         if self.layout is not None and condition is not None:
-            coarse = self.layout(condition).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))  # (B, C, 4, 4)
+            coarse = self.layout(vector_of(condition)).unflatten(1, (-1, LAYOUT_SIDE, LAYOUT_SIDE))  # (B, C, 4, 4)
             x = x + F.interpolate(coarse.to(x.dtype), x.shape[2:], mode="bilinear", align_corners=False)
         for block in self.middle:
             x = block(x, condition)  # (B, C, g, k)

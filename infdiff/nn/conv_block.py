@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.nn.attention import GridAttention
+from infdiff.nn.condition import Given
 from infdiff.nn.norm import GridLayerNorm
 from infdiff.nn.recompute import applied
 
@@ -55,7 +56,7 @@ class ConvBlock(nn.Module):
         self.skip = conv(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = GridAttention(channels) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Given | None) -> Tensor:
         h = applied(self.conv_in, self.norm_in.of(None, silu=True), x)
         norm_out = self.norm_out.of(condition, silu=True)
         if self.dropout and self.training:

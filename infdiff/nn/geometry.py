@@ -22,21 +22,19 @@ class PointGeometry:
     points: ops.Points
     kernel_size: int
     voxels: ops.Voxels | None
+    # For depthwise convolutions: with neighbour lists; with TorchSparse, its table is their index.
+    depthwise_points: ops.Points
 
     @classmethod
     def at_scale(cls, ids: Tensor, size: Size, kernel_size: int, scale: Scale, backend: str = "auto") -> PointGeometry:
         """Points `ids` (B, L) of an image of `size`, for taps that are `scale` pixels apart."""
         points = ops.Points.of(ids, size, kernel_size, scale)
         # TorchSparse knows kernels at the base resolution alone.
-        voxels = ops.Voxels.of(ids, size) if backend == "torchsparse" and points.scale == (1.0, 1.0) else None
-        return cls(points, kernel_size, voxels)
-
-    @property  # not a cached one: in Python 3.11 that takes a lock, which torch.compile cannot trace
-    def depthwise_points(self) -> ops.Points:
-        """The points for depthwise convolutions, with neighbour lists; with TorchSparse, its table is their index."""
-        if self.voxels is None:
-            return self.points.listed(self.kernel_size)
-        return self.points._replace(index=ops.neighbour_table(self.voxels, self.kernel_size))
+        if backend != "torchsparse" or points.scale != (1.0, 1.0):
+            return PointGeometry(points, kernel_size, None, points.listed(kernel_size))
+        voxels = ops.Voxels.of(ids, size)
+        table = points._replace(index=ops.neighbour_table(voxels, kernel_size))
+        return PointGeometry(points, kernel_size, voxels, table)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,8 @@ class Geometry(PointGeometry):
         own = PointGeometry.at_scale(ids, size, kernel_size, scale_of(size, base), backend)
         near = ops.nearest_points(ids, size, grid, own.points.index)
         below = subsampled(own, base=base, grid=grid, levels=levels, backend=backend)
-        return cls(own.points, kernel_size, own.voxels, pixel_coordinates(_distinct(ids), size), near, below)
+        coordinates = pixel_coordinates(_distinct(ids), size)
+        return cls(own.points, kernel_size, own.voxels, own.depthwise_points, coordinates, near, below)
 
 
 def subsampled(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff import ops
+from infdiff.nn.condition import Given
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
 from infdiff.nn.norm import ModulatedLayerNorm
@@ -21,6 +23,8 @@ _CACHED_ROWS, _BUSY_ROWS = 1 << 13, 1 << 19
 
 class SparseConv(nn.Module):
     """Sparse depthwise (or regular) convolution with bias on features (B, L, C)."""
+
+    bfloat16_parameters: ClassVar[tuple[str, ...]] = ("taps", "bias")
 
     def __init__(
         self, channels: int, kernel_size: int, *, depthwise: bool = True, taps: str = "noise", backend: str = "auto"
@@ -71,7 +75,7 @@ class SparseBlock(nn.Module):
         self.widen = nn.Linear(channels, mlp_ratio * channels)
         self.narrow = nn.Linear(mlp_ratio * channels, channels)
 
-    def forward(self, x: Tensor, geometry: Geometry, condition: Tensor | None, skip: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, geometry: Geometry, condition: Given | None, skip: Tensor | None = None) -> Tensor:
         if skip is not None:
             x = by_rows(self.merged, x, skip)
         convolved = self.conv(x, geometry)
@@ -84,11 +88,11 @@ class SparseBlock(nn.Module):
         assert self.merge is not None
         return self.merge(torch.cat([x, skip], dim=-1))
 
-    def mixed(self, x: Tensor, convolved: Tensor, condition: Tensor | None, out: Tensor | None = None) -> Tensor:
+    def mixed(self, x: Tensor, convolved: Tensor, condition: Given | None, out: Tensor | None = None) -> Tensor:
         """The block's output, from its input and the convolution of that."""
         return by_rows(lambda x, mixed: x + self._mlp(mixed, condition), x, convolved, out=out)
 
-    def _mlp(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def _mlp(self, x: Tensor, condition: Given | None) -> Tensor:
         h = applied(self.widen, self.norm.of(condition), x)
         if self.dropout and self.training:
             return self.narrow(F.dropout(F.silu(h), self.dropout))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infdiff.ops.gpu import norms
 from infdiff.ops.registration import operator
 
 _EPSILON = 1e-5
@@ -81,6 +82,8 @@ def modulated_norm(
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, latent_scale: Tensor | None, silu: bool
 ) -> Tensor:
+    if norms.serves(x, weight, bias, modulation, latent_scale):
+        return norms.modulated_norm(x, weight, bias, modulation, latent_scale, _EPSILON, silu)
     return modulated_norm_ref(x, weight, bias, modulation, latent_scale, silu).contiguous()
 
 
@@ -100,6 +103,8 @@ def _backward(
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of all tensors; empty for those that are not there."""
+    if norms.serves(x, weight, bias, modulation, latent_scale):
+        return norms.modulated_norm_backward(grad, x, weight, bias, modulation, latent_scale, _EPSILON, silu)
     wide, channels = _wide(x).contiguous(), [x.shape[-1]]
     weight, bias = weight.to(wide.dtype), bias.to(wide.dtype)
     normed, mean, inverse_std = torch.native_layer_norm(wide, channels, weight, bias, _EPSILON)
@@ -132,7 +137,7 @@ def _(
     latent_scale: Tensor | None,
     silu: bool,
 ) -> tuple[Tensor, ...]:
-    of = [x.new_empty(0) if given is None else torch.empty_like(given) for given in (modulation, latent_scale)]
+    of = [x.new_empty(0) if given is None else given.new_empty(given.shape) for given in (modulation, latent_scale)]
     wide = torch.promote_types(x.dtype, torch.float32)
     own = (x.new_empty(x.shape), weight.new_empty(weight.shape, dtype=wide), bias.new_empty(bias.shape, dtype=wide))
     return (*own, *of)

@@ -25,7 +25,7 @@ from infdiff.diffusion.process import Network, PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import to_values, valid_pixels
-from infdiff.points import PointBatch, draw_points, draw_valid_points, gather, place_points
+from infdiff.points import PointBatch, draw_subsets, draw_valid_points, gather, place_points
 from infdiff.processes import global_size, own_rows
 from infdiff.training.augment import augment
 
@@ -140,11 +140,11 @@ class MollifiedObjective:
             x0 = masked(x0, valid)
         t = own_rows(self.times(global_size(batch), generator))
         white, noise = self.process.mollifier.noise_pair(global_size(batch), channels, shape, [generator], own_rows)
-        ids = self._draw(batch, shape, valid, generator)
+        ids, *encoder_ids = self._draw(2 if encoder else 1, batch, shape, valid, generator)
         smooth = self.process.clean(x0) if valid is None else known_average(self.process.clean, x0, valid)
         image, white, clean, noise = (gather(image, ids) for image in (x0, white, smooth, noise))
-        encoder_ids = self._draw(batch, shape, valid, generator) if encoder else ids[:, :0]
-        return Seen(shape, t, ids, image, white, clean, noise, encoder_ids, gather(x0, encoder_ids))
+        seen = encoder_ids[0] if encoder else ids[:, :0]
+        return Seen(shape, t, ids, image, white, clean, noise, seen, gather(x0, seen))
 
     def _at_points(self, batch: PointBatch, generator: torch.Generator) -> Seen:
         """Draw the noise at a batch's points alone."""
@@ -170,11 +170,16 @@ class MollifiedObjective:
             z = z + self.latent_noise * own_rows(torch.randn(shape, device=z.device, generator=generator))
         return z
 
-    def _draw(self, batch: int, size: Size, valid: Tensor | None, generator: torch.Generator) -> Tensor:
+    def _draw(
+        self, number: int, batch: int, size: Size, valid: Tensor | None, generator: torch.Generator
+    ) -> list[Tensor]:
+        """Subsets of each image's valid pixels, after one another."""
         count = self.points(size, generator.initial_seed()) if self._count is None else self._count
         if valid is not None:
-            return draw_valid_points(valid, count, generator, self.kind, global_size(batch), own_rows)
-        return own_rows(draw_points(global_size(batch), count, size, generator, self.kind, self._place))
+            whole = global_size(batch)
+            return [draw_valid_points(valid, count, generator, self.kind, whole, own_rows) for _ in range(number)]
+        drawn = draw_subsets(number, global_size(batch), count, size, generator, self.kind, self._place)
+        return [own_rows(ids) for ids in drawn]
 
 
 class EDMObjective:

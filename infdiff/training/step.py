@@ -18,6 +18,7 @@ from infdiff.errors import UserError, first_line
 from infdiff.precision import number_formats
 from infdiff.seeding import derive_seed, seed_global
 from infdiff.training.compiled import why_not_compiled
+from infdiff.training.narrow_weights import bfloat16_weights
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.settings import OptimiserSettings
 
@@ -111,7 +112,9 @@ class TrainingStep:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, start=1):
             with _without_gradient(frozen), self._gradients(last=number == len(batches)):
-                with number_formats(self.device, bfloat16=self.settings.uses_bfloat16(self.device), static=True):
+                narrow = self.settings.uses_bfloat16(self.device)
+                weights = bfloat16_weights(self.modules.values()) if narrow else nullcontext()
+                with number_formats(self.device, bfloat16=narrow, static=True), weights:
                     loss = self._loss(objective, batch) / len(batches)
                 loss.backward()
             total += loss.detach()

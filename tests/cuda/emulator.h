@@ -104,6 +104,7 @@ template <typename T>
 inline T whole(T value) {
     return value;
 }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int atomicMax(int* place, int value) {
     int before = *place;

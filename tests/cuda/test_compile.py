@@ -19,6 +19,8 @@ SETTINGS = [
     *[("sparse_conv.cu", f | SEVEN | {"NEIGHBOURS": n}) for f in FEATURES for n in (0, 1)],
     *[("sparse_conv.cu", FEATURES[2] | {"WINDOW_HEIGHT": w, "WINDOW_WIDTH": 63, "NEIGHBOURS": 0}) for w in (1, 63)],
     *[("dense_conv.cu", f | SEVEN) for f in FEATURES],
+    *[("modulated_norm.cu", f | {"MODULATION": f["SCALAR"]}) for f in FEATURES],
+    *[("modulated_norm.cu", {"SCALAR": 2, "CHANNELS": c, "MODULATION": 2}) for c in (2048, 511)],
     *[("dense_conv.cu", FEATURES[0] | {"WINDOW_HEIGHT": h, "WINDOW_WIDTH": w}) for h, w in ((1, 127), (127, 1))],
 ]
 

@@ -28,6 +28,8 @@ def step(features, taps, ids):
     mixed = ops.sparse_depthwise_conv2d(features, taps, points)
     image = ops.points_to_grid(mixed, ops.nearest_points(ids, SIZE, GRID, points.index))
     out = ops.grid_to_points(image, ids, SIZE, points.index)
+    scale = taps.flatten(1)[:, 0]
+    out = ops.modulated_norm(out, scale, scale, features[:, :2].flatten(1), features[:, 2], True)
     return torch.autograd.grad(out.square().sum(), (features, taps))
 
 
