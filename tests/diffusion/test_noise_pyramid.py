@@ -1,5 +1,6 @@
 """Noise of one image at every size: each level refines the one before, and any region is made by itself."""
 
+import itertools
 import math
 
 import pytest
@@ -47,7 +48,7 @@ def test_the_smooth_part_of_white_noise_stays(pyramid):
     """A filter far wider than a pixel sees the same noise on every level."""
     wide = Mollifier(2.0, TOP)
     seen = [wide(pyramid.white(level, *everything(pyramid, level))) * 2**level for level in range(4)]
-    for coarse, fine in zip(seen[:-1], seen[1:], strict=True):
+    for coarse, fine in itertools.pairwise(seen):
         assert (averaged(fine) - coarse).norm() < 0.02 * coarse.norm()
 
 
