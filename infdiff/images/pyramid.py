@@ -1,7 +1,8 @@
 """Deep Zoom pyramids: an image at every power of two of its size, in square tiles, as folders of PNG files.
 
-Level n is the largest size halved, rounded up, until level 0 is one pixel. `NAME.dzi` describes what `NAME_files` holds,
-`NAME_files/LEVEL/COLUMN_ROW.png`; viewers such as OpenSeadragon open it from a folder as well as from a server.
+Levels are the image halved again and again, rounded up, down to level 0, which is one pixel. `NAME.dzi` describes what
+`NAME_files` holds, `NAME_files/LEVEL/COLUMN_ROW.png`; viewers such as OpenSeadragon open it from a folder as well as
+from a server.
 """
 
 from __future__ import annotations
