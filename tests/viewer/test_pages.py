@@ -241,3 +241,16 @@ def test_measuring_prints_time_and_memory(command, points_run, tmp_path):
     assert result.returncode == 0, result.stderr
     for words in ("first tile:", "2 further tiles", "dB", "GiB"):
         assert words in result.stdout
+
+
+def test_sample_writes_pyramids(command, points_run, tmp_path):
+    copy_of(points_run, tmp_path)
+    given = ("sample", "--run", "runs/x", "--res", "24x40", "--n", "2", "--seed", "1")
+    assert command(*given, "--out", "plain").returncode == 0
+    result = command(*given, "--out", "tiled", "--pyramid")
+    assert result.returncode == 0, result.stderr
+    for index in ("00000", "00001"):
+        tile = pixels(tmp_path / "tiled" / index / "image_files" / "6" / "0_0.png")
+        assert (tile == pixels(tmp_path / "plain" / f"{index}.png")).all()
+        assert (tmp_path / "tiled" / index / "index.html").exists()
+    assert_one_line_error(command(*given, "--pyramid", "--interpolate", "a", "b"), "--pyramid", "--interpolate")
