@@ -9,6 +9,7 @@ setup(
         "infdiff": ["py.typed"],
         "infdiff.data": ["demo_faces/*"],
         "infdiff.evaluation": ["report.html"],
+        "infdiff.viewer": ["static/*"],
         "infdiff.configs": ["*.yaml"],
         "infdiff.cuda": ["*.cu", "*.cuh"],
     },

@@ -11,6 +11,7 @@ COMMANDS = {
     "sample": "sample images of any size from a run",
     "superres": "enlarge an image, with detail that the model adds",
     "inpaint": "fill a masked part of an image",
+    "view": "look at samples at any depth in a browser, and enlarge and fill images there",
     "evaluate": "compare the images of a run or a folder with real ones",
     "ablate": "train the rows of a paper's table for equal time, and compare them",
     "benchmark": "time operators, training steps and sampling steps on this machine",

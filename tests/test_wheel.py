@@ -55,6 +55,9 @@ def test_every_file_of_the_package_is_inside(wheel):
         assert found
         wanted |= found
     wanted |= {"infdiff/py.typed", "infdiff/evaluation/report.html"}
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "infdiff" / "viewer" / "static").iterdir()}
+    assert "infdiff/viewer/static/openseadragon-LICENSE.txt" in pages
+    wanted |= pages
     wanted |= {f"infdiff/data/demo_faces/{name}" for name in ("faces_128.lmdb", "LICENSE.txt")}
     assert wanted <= inside
     assert not [name for name in inside if name.startswith(("tests/", "scripts/", "configs/", "cuda/"))]

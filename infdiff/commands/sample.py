@@ -5,6 +5,7 @@
   infdiff sample --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur none
   infdiff sample --run runs/dfu_ffhq_96 --res 160 --n 16        # DFU: 18 steps of Heun's method
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
+  infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
@@ -13,12 +14,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive, size_argument
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
+from infdiff.errors import OptionError
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import backend_note, kernels_note
@@ -28,6 +31,7 @@ from infdiff.methods.sizes import training_size
 from infdiff.runs.editing import morph
 from infdiff.runs.fields import pictures_of, read_fields_at, writer_of
 from infdiff.runs.trained import ASPECTS, TrainedModel
+from infdiff.viewer.pages import pyramids_to_folder
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -64,6 +68,7 @@ def make_parser(prog: str | None) -> Parser:
     )
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
+    parser.add_argument("--pyramid", action="store_true", help="write each image as a Deep Zoom pyramid, not as a PNG")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
     parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
     add_format(parser)
@@ -93,6 +98,8 @@ def run(arguments: Namespace) -> None:
         tile=arguments.tile,
     )
     if arguments.interpolate:
+        if arguments.pyramid:
+            raise OptionError("pyramid", None, "goes with new images, not with --interpolate")
         interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
@@ -121,16 +128,20 @@ def run(arguments: Namespace) -> None:
         print(f"note: {note}", flush=True)
     evaluations = -(-count // batch) * options.evaluations(trained.method, drawn)
     with tqdm(total=evaluations, unit="step", disable=None) as bar:
-        sheet = sample_to_folder(
-            lambda indices: trained.sample(
+
+        def sample(indices: Sequence[int]) -> Tensor:
+            return trained.sample(
                 indices, size, seed=arguments.seed, options=options, aspect=arguments.aspect, on_step=bar.update
-            ),
-            folder,
-            count=count,
-            batch=batch,
-            record=record,
-            write=writer,
-        )
+            )
+
+        if arguments.pyramid:
+            shown = pictures_of(trained.field)
+            pages = pyramids_to_folder(
+                lambda indices: shown(sample(indices)), folder, count=count, batch=batch, record=record
+            )
+            print(f"{count} images of {format_size(size)} pixels as pyramids; open {pages[0]} in a browser")
+            return
+        sheet = sample_to_folder(sample, folder, count=count, batch=batch, record=record, write=writer)
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
 
 

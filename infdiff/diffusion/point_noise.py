@@ -43,10 +43,10 @@ def noise_at(mollifier: Mollifier, ids: Tensor, size: Size, keys: Tensor, channe
     are, and the same function at every size. Of the law of `Mollifier.noise`, with its reflecting boundaries.
     """
     if not mollifier.sigma:
-        return _normals(keys[:, None], ids, channels)
+        return normals(keys[:, None], ids, channels)
     cells, stds = _lattice(mollifier)
     down, across = (
-        _noise_window(p, n, std, sigma, ids.device)
+        noise_window(p, n, std, sigma, ids.device)
         for p, n, std, sigma in zip(size, cells, stds, (mollifier.sigma, mollifier.sigma), strict=True)
     )
     row = torch.div(ids, size[1], rounding_mode="floor")
@@ -54,7 +54,7 @@ def noise_at(mollifier: Mollifier, ids: Tensor, size: Size, keys: Tensor, channe
     places, weights = across.place[column], across.weight[column]  # (B, L, taps)
     total: Tensor | None = None
     for place, weight in zip(down.place.unbind(1), down.weight.unbind(1), strict=True):
-        values = _normals(keys[:, None, None], place[row].unsqueeze(2) * cells[1] + places, channels)
+        values = normals(keys[:, None, None], place[row].unsqueeze(2) * cells[1] + places, channels)
         # Term after term: the order of a sum over an axis could depend on the number of points.
         for tap in range(values.shape[2]):
             term = values[:, :, tap] * (weight[row] * weights[..., tap]).unsqueeze(2)
@@ -70,7 +70,7 @@ def _lattice(mollifier: Mollifier) -> tuple[Size, tuple[float, float]]:
 
 
 @lru_cache(maxsize=64)
-def _noise_window(pixels: int, cells: int, std: float, sigma: float, device: torch.device) -> Window:
+def noise_window(pixels: int, cells: int, std: float, sigma: float, device: torch.device) -> Window:
     """The window of each pixel of an axis, weighted so that T xi has its variance away from the border."""
     window = windows(pixels, cells, std, round(2 * _TRUNCATE * std), device)
     # The integral of the square of a Gaussian of standard deviation sigma is 1 / (2 sigma sqrt(pi)).
@@ -79,7 +79,7 @@ def _noise_window(pixels: int, cells: int, std: float, sigma: float, device: tor
     return Window(window.place, (window.weight * norm).float())
 
 
-def _normals(key: Tensor, cell: Tensor, channels: int) -> Tensor:
+def normals(key: Tensor, cell: Tensor, channels: int) -> Tensor:
     """Standard normal values of cells (...): (..., channels) float32. key: broadcasts with the cells' numbers."""
     table = _quantiles(cell.device)
     hashes = -(-channels // _NORMALS_A_HASH)
@@ -87,12 +87,12 @@ def _normals(key: Tensor, cell: Tensor, channels: int) -> Tensor:
     for channel in range(channels):
         part = channel % _NORMALS_A_HASH
         if part == 0:
-            mixed = _mix(key + (cell * hashes + (channel // _NORMALS_A_HASH + 1)) * _GAMMA)
+            mixed = mix(key + (cell * hashes + (channel // _NORMALS_A_HASH + 1)) * _GAMMA)
         values.append(table[(mixed >> (part * _BITS)) & (_LEVELS - 1)])
     return torch.stack(values, dim=-1)
 
 
-def _mix(state: Tensor) -> Tensor:
+def mix(state: Tensor) -> Tensor:
     """SplitMix64's output for a state: int64, every bit of which depends on every bit of the state."""
     state = (state ^ _shifted(state, 30)) * _FIRST
     state = (state ^ _shifted(state, 27)) * _SECOND

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.diffusion.mollified import MollifiedDiffusion
-from infdiff.diffusion.process import Denoiser, Noise
+from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddpm
 from infdiff.diffusion.schedules import noise_times
 from infdiff.pipelines.generate import generate
@@ -110,18 +110,8 @@ def add_detail(
     indices[i]).
     """
     size: Size = (images.shape[2], images.shape[3])
-    windows, process = Windows.over(size, model.window, hidden), model.process
-    latents = [model.encode(some) for some in windows.split(images).split(_AT_ONCE)]
-    # What they precompute is large: one for each number of windows, which is the same for all but the last ones.
-    networks = {count: model.network_for(count) for count in {len(z) for z in latents}}
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        parts = windows.split(x).split(_AT_ONCE)
-        made = [networks[len(z)](part, t[:1].expand(len(z)), z) for part, z in zip(parts, latents, strict=True)]
-        return windows.join(torch.cat(made))
-
-    first = int((process.log_ratio() - math.log(noise)).abs().argmin())
-    times = noise_times(process.alpha_bar[: first + 1], min(steps, first))
+    process, network = model.process, network_in_windows(images, model, hidden)
+    times = detail_times(process, noise, steps)
 
     def sample(denoise: Denoiser[int], begin: Noise, fresh: Noise) -> Tensor:
         t = torch.full((len(images),), times[0], device=images.device)
@@ -152,6 +142,30 @@ def add_detail(
         channels=images.shape[1],
     )
     return model.deblur(made)
+
+
+def network_in_windows(images: Tensor, model: WindowModel, hidden: Tensor | None = None) -> Network:
+    """The network on states of images (B, C, H, W), in windows whose latents are those of the images.
+
+    hidden: as in `add_detail`; the network's output is 0 where no window with hidden pixels is.
+    """
+    windows = Windows.over((images.shape[2], images.shape[3]), model.window, hidden)
+    latents = [model.encode(some) for some in windows.split(images).split(_AT_ONCE)]
+    # What they precompute is large: one for each number of windows, which is the same for all but the last ones.
+    networks = {count: model.network_for(count) for count in {len(z) for z in latents}}
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        parts = windows.split(x).split(_AT_ONCE)
+        made = [networks[len(z)](part, t[:1].expand(len(z)), z) for part, z in zip(parts, latents, strict=True)]
+        return windows.join(torch.cat(made))
+
+    return network
+
+
+def detail_times(process: MollifiedDiffusion, noise: float, steps: int) -> list[int]:
+    """The times of at most `steps` steps from a noise level, noise std over signal std, to the clean image."""
+    first = int((process.log_ratio() - math.log(noise)).abs().argmin())
+    return noise_times(process.alpha_bar[: first + 1], min(steps, first))
 
 
 def _starts(length: int, window: int) -> list[int]:

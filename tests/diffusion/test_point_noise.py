@@ -29,7 +29,7 @@ def test_the_covariance_is_that_of_the_function(base, sigma, size):
     """
     cells, stds = point_noise._lattice(Mollifier(sigma, base))
     for axis in (0, 1):
-        window = point_noise._noise_window(size[axis], cells[axis], stds[axis], sigma, torch.device("cpu"))
+        window = point_noise.noise_window(size[axis], cells[axis], stds[axis], sigma, torch.device("cpu"))
         rows = torch.zeros(size[axis], cells[axis], dtype=torch.float64)
         rows.scatter_add_(1, window.place, window.weight.double())
         place = (torch.arange(size[axis], dtype=torch.float64) + 0.5) * base[axis] / size[axis]  # in base pixels
