@@ -24,6 +24,7 @@ ALLOWED = {
     "files": {"errors"},
     "tensors": {"errors", "files"},
     "tables": set(),
+    "trackers": {"errors", "files"},
     "cli": {"command_names", "errors", "memory", "coordinates", "processes"},
     "points": {"coordinates"},
     "ops": {"errors", "files", "coordinates"},
@@ -36,6 +37,7 @@ ALLOWED = {
         "processes",
         "cuda_graphs",
         "schema",
+        "trackers",
         "errors",
         "files",
         "tensors",
@@ -141,6 +143,7 @@ ALLOWED = {
         "pipelines",
         "processes",
         "runs",
+        "trackers",
         "training",
     },
     "__main__": {"commands"},
@@ -210,7 +213,7 @@ def test_importing_is_silent_and_loads_nothing_optional():
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
 
 
-OPTIONAL = ["torchsparse", "cuda", "torch_fidelity", "wandb", "tensorboard", "scipy", "torchvision"]
+OPTIONAL = ["torchsparse", "cuda", "torch_fidelity", "wandb", "tensorboard", "trackio", "scipy", "torchvision"]
 
 
 def test_everything_works_without_optional_packages():

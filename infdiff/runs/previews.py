@@ -87,9 +87,10 @@ class Previews:
         self.seed, self.truncation = seed, truncation
         self.encodes, self.images_a_step = encodes, images_a_step
 
-    def drawn(self, step: int) -> bool:
-        """Return True if the images of a step are there. Samples are written last."""
-        return _samples(self.folder, step).exists()
+    def pictures(self, step: int) -> list[Path]:
+        """Return the files of a step, none unless all of them are there: samples are written last."""
+        samples, others = _samples(self.folder, step), _reconstructions(self.folder, step)
+        return [path for path in (samples, others) if path.exists()] if samples.exists() else []
 
     def worth(self, count: int) -> float:
         """Estimate the number of training steps that last as long as a preview of `count` columns."""
@@ -116,12 +117,16 @@ class Previews:
         if originals:
             pairs = zip(originals, reconstructions, strict=True)
             rows = [_full_row(row.cpu(), count) for pair in pairs for row in pair]
-            save_png(contact_sheet(torch.cat(rows), count), self.folder / f"reconstructions-{step:08d}.png")
+            save_png(contact_sheet(torch.cat(rows), count), _reconstructions(self.folder, step))
         save_png(contact_sheet(samples, count), _samples(self.folder, step))
 
 
 def _samples(folder: Path, step: int) -> Path:
     return folder / f"samples-{step:08d}.png"
+
+
+def _reconstructions(folder: Path, step: int) -> Path:
+    return folder / f"reconstructions-{step:08d}.png"
 
 
 def _full_row(images: Tensor, count: int) -> Tensor:
