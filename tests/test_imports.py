@@ -213,7 +213,17 @@ def test_importing_is_silent_and_loads_nothing_optional():
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
 
 
-OPTIONAL = ["torchsparse", "cuda", "torch_fidelity", "wandb", "tensorboard", "trackio", "scipy", "torchvision"]
+OPTIONAL = [
+    "torchsparse",
+    "cuda",
+    "torch_fidelity",
+    "wandb",
+    "tensorboard",
+    "trackio",
+    "huggingface_hub",
+    "scipy",
+    "torchvision",
+]
 
 
 def test_everything_works_without_optional_packages():

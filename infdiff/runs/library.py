@@ -36,6 +36,8 @@ from infdiff.runs.editing import (
     filling_options,
 )
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.hub import PREFIX, fetch
+from infdiff.runs.model_card import model_card
 from infdiff.runs.restoration import guidance_for, measurement_of, restore
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.checkpoint import state_text
@@ -56,7 +58,9 @@ class Model:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto", checkpoint: str = "last") -> Model:
-        """Load a run directory or an exported folder. device: "auto", "cpu" or "cuda"."""
+        """Load a run directory, an exported folder, or "hf://OWNER/NAME". device: "auto", "cpu" or "cuda"."""
+        if isinstance(folder, str) and folder.startswith(PREFIX):
+            folder = fetch(folder)
         return cls(TrainedModel.load(folder, choose_device(device), checkpoint))
 
     @property
@@ -249,8 +253,8 @@ class Model:
         ]
         return from_images(torch.cat(images), output)
 
-    def export(self, folder: str | Path) -> Path:
-        """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory.
+    def export(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory; and a model card.
 
         Raises UserError when the folder is not empty or cannot be written.
         """
@@ -266,6 +270,7 @@ class Model:
             save_text(target / "checkpoints" / step / "state.json", state_text({"step": self.trained.step}))
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
+            save_text(target / "README.md", model_card(self.trained, license))
         return target
 
     def _size(self, size: int | str | Size | None) -> Size:
