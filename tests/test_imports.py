@@ -21,6 +21,7 @@ ALLOWED = {
     "seeding": set(),
     "images": {"coordinates", "errors", "files"},
     "memory": set(),
+    "server": {"errors"},
     "files": {"errors"},
     "tensors": {"errors", "files"},
     "tables": set(),
