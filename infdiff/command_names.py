@@ -12,6 +12,8 @@ COMMANDS = {
     "superres": "enlarge an image, with detail that the model adds",
     "inpaint": "fill a masked part of an image",
     "view": "look at samples at any depth in a browser, and enlarge and fill images there",
+    "export": "write a model to share: weights, settings and a model card",
+    "push": "send an exported model to the Hugging Face Hub",
     "evaluate": "compare the images of a run or a folder with real ones",
     "ablate": "train the rows of a paper's table for equal time, and compare them",
     "benchmark": "time operators, training steps and sampling steps on this machine",

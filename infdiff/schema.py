@@ -38,6 +38,17 @@ def one_of(choices: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def some_of(choices: Collection[str]) -> BeforeValidator:
+    """Return the validator of a list of texts that each name one of `choices`."""
+
+    def check(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name in choices for name in value):
+            raise PydanticCustomError("refused", "want a list of some of {names}", {"names": ", ".join(choices)})
+        return tuple(dict.fromkeys(value))
+
+    return BeforeValidator(check)
+
+
 def odd(most: int = LARGEST) -> AfterValidator:
     """Return the validator of an odd number from 1 to `most`."""
 

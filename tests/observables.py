@@ -5,6 +5,7 @@ import shutil
 import sys
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -112,6 +113,18 @@ def on_a_gpu(config, tmp_path):
             return str(error)
     device = torch.device("cuda")
     return settings.uses_bfloat16(device), settings.records(device), compiled
+
+
+def followed(config, tmp_path):
+    """Which trackers get the log."""
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("infdiff.trackers.group._open", lambda name, start: opened.append(name) or mock.MagicMock())
+        tmp_path.mkdir(exist_ok=True)
+        trainer = trainer_of(config, tmp_path)
+        (tmp_path / "samples").mkdir(exist_ok=True)
+        trainer.run()
+    return opened
 
 
 def algorithms(config, tmp_path):

@@ -25,6 +25,7 @@ ALLOWED = {
     "files": {"errors"},
     "tensors": {"errors", "files"},
     "tables": set(),
+    "trackers": {"errors", "files"},
     "cli": {"command_names", "errors", "memory", "coordinates", "processes"},
     "points": {"coordinates"},
     "ops": {"errors", "files", "coordinates"},
@@ -37,6 +38,7 @@ ALLOWED = {
         "processes",
         "cuda_graphs",
         "schema",
+        "trackers",
         "errors",
         "files",
         "tensors",
@@ -158,6 +160,7 @@ ALLOWED = {
         "processes",
         "runs",
         "server",
+        "trackers",
         "training",
         "viewer",
     },
@@ -228,7 +231,17 @@ def test_importing_is_silent_and_loads_nothing_optional():
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")
 
 
-OPTIONAL = ["torchsparse", "cuda", "torch_fidelity", "wandb", "tensorboard", "scipy", "torchvision"]
+OPTIONAL = [
+    "torchsparse",
+    "cuda",
+    "torch_fidelity",
+    "wandb",
+    "tensorboard",
+    "trackio",
+    "huggingface_hub",
+    "scipy",
+    "torchvision",
+]
 
 
 def test_everything_works_without_optional_packages():

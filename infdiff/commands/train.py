@@ -42,6 +42,7 @@ from infdiff.runs.folder import RUNS, RunFolder
 from infdiff.runs.owner import owning
 from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
+from infdiff.trackers import require_trackers
 from infdiff.training.trainer import Trainer
 
 
@@ -106,6 +107,7 @@ def _config(arguments: Namespace) -> Config:
     given = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items() if value is not None]
     config = load_config(arguments.config, [*given, *arguments.overrides])
     check_config(config)
+    require_trackers(config.train.log, "train")
     return config
 
 

@@ -22,6 +22,7 @@ from infdiff.methods.checks import check_latent, check_share
 from infdiff.runs.latent_training import build_latent_trainer, encode_run, open_latent_folder
 from infdiff.runs.latents import latent_settings
 from infdiff.runs.owner import owning
+from infdiff.trackers import require_trackers
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -54,6 +55,7 @@ def _run(arguments: Namespace) -> None:
     trained.require_encoder()
     config = load_config(trained.folder.config_file, [*steps, *arguments.overrides])
     check_share("latent.train.batch_size", latent_settings(config).train.batch_size, processes.joined().count)
+    require_trackers(latent_settings(config).train.log, "latent.train")
     require_same_program(config)
     latent_settings(config).train.check_device(trained.device, "latent.train")
     place = trained.folder.latents(trained.step).path

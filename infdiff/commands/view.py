@@ -17,7 +17,7 @@ from pathlib import Path
 from infdiff.cli import Parser, positive, size_argument
 from infdiff.commands.trained_run import load_run
 from infdiff.coordinates import format_size
-from infdiff.errors import OptionError
+from infdiff.errors import OptionError, UserError
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.server import Server
 from infdiff.viewer.measure import measure
@@ -54,6 +54,8 @@ def run(arguments: Namespace) -> None:
     seeds = [seed_of(text) for text in arguments.seed.split(",")]
     asked = size_argument("--res", arguments.res)
     trained = load_run(arguments)
+    if trained.field is not None:
+        raise UserError(f"{trained.folder} is a run of fields, and the pages show RGB images: use sample and inpaint")
     base = trained.infinity_diff.process.mollifier.base
     trained.require_encoder()
     options = SamplingOptions.of(trained.method, base, trained.device, truncation=arguments.truncation)

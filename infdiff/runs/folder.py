@@ -26,6 +26,7 @@ _ANOTHER = "choose another folder"
 _MAY_CHANGE = (
     "name",
     "train.steps",
+    "train.log",
     "train.log_every",
     "train.sample_every",
     "train.checkpoint_every",

@@ -21,6 +21,7 @@ from infdiff.training.trainer import Trainer
 _MAY_CHANGE = (
     "latent.sample_steps",
     "latent.train.steps",
+    "latent.train.log",
     "latent.train.log_every",
     "latent.train.checkpoint_every",
     "latent.train.keep_checkpoints",

@@ -38,6 +38,8 @@ from infdiff.runs.editing import (
 )
 from infdiff.runs.fields import from_normalised, in_form, to_normalised
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.hub import PREFIX, fetch
+from infdiff.runs.model_card import model_card
 from infdiff.runs.restoration import guidance_for, measurement_of, restore
 from infdiff.runs.trained import TrainedModel
 from infdiff.training.checkpoint import state_text
@@ -60,7 +62,9 @@ class Model:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto", checkpoint: str = "last") -> Model:
-        """Load a run directory or an exported folder. device: "auto", "cpu" or "cuda"."""
+        """Load a run directory, an exported folder, or "hf://OWNER/NAME". device: "auto", "cpu" or "cuda"."""
+        if isinstance(folder, str) and folder.startswith(PREFIX):
+            folder = fetch(folder)
         return cls(TrainedModel.load(folder, choose_device(device), checkpoint))
 
     @property
@@ -275,8 +279,8 @@ class Model:
         ]
         return self._returned(torch.cat(images), output)
 
-    def export(self, folder: str | Path) -> Path:
-        """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory.
+    def export(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """Write only what `load` needs: config.yaml and safetensors, laid out as a run directory; and a model card.
 
         Raises UserError when the folder is not empty or cannot be written.
         """
@@ -294,6 +298,7 @@ class Model:
             save_text(target / "checkpoints" / step / "state.json", state_text({"step": self.trained.step}))
             if latents is not None:
                 latents.save(RunFolder(target), self.trained.step)
+            save_text(target / "README.md", model_card(self.trained, license))
         return target
 
     def _given(self, images: Any) -> Tensor:

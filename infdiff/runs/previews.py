@@ -83,15 +83,16 @@ class Previews:
         images_a_step: float,
         pictures: ToPictures | None = None,
     ) -> None:
-        self.pictures = pictures or pictures_of(None)
+        self.shown = pictures or pictures_of(None)
         self.sampling, self.train, self.validation = sampling, train, validation
         self.points, self.folder, self.device = points, folder, device
         self.seed, self.truncation = seed, truncation
         self.encodes, self.images_a_step = encodes, images_a_step
 
-    def drawn(self, step: int) -> bool:
-        """Return True if the images of a step are there. Samples are written last."""
-        return _samples(self.folder, step).exists()
+    def pictures(self, step: int) -> list[Path]:
+        """Return the files of a step, none unless all of them are there: samples are written last."""
+        samples, others = _samples(self.folder, step), _reconstructions(self.folder, step)
+        return [path for path in (samples, others) if path.exists()] if samples.exists() else []
 
     def worth(self, count: int) -> float:
         """Estimate the number of training steps that last as long as a preview of `count` columns."""
@@ -113,18 +114,22 @@ class Previews:
             # Row by row the same noise.
             indices += [i for images in originals for i in range(len(images))]
         # In one go: batches are faster than images one by one.
-        drawn = torch.cat([self.pictures(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
+        drawn = torch.cat([self.shown(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
         samples, *reconstructions = drawn.split([count, *(len(images) for images in originals)])
         if originals:
             pairs = zip(originals, reconstructions, strict=True)
-            shown = ((self.pictures(images), made) for images, made in pairs)
+            shown = ((self.shown(images), made) for images, made in pairs)
             rows = [_full_row(row.cpu(), count) for pair in shown for row in pair]
-            save_png(contact_sheet(torch.cat(rows), count), self.folder / f"reconstructions-{step:08d}.png")
+            save_png(contact_sheet(torch.cat(rows), count), _reconstructions(self.folder, step))
         save_png(contact_sheet(samples, count), _samples(self.folder, step))
 
 
 def _samples(folder: Path, step: int) -> Path:
     return folder / f"samples-{step:08d}.png"
+
+
+def _reconstructions(folder: Path, step: int) -> Path:
+    return folder / f"reconstructions-{step:08d}.png"
 
 
 def _full_row(images: Tensor, count: int) -> Tensor:

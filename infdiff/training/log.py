@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from infdiff.files import save_text, whole_file, writing
+from infdiff.trackers import Trackers, tracking
+from infdiff.trackers.tracker import Start
 
 
 class Log:
@@ -23,9 +25,21 @@ class Log:
 
     def __init__(self, path: Path, resume_step: int, writes: bool = True) -> None:
         self.path, self.writes = path, writes
+        self._start = Start(path.parent, resume_step, resume_step)
+        self._trackers: Trackers | None = None
         if writes and path.exists():
-            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
-            save_text(path, "".join(line + "\n" for line in kept))
+            lines = [(int(json.loads(line)["step"]), line) for line in _complete_lines(path)]
+            self._start = Start(path.parent, resume_step, max((step for step, _ in lines), default=0))
+            save_text(path, "".join(line + "\n" for step, line in lines if step <= resume_step))
+
+    @contextmanager
+    def followed(self, names: Iterable[str], say: Callable[[str], object]) -> Iterator[None]:
+        """Within the block, trackers of these names get the records, too. say: prints a line.
+
+        Raises UserError when one cannot be opened.
+        """
+        with tracking(names if self.writes else (), self._start, say) as self._trackers:
+            yield
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record."""
@@ -33,6 +47,13 @@ class Log:
             return
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+        if self._trackers is not None:
+            self._trackers.record(record)
+
+    def images(self, step: int, paths: Sequence[Path]) -> None:
+        """Show trackers PNG files named NAME-STEP.png."""
+        if self._trackers is not None:
+            self._trackers.images(step, paths)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -32,8 +33,8 @@ class Preview(Protocol):
     def worth(self, count: int) -> float:
         """Estimate the number of training steps that last as long."""
 
-    def drawn(self, step: int) -> bool:
-        """Return True if the images of a step are there."""
+    def pictures(self, step: int) -> Sequence[Path]:
+        """Return the files of a step, none unless all of them are there."""
 
 
 class Pauses:

@@ -10,7 +10,19 @@ from pydantic import Field
 from infdiff.cuda_graphs import why_no_graphs
 from infdiff.errors import UserError
 from infdiff.precision import has_fast_bfloat16
-from infdiff.schema import BelowOne, Count, CountOrNone, NotNegative, Positive, Section, Switch, UpToOne, one_of
+from infdiff.schema import (
+    BelowOne,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Section,
+    Switch,
+    UpToOne,
+    one_of,
+    some_of,
+)
+from infdiff.trackers import LOGS
 from infdiff.training.compiled import why_not_compiled
 
 OPTIMISERS = ("adamw", "muon")
@@ -37,6 +49,8 @@ class OptimiserSettings(Section):
     deterministic: bool = False  # on CUDA, too, the same bits in every run; slower
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
+    # Where the log goes: jsonl, tensorboard, wandb, trackio. log.jsonl is always written, named or not.
+    log: Annotated[tuple[str, ...], some_of(LOGS)] = ("jsonl",)
     checkpoint_every: Count = 5000  # validation runs here, too, on as many batches as last a twentieth of these steps
     keep_checkpoints: Count = 2  # newest ones kept, with the best
 

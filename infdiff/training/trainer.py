@@ -134,11 +134,17 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
-        if self.place.first:
-            with processes.apart():
-                self._catch_up(log)
-        if self.step >= self.settings.steps:
+        behind = self.place.first and self._lacks_pictures()
+        if self.step >= self.settings.steps and not behind:
             return
+        with log.followed(self.settings.log, self._say):
+            if behind:
+                with processes.apart():
+                    self._catch_up(log)
+            if self.step < self.settings.steps:
+                self._train(log)
+
+    def _train(self, log: Log) -> None:
         handlers = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with deterministic_algorithms(self.settings.deterministic):
@@ -148,15 +154,21 @@ class Trainer:
                 signal.signal(number, handler)
         processes.wait()
 
+    def _lacks_pictures(self) -> bool:
+        """Return True where a process was killed after the checkpoint, before it drew what follows."""
+        return self.step > 0 and self.preview is not None and self._due(self.step) and not self._pictures()
+
+    def _pictures(self) -> Sequence[Path]:
+        return () if self.preview is None else self.preview.pictures(self.step)
+
     def _catch_up(self, log: Log) -> None:
-        """Draw what follows a checkpoint, where a process was killed before it did."""
-        if self.step == 0 or self.preview is None or not self._due(self.step) or self.preview.drawn(self.step):
-            return
+        assert self.preview is not None
         plot_losses(log.path, self.folder / "loss.png")
         with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
             pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
             with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
                 self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
+        log.images(self.step, self._pictures())
 
     def _say(self, line: str) -> None:
         if self.place.first:
@@ -219,6 +231,7 @@ class Trainer:
                             before=lambda: self._calibrate(pauses),
                         )
                     if not waiting:
+                        log.images(self.step, self._pictures())
                         meter.restart(self.step, self.seen)
 
     def train_step(self, batches: Iterator[Any]) -> Step:

@@ -28,7 +28,7 @@ from infdiff.methods.sizes import training_size
 from infdiff.pipelines.generate import generate
 from infdiff.pipelines.windows import WindowModel
 from infdiff.pipelines.zoom import REFINING_STEPS, Region, refine, with_surroundings
-from infdiff.runs.trained import TrainedModel, as_asked
+from infdiff.runs.trained import TrainedModel
 from infdiff.seeding import generator_for
 from infdiff.viewer.pages import write_page
 
@@ -178,7 +178,7 @@ class ZoomedImage:
         """Sample the level of the training size, and write it and all smaller ones."""
         steps = self.painter.options.evaluations(self.painter.trained.method)
         done = itertools.count(1)
-        image = as_asked(
+        image = self.painter.trained.as_asked(
             self.painter.first(
                 self.seed, lambda: report(Drawing(self.seed, self.first_level, 0, 0, next(done), steps))
             ),
@@ -210,5 +210,5 @@ class ZoomedImage:
         )
         path = self.pyramid.path(level, row, column)
         make_folder(path.parent)
-        save_png(part.within(region).of(as_asked(image, rounded=True)[0]), path)
+        save_png(part.within(region).of(self.painter.trained.as_asked(image, rounded=True)[0]), path)
         self.drawn += 1

@@ -46,7 +46,7 @@ def test_an_exported_model_gives_the_same_pixels(latent, run, tmp_path, picture)
     model = infdiff.load(run, device="cpu")
     folder = model.export(tmp_path / "exported")
     files = {p.name for p in folder.rglob("*") if p.is_file()}
-    assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".yaml", ".json", ".safetensors"}
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} == {".yaml", ".json", ".safetensors", ".md"}
     assert ("ema_latent.safetensors" in files) == latent
     assert "optimizer.safetensors" not in files
     again = infdiff.load(folder, device="cpu")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ class Preview:
     def worth(self, count):
         return count * self.guess
 
-    def drawn(self, step):
-        return True
+    def pictures(self, step):
+        return [Path("there.png")]
 
     def __call__(self, step, modules, count, on_progress):
         torch.rand(5)  # no step of training may notice

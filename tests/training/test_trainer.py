@@ -303,8 +303,8 @@ def test_images_are_sampled_with_the_ema_weights(tmp_path):
         def worth(self, count):
             return count
 
-        def drawn(self, step):
-            return True
+        def pictures(self, step):
+            return [tmp_path / "there.png"]
 
         def __call__(self, step, modules, count, on_progress):
             seen.append((step, modules, count))
@@ -326,8 +326,8 @@ def test_pictures_that_a_killed_process_did_not_draw_are_drawn_on_resuming(tmp_p
         def worth(self, count):
             return 0
 
-        def drawn(self, step):
-            return (tmp_path / f"{step}.png").exists()
+        def pictures(self, step):
+            return [path for path in [tmp_path / f"{step}.png"] if path.exists()]
 
         def __call__(self, step, modules, count, on_progress):
             if step == killed_at and kill.pop():
