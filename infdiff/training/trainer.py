@@ -150,9 +150,12 @@ class Trainer:
 
     def _catch_up(self, log: Log) -> None:
         """Draw what follows a checkpoint, where a process was killed before it did."""
-        if self.step == 0 or self.preview is None or not self._due(self.step) or self.preview.drawn(self.step):
+        if self.step == 0 or not self._due(self.step):
             return
-        plot_losses(log.path, self.folder / "loss.png")
+        if self.step >= self.settings.steps:  # no later checkpoint will
+            plot_losses(log.path, self.folder / "loss.png")
+        if self.preview is None or self.preview.drawn(self.step):
+            return
         with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
             pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
             with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
