@@ -43,7 +43,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--max-pixels", type=int, default=200_000_000, help="leave out larger images (default 200 million)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random crops")
+    parser.add_seed("the random crops")
     return parser
 
 

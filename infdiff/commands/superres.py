@@ -49,7 +49,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--weight", type=float, help="strength of the guidance of --method guided, 0 to 2 (default 1)")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of encode and projection, auto, or off (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_seed()
     parser.add_argument("--out", type=Path, help="PNG file (default INPUT-SIZE.png in the current folder)")
     parser.add_device()
     return parser

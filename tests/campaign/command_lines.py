@@ -28,6 +28,8 @@ _BASES: dict[str, tuple[object, ...]] = {
 }
 # Options of which any text is good: names of files and folders to write.
 _FREE = ("out", "json", "report", "help", "source", "overrides", "force", "dry_run", "lpips")
+# Numbers of which none is too large.
+_UNLIMITED = ("max_pixels",)
 # Options that name what has to be there.
 _FILES = ("run", "data", "input", "mask", "config", "finetune", "images", "held_out", "interpolate")
 
@@ -67,8 +69,9 @@ def _value(command: str, draw: random.Random) -> Wrong:
             values = [draw.choice(["missing.png", "r/config.yaml"])]
         values *= 2 if action.dest == "interpolate" else 1
         return "missing file", (option, *values)
-    if action.type is int:
-        return "number", (option, draw.choice(["abc", "1.5", "", "-3", "1e3", "99999999999999999999999"]))
+    if action.type is int or action.dest == "seed":
+        huge = [] if action.dest in _UNLIMITED else ["99999999999999999999999"]
+        return "number", (option, draw.choice(["abc", "1.5", "", "-3", "1e3", *huge]))
     if action.type is float:
         return "number", (option, draw.choice(["abc", "nan", "", "-0.5", "-inf"]))
     return "choice", (option, draw.choice(["nonsense", "no,thing", "-", "ä€"]))
