@@ -19,7 +19,6 @@ from infdiff.errors import OptionError, UserError, first_line
 from infdiff.memory import retain_freed_memory
 from infdiff.processes import Place
 
-
 _LARGEST_SEED = 2**63 - 1
 
 

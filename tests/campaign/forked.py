@@ -23,7 +23,7 @@ import infdiff.commands.train
 import infdiff.commands.train_latent  # noqa: F401
 from infdiff.commands import start
 
-LIMIT = 120.0  # seconds
+LIMIT = 600.0  # seconds
 _ORPHANS = 20.0  # seconds that workers have to see that their parent is gone
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -130,8 +131,9 @@ def _hash(path: Path) -> str:
     if path.name.startswith(_TIMED):
         return "there"
     if path.suffix in (".json", ".jsonl") and path.name != "state.json":
-        records = [json.loads(text) for text in _texts(path)]
-        return json.dumps(_without_times(records), sort_keys=True)
+        with suppress(ValueError):  # a damaged one
+            records = [json.loads(text) for text in _texts(path)]
+            return json.dumps(_without_times(records), sort_keys=True)
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
