@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check lint types tests test-long gpu clean
+.PHONY: demo test check lint types tests test-long campaign gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/infdiff train
@@ -32,6 +32,10 @@ gpu: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(PY) -m pytest -m long
+
+# Kills, full disks, damaged files, bad command lines, dying processes and a soak, for hours. ARGS="--quick", say.
+campaign: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(PY) -m tests.campaign $(ARGS)
 
 # Tests compare with functions of torch-fidelity and clean-fid that need no torchvision: its builds go with some of torch.
 # A plain `pip install torch` brings CUDA on Linux; the constraint's version is taken as the machine offers it.

@@ -19,6 +19,8 @@ from infdiff.errors import OptionError, UserError, first_line
 from infdiff.memory import retain_freed_memory
 from infdiff.processes import Place
 
+_LARGEST_SEED = 2**63 - 1
+
 
 class Parser(argparse.ArgumentParser):
     """Argument parser whose help shows the command's docstring, examples included, as written."""
@@ -39,10 +41,21 @@ class Parser(argparse.ArgumentParser):
         """Add --device."""
         self.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="default: cuda if present")
 
+    def add_seed(self, of: str = "all noise") -> None:
+        """Add --seed. of: what it is the seed of."""
+        self.add_argument("--seed", type=_seed, default=0, help=f"seed of {of} (default 0)")
+
     def add_run(self, checkpoint: str = "last (default), best, or a step") -> None:
         """Add --run and --checkpoint. checkpoint: the help of the latter."""
         self.add_argument("--run", type=Path, help="run directory (default: the newest under runs/)")
         self.add_argument("--checkpoint", default="last", help=checkpoint)
+
+
+def _seed(text: str) -> int:
+    value = int(text) if text.lstrip("-").isdecimal() else -1
+    if not 0 <= value <= _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text}: want a whole number from 0 to 2^63 - 1")
+    return value
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """How commands fail: one line for what users, disks and memory cause, a traceback for our own faults."""
 
 import os
+import re
 import zipfile
 
 import pytest
@@ -74,3 +75,12 @@ def test_products_of_matrices_can_be_deterministic_before_cuda_starts(monkeypatc
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     assert cli.choose_device("auto").type == "cuda"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize(("given", "part"), [("-3", "-3: want"), (str(2**63), "want"), ("1.5", "1.5: want")])
+def test_a_seed_has_limits(given, part):
+    parser = cli.Parser(prog="x")
+    parser.add_seed()
+    assert parser.parse_args(["--seed", str(2**63 - 1)]).seed == 2**63 - 1
+    with pytest.raises(UserError, match=re.escape(part)):
+        parser.parse_args(["--seed", given])

@@ -82,7 +82,7 @@ def make_parser(prog: str | None) -> Parser:
         "--latents", choices=LATENTS, default=LATENTS[0], help="of generated images: the model's, or real images'"
     )
     parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_seed()
     parser.add_argument("--out", type=Path, help="folder for sampled images (default RUN/evaluation)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and how they were measured")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as one HTML page")

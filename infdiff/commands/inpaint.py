@@ -59,7 +59,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--tile", help="pixel rows per tile of guided projection, auto, or off (default: auto)")
     add_format(parser)
     parser.add_argument("--no-paste", action="store_true", help="keep the model's version of the visible pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_seed()
     parser.add_argument("--out", type=Path, help="folder (default INPUT-filled in the current folder)")
     parser.add_device()
     return parser

@@ -63,7 +63,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--max-pixels", type=int, default=200_000_000, help="leave out larger images (default 200 million)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random crops")
+    parser.add_seed("the random crops")
     parser.add_argument("--rgb", action="store_true", help="reduce images of more than 8 bits to RGB")
     fields = parser.add_argument_group("fields")
     fields.add_argument("--normalise", choices=NORMALISATIONS, help="of each channel over all images (default minmax)")

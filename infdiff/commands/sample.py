@@ -62,7 +62,7 @@ def make_parser(prog: str | None) -> Parser:
         default=ASPECTS[0],
         help="of sizes in other proportions than the training's: stretch (default), or keep: cut out of a larger image",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_seed()
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
     )

@@ -51,7 +51,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--weight", type=float, help="strength of the guidance of --method guided, 0 to 2 (default 1)")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of encode and projection, auto, or off (default: auto)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all noise (default 0)")
+    parser.add_seed()
     parser.add_argument("--out", type=Path, help="file (default INPUT-SIZE.png in the current folder; of fields .npy)")
     add_format(parser)
     parser.add_device()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from infdiff.files import writing
 from infdiff.memory import PeakMemory
 
 _FILES = "cost-*.jsonl"
+_KEYS = {"images", "seconds", "device", "peak_mb"}
 
 # (B, 3, H, W) images by their numbers.
 Make = Callable[[Sequence[int]], Tensor]
@@ -32,7 +34,7 @@ class GenerationCost:
     @classmethod
     def read(cls, folder: Path) -> GenerationCost | None:
         """Return the cost over all processes that wrote to the folder; None if nothing was measured."""
-        files = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob(_FILES))]
+        files = [_records(path) for path in sorted(folder.glob(_FILES))]
         records = [record for file in files for record in file]
         if not records:
             return None
@@ -45,6 +47,17 @@ class GenerationCost:
     def record(self) -> dict[str, Any]:
         """Return the columns of a row of results."""
         return {"seconds_per_image": self.seconds_per_image, "peak_mb": self.peak_mb, "made_on": self.device}
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file: a kill may have cut off the last one, and a disk may damage any."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and record.keys() >= _KEYS:
+                records.append(record)
+    return records
 
 
 def measured(

@@ -135,6 +135,8 @@ class Trainer:
         self._resume()
         log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
         behind = self.place.first and self._lacks_pictures()
+        if self.place.first and 0 < self.settings.steps <= self.step:  # no later checkpoint will draw it
+            plot_losses(log.path, self.folder / "loss.png")
         if self.step >= self.settings.steps and not behind:
             return
         with log.followed(self.settings.log, self._say):
@@ -162,8 +164,8 @@ class Trainer:
         return () if self.preview is None else self.preview.pictures(self.step)
 
     def _catch_up(self, log: Log) -> None:
+        """Draw what follows a checkpoint, where a process was killed before it did."""
         assert self.preview is not None
-        plot_losses(log.path, self.folder / "loss.png")
         with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
             pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
             with pauses.show(self.step, "preview:", "network evaluations") as on_progress:

@@ -37,6 +37,14 @@ def test_processes_add_up(tmp_path):
     assert GenerationCost.read(tmp_path) == GenerationCost(2.0, 300.0, "a GPU")
 
 
+@pytest.mark.parametrize("bad", ['{"images": 2, "sec', '{"images": 2}', "[1]", "\udcff"])
+def test_a_record_that_is_not_whole_does_not_count(tmp_path, bad):
+    """As a kill or a damaged disk leaves one."""
+    line = json.dumps({"images": 2, "seconds": 3.0, "device": "a GPU", "peak_mb": 100.0})
+    (tmp_path / "cost-0.jsonl").write_bytes(f"{line}\n{bad}".encode(errors="surrogateescape"))
+    assert GenerationCost.read(tmp_path) == GenerationCost(1.5, 100.0, "a GPU")
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     call = measured(torch.zeros, tmp_path / "gone", rank=0, device=CPU, weights=0)
     with pytest.raises(UserError, match="cannot write"):

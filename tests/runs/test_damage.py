@@ -5,7 +5,7 @@ import torch
 
 from infdiff.errors import UserError
 from infdiff.runs.folder import RunFolder
-from infdiff.runs.trained import TrainedModel, as_asked
+from infdiff.runs.trained import TrainedModel
 from tests.runs.conftest import train_latent
 
 CPU = torch.device("cpu")
@@ -51,7 +51,8 @@ def test_a_run_that_can_only_be_read_is_sampled_from(run, monkeypatch):
     assert not RunFolder(run).gaussian(2).exists()
 
 
-def test_pixels_that_are_not_finite_are_no_picture():
+def test_pixels_that_are_not_finite_are_no_picture(run):
+    as_asked = TrainedModel.load(run, CPU).as_asked
     images = torch.zeros(1, 3, 2, 2)
     assert as_asked(images, rounded=True).dtype == torch.uint8
     images[0, 0, 0, 0] = torch.nan

@@ -364,3 +364,16 @@ def test_the_log_of_a_resumed_run_averages_the_same_steps(tmp_path):
     )
     assert [step for step, *_ in whole] == [5, 10]
     assert parts == whole
+
+
+def test_a_plot_that_a_full_disk_kept_away_is_drawn_by_the_next_call(tmp_path, monkeypatch):
+    def full(log, out):
+        raise UserError("no space left on the device")
+
+    monkeypatch.setattr("infdiff.training.trainer.plot_losses", full)
+    with pytest.raises(UserError, match="no space"):
+        make(tmp_path, SETTINGS.changed(checkpoint_every=12)).run()
+    assert checkpoint.checkpoint_steps(tmp_path / "checkpoints") == [12]
+    monkeypatch.undo()
+    make(tmp_path).run()
+    assert (tmp_path / "loss.png").stat().st_size > 1000
