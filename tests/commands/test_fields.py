@@ -162,12 +162,74 @@ def test_training_goes_on_and_refuses_other_values(made):
         (folder / "away.lmdb").rename(folder / "d.lmdb")
 
 
-def test_evaluation_says_what_is_left(made):
-    _, folder = made
+def test_evaluation_compares_fields_in_their_units(made):
+    kind, folder = made
     command = command_in(folder)
-    assert_one_line_error(command("evaluate", "--run", "runs/x"), "runs/x makes fields", "--task denoise")
+    assert_one_line_error(command("evaluate", "--run", "runs/x", "--task", "superres"), "--task superres", "denoise")
     result = command("evaluate", "--run", "runs/x", "--task", "denoise", "--n", 5, "--res", 16, "--split", "train")
     assert result.returncode == 0, result.stderr
+    options = ["--n", 5, "--res", "16,24", "--json", "scores.json", "--report", "report.html", "--distances", "1,3"]
+    result = command("evaluate", "--run", "runs/x", "--steps", 2, *options)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((folder / "scores.json").read_text())
+    channels = KINDS[kind][2]
+    # No patch of 8 x 8 pixels is known where a third of them is missing at random.
+    assert len(written["results"]) == 2 * (channels + (kind != "holes"))
+    assert "real fields have none" in result.stdout if kind == "holes" else "missing" not in result.stdout
+    for row in written["results"]:
+        assert (row["images"], row["at"]) == (5, "16")
+        if row["what"] == "all channels":
+            assert ("correlation_error" in row) == (channels == 2)
+            assert "energy" in row
+        else:
+            assert in_range(np.array([row["mean"], row["real_mean"]]), kind)
+            assert set(row["variogram_errors"]) == {"1", "3"}
+            assert ("spectrum_error" in row) == (kind != "holes")
+    assert "Variograms" in (folder / "report.html").read_text()
+
+
+def test_fields_of_a_folder_are_compared_with_others(tmp_path):
+    """A set with itself has no distance, and its values have numpy's moments; pictures of fields are not compared."""
+    two_channels(tmp_path / "in")
+    command = command_in(tmp_path)
+    size = ["--size", "native", "--workers", 1]
+    assert command("prepare-data", "in", "--out", "d.lmdb", *size, "--normalise", "meanstd").returncode == 0
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "00.png")
+    result = command("evaluate", "--images", "in", "--data", "d.lmdb", "--json", "scores.json")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "scores.json").read_text())["results"]
+    values = np.stack([np.load(path) for path in sorted((tmp_path / "in").glob("*.npy"))])
+    for channel, row in enumerate(rows[:2]):
+        assert row["std"] == pytest.approx(values[:, channel].astype(float).std(), rel=1e-6)
+        assert row["wasserstein"] == pytest.approx(0, abs=1e-5 * float(values[:, channel].std()))
+        assert row["spectrum_error"] == pytest.approx(0, abs=1e-4)
+    assert rows[2]["correlation_error"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["--metrics", "frechet"], ["--metrics frechet", "wasserstein"]),
+        (["--network", "clip"], ["--network clip", "RGB images"]),
+        (["--patches", 16], ["--patches 16", "RGB images"]),
+        (["--distances", "1.5"], ["--distances 1.5", "whole numbers"]),
+        (["--distances", "16"], ["--distances 16", "fields of 16 pixels"]),
+        (["--data", "x.npz"], ["--data x.npz", "RGB images"]),
+    ],
+)
+def test_options_of_images_are_refused_for_fields(given, parts, made):
+    _, folder = made
+    assert_one_line_error(
+        command_in(folder)("evaluate", "--run", "runs/x", "--n", 5, "--steps", 2, "--res", 16, *given), *parts
+    )
+
+
+def test_fields_are_compared_with_fields_alone(made, photos, tmp_path):
+    _, folder = made
+    command = command_in(folder)
+    assert_one_line_error(
+        command("evaluate", "--images", "in", "--data", photos, "--n", 5), "RGB images", "prepare both alike"
+    )
 
 
 @pytest.mark.parametrize("extra", [[], ["edm.noise=mollified"], ["data.resolutions={8: 1, 16: 1}"]])
