@@ -74,8 +74,8 @@ class FieldDescription:
             return None
         pairs = []
         for inputs, outputs in tables:
-            factor = (inputs[1] - inputs[0]) / (outputs[1] - outputs[0])
-            pairs.append((factor, inputs[0] - factor * outputs[0]))
+            slope = (inputs[1] - inputs[0]) / (outputs[1] - outputs[0])
+            pairs.append((slope, inputs[0] - slope * outputs[0]))
         factor, offset = torch.tensor(pairs, dtype=torch.float32).view(-1, 2, 1, 1).unbind(1)
         return factor, offset
 

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 import infdiff
+from infdiff.diffusion.measurements import Reduction
+from infdiff.errors import UserError
 from infdiff.images.field_files import read_field
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, command_in
 from tests.fields import HEIGHT, WIDTH, deep_images, two_channels, with_holes
@@ -160,6 +162,53 @@ def test_training_goes_on_and_refuses_other_values(made):
         assert same or "normalisation" in result.stderr
     finally:
         (folder / "away.lmdb").rename(folder / "d.lmdb")
+
+
+def in_units(kind, folder):
+    """Two fields (2, C, 16, 16) float32 without holes, and their reduction by 4 down and across."""
+    values = np.stack(
+        [np.nan_to_num(read_field("x", path, KINDS[kind][2])) for path in sorted((folder / "in").iterdir())[:2]]
+    )
+    values = torch.from_numpy(values[:, :, :16, :16])
+    return values, Reduction((16, 16), (4, 4))
+
+
+def test_measurements_are_in_units(made, monkeypatch):
+    """What is restored by projection has the measurement that was made; the offset of units is no disagreement."""
+    kind, folder = made
+    monkeypatch.chdir(folder)  # latents come from the run's data
+    model = infdiff.load(folder / "runs" / "x", device="cpu")
+    values, operator = in_units(kind, folder)
+    scale = model.trained.field.in_units(torch.ones(1, values.shape[1], 1, 1)) - model.trained.field.in_units(
+        torch.zeros(1, values.shape[1], 1, 1)
+    )
+    if kind == "holes":
+        with pytest.raises(UserError, match="quantile, which is no affine map: take gradient"):
+            model.restore(operator(values), operator, 16, guidance="projection", steps=3)
+    else:
+        found = model.restore(operator(values), operator, 16, steps=3, output="tensor")
+        assert float(((operator(found) - operator(values)) / scale).abs().max()) < 1e-3
+    free, guided = (
+        model.restore(
+            operator(values), operator, 16, guidance="gradient", weight=weight, iterations=3, steps=5, output="tensor"
+        )
+        for weight in (0.0, 1.0)
+    )
+    off = [float(((operator(one) - operator(values)) / scale).square().mean()) for one in (free, guided)]
+    assert off[1] < 0.7 * off[0]
+
+
+def test_differentiable_units_are_the_units(made):
+    kind, folder = made
+    field = infdiff.load(folder / "runs" / "x", device="cpu").trained.field
+    values = (torch.rand(2, field.channels, 5, 6, generator=torch.Generator().manual_seed(0)) * 3 - 1.5).double()
+    found = field.differentiable_units(values)
+    torch.testing.assert_close(found.float(), field.in_units(values), rtol=1e-5, atol=1e-5)
+    assert torch.autograd.gradcheck(field.differentiable_units, values.requires_grad_(), atol=1e-2, rtol=1e-3, eps=1e-7)
+    if field.affine is not None:
+        factor, offset = field.affine
+        torch.testing.assert_close(factor * values.float() + offset, found.float(), rtol=1e-5, atol=1e-5)
+    assert (field.affine is None) == (kind == "holes")
 
 
 def test_evaluation_compares_fields_in_their_units(made):
