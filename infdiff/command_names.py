@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 COMMANDS = {
+    "make-fields": "simulate fields to try the package with, with missing pixels",
     "prepare-data": "turn a folder, a zip or an LMDB of images into one LMDB for training",
     "train": "train ∞-Diff, DFU or their baselines",
     "train-latent": "train the latent diffusion model of a run",

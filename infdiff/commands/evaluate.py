@@ -13,6 +13,7 @@
   infdiff evaluate --run runs/photos --res 64 --n 500 --latents real # what the latent model costs: without it
   infdiff evaluate --run runs/photos --res 64 --steps 10,25,50,100  # the distance against the number of steps
   infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
+  infdiff evaluate --run runs/sea --data complete.lmdb --report sea.html # fields: spectra, values, variograms, patches
   torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
 
 Sampled images are kept in the run directory, so an evaluation that was stopped continues where it was.
@@ -31,11 +32,13 @@ from infdiff.commands.trained_run import add_deblur
 from infdiff.config.settings import UPSCALES
 from infdiff.errors import OptionError
 from infdiff.evaluation.evaluate import Request, evaluate, finish
+from infdiff.evaluation.fields import check_field_options
 from infdiff.evaluation.real_images import SPLITS
 from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, holds_statistics
 from infdiff.evaluation.tasks import LATENTS, TASKS
 from infdiff.methods.method import SAMPLERS
 from infdiff.metrics.compare import METRICS, choose_metrics
+from infdiff.metrics.compare_fields import FIELD_METRICS
 from infdiff.metrics.features import DEFAULT, NETWORKS, load_network
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS
@@ -66,8 +69,17 @@ def make_parser(prog: str | None) -> Parser:
     )
     parser.add_argument("--held-out", type=Path, help="LMDB of held-out images (default: a part of --data)")
     parser.add_argument("--split", choices=SPLITS, help="default: train for the run's data, val for pairs")
-    parser.add_argument("--metrics", default="", help=f"some of {','.join(METRICS)} (default: all)")
-    parser.add_argument("--network", default=DEFAULT, help=f"of the features, one or more of {','.join(NETWORKS)}")
+    parser.add_argument(
+        "--metrics",
+        default="",
+        help=f"some of {','.join(METRICS)}; of fields some of {','.join(FIELD_METRICS)} (default: all)",
+    )
+    parser.add_argument(
+        "--distances", default="", help="1,2,4: of the variograms of fields, in pixels (default: up to half of them)"
+    )
+    parser.add_argument(
+        "--network", default="", help=f"(default {DEFAULT}) of the features, one or more of {','.join(NETWORKS)}"
+    )
     parser.add_argument("--patches", type=int, metavar="SIDE", help="compare random patches of this size, too")
     parser.add_argument("--lpips", action="store_true", help="also of pairs, where its weights can be had")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
@@ -96,13 +108,14 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
     output_file("--json", arguments.json)
     output_file("--report", arguments.report)
     request = request_of(arguments)
-    steps_asked: Sequence[int] = numbers_of_steps(arguments.steps)
+    steps_asked: Sequence[int] = whole_numbers("steps", arguments.steps)
     folders = request.folders(arguments.run)
     if folders == [None]:
         refuse_sampling_options(arguments)
+    request = of_one_kind(request, folders, arguments)
     request = with_prepared_images(request)
     names = dict.fromkeys(name for name in arguments.network.split(",") if name)
-    networks = [load_network(name, request.device) for name in names or [DEFAULT]]
+    networks = [] if request.fields else [load_network(name, request.device) for name in names or [DEFAULT]]
     with tqdm(unit="image", disable=None if Place.here().first else True) as bar:
         found = [
             evaluate(replace(request, steps=steps), folder, networks, bar.update)
@@ -115,6 +128,20 @@ def run(arguments: Namespace, command: Sequence[str]) -> None:
         print(finish(request, found, networks, command, json=arguments.json, report=arguments.report))
 
 
+def of_one_kind(request: Request, folders: Sequence[Path | None], arguments: Namespace) -> Request:
+    """Return the request for fields or for RGB images, with the metrics of these. Raises OptionError for others."""
+    if not request.of_fields(folders):
+        if arguments.distances:
+            raise OptionError("distances", arguments.distances, "goes with fields, not with RGB images")
+        if not request.metrics and holds_statistics(request.data):
+            return replace(request, metrics=METRICS_OF_STATISTICS)
+        return replace(request, metrics=choose_metrics(request.metrics))
+    statistics = str(request.data) if holds_statistics(request.data) else None
+    others = {"network": arguments.network, "patches": request.patches, "lpips": request.lpips, "data": statistics}
+    check_field_options(request.task, others)
+    return replace(request, fields=True, metrics=choose_metrics(request.metrics, FIELD_METRICS))
+
+
 def refuse_sampling_options(arguments: Namespace) -> None:
     """Raise OptionError for an option of sampling, which means nothing for images of a folder."""
     for name in ("steps", "sampler", "upscale", "method", "guidance", "truncation", "deblur"):
@@ -122,13 +149,13 @@ def refuse_sampling_options(arguments: Namespace) -> None:
             raise OptionError(name, value, "goes with images that a run makes")
 
 
-def numbers_of_steps(text: str) -> list[int]:
-    """Return what --steps lists. Raises OptionError for what is no number of steps."""
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Return what an option lists, 1 or more each. Raises OptionError for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts:
         if not part.isdecimal():
-            raise OptionError("steps", text, "want whole numbers with commas between them, as in 10,25,50")
-    return [positive("--steps", int(part)) for part in parts]
+            raise OptionError(option, text, "want whole numbers with commas between them, as in 10,25,50")
+    return [positive(f"--{option}", int(part)) for part in parts]
 
 
 def with_prepared_images(request: Request) -> Request:
@@ -164,14 +191,13 @@ def request_of(arguments: Namespace) -> Request:
     )
     if arguments.batch is not None:
         positive("--batch", arguments.batch)
-    metrics = choose_metrics([name for name in arguments.metrics.split(",") if name])
-    if not arguments.metrics and holds_statistics(arguments.data):
-        metrics = list(METRICS_OF_STATISTICS)
+    distances = sorted(set(whole_numbers("distances", arguments.distances)))
     return Request(
         sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
         small=size_argument("--from", arguments.small),
         count=positive("--n", arguments.n),
-        metrics=metrics,
+        metrics=[name for name in arguments.metrics.split(",") if name],
+        distances=tuple(distances),
         device=choose_device(arguments.device),
         keep_examples=arguments.report is not None,
         **{name: getattr(arguments, name) for name in (*same, "seed", "out")},

@@ -56,9 +56,39 @@ class FieldDescription:
         name = self.names[channel] if self.names else f"channel {channel + 1}"
         return f"{name} ({self.units[channel]})" if self.units and self.units[channel] else name
 
+    @property
+    def limits_in_units(self) -> list[tuple[float, float]]:
+        """The lowest and the highest value of each channel."""
+        low, high = self.in_units(torch.tensor(self.limits).view(1, -1, 1, 2))[0, :, 0].unbind(-1)
+        return list(zip(low.tolist(), high.tolist(), strict=True))
+
     def normalised(self, values: np.ndarray) -> Tensor:
         """Return values (C, H, W) in units as the network's (C, H, W) float32; NaN, which is missing, stays NaN."""
         return torch.from_numpy(self.normalisation.apply(values))
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        """Factor and offset (C, 1, 1) that take normalised values to units; None where no affine map does."""
+        tables = self.normalisation.tables
+        if any(len(inputs) != 2 for inputs, _ in tables):
+            return None
+        pairs = []
+        for inputs, outputs in tables:
+            slope = (inputs[1] - inputs[0]) / (outputs[1] - outputs[0])
+            pairs.append((slope, inputs[0] - slope * outputs[0]))
+        factor, offset = torch.tensor(pairs, dtype=torch.float32).view(-1, 2, 1, 1).unbind(1)
+        return factor, offset
+
+    def differentiable_units(self, images: Tensor) -> Tensor:
+        """Return what `in_units` does, on the images' device and with its derivative."""
+        planes = []
+        for channel, (inputs, outputs) in enumerate(self.normalisation.tables):
+            x, y = (torch.tensor(side, dtype=torch.float64, device=images.device) for side in (outputs, inputs))
+            values = images[:, channel].double()
+            place = torch.searchsorted(x, values.detach().contiguous(), right=True).clamp(1, len(x) - 1) - 1
+            slope = (y[place + 1] - y[place]) / (x[place + 1] - x[place])
+            planes.append(y[place] + (values - x[place]) * slope)
+        return torch.stack(planes, dim=1).to(images.dtype)
 
     def in_units(self, images: Tensor) -> Tensor:
         """Return normalised images (B, C, H, W) in units, float32, on the CPU."""

@@ -13,9 +13,17 @@ import torch
 from infdiff import __version__
 from infdiff.config.settings import Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
+from infdiff.data.fields import FieldDescription
 from infdiff.data.image_folder import ImageFolder
 from infdiff.errors import OptionError
 from infdiff.evaluation import table, tasks
+from infdiff.evaluation.fields import (
+    FieldComparison,
+    holds_fields,
+    open_fields,
+    score_field_folder,
+    score_field_run,
+)
 from infdiff.evaluation.generated import ImageMaker
 from infdiff.evaluation.patches import PatchCutter
 from infdiff.evaluation.real_images import RealImages
@@ -24,7 +32,7 @@ from infdiff.evaluation.results import Evaluation
 from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, PublishedStatistics, holds_statistics
 from infdiff.files import save_json
 from infdiff.methods.sampling import SamplingOptions
-from infdiff.methods.sizes import training_weights
+from infdiff.methods.sizes import training_size, training_weights
 from infdiff.metrics.features import FeatureNetwork
 from infdiff.metrics.perceptual import load_lpips
 from infdiff.processes import Place
@@ -62,6 +70,17 @@ class Request:
     seed: int = 0
     out: Path | None = None
     keep_examples: bool = False
+    fields: bool = False  # of real values in units, and not RGB
+    distances: tuple[int, ...] = ()
+
+    def of_fields(self, folders: Sequence[Path | None]) -> bool:
+        """Return True where fields are evaluated. Raises OptionError for fields next to RGB images."""
+        if self.images is not None:
+            return holds_fields(self.images)
+        kinds = {folder is not None and RunFolder(folder).field_file.exists() for folder in folders}
+        if len(kinds) > 1:
+            raise OptionError("run", None, "runs of fields and of RGB images have no metric in common")
+        return kinds.pop()
 
     def folders(self, runs: Sequence[Path]) -> list[Path | None]:
         """Return the runs to evaluate, by default the newest; [None] for a task that needs no run.
@@ -134,18 +153,19 @@ def evaluate(
     request: Request, folder: Path | None, networks: Sequence[FeatureNetwork], on_images: Callable[[int], object]
 ) -> Evaluated:
     """Evaluate the run in a folder; without a folder, the images of the request or corruptions of real images."""
-    images = tasks.open_images(request.images) if request.images is not None else None
+    images = tasks.open_images(request.images) if request.images is not None and not request.fields else None
     run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
     config = InfinityDiffConfig() if run is None else run.config
-    if run is not None and run.field is not None:
-        tasks.check_field(request.task, str(run.folder), data=request.data)
-    against = _open_reference(request, config, networks)
+    field = None if run is None else run.field
+    against = _open_reference(request, config, networks, field)
     cutter = None if request.patches is None else PatchCutter(request.patches, request.seed)
     evaluation = Evaluation(networks, against, request.metrics, on_images, request.keep_examples, cutter)
     if request.lpips:
         evaluation.perceptual = load_lpips(request.device)
     if run is None:
-        return _evaluate_images(request, images, evaluation)
+        return (
+            _evaluate_fields(request, evaluation) if request.fields else _evaluate_images(request, images, evaluation)
+        )
     options = SamplingOptions.of(
         run.method,
         sampler=request.sampler,
@@ -156,17 +176,22 @@ def evaluate(
     )
     parent = request.out or run.folder.path / "evaluation"
     maker = ImageMaker(run, parent, request.seed, options, request.batch, Place.here(), on_images)
-    tasks.score_run(
-        evaluation,
-        maker,
-        request.task,
-        request.sizes,
-        request.count,
-        small=request.small,
-        latents=request.latents,
-        method=request.method,
-        guidance=request.guidance,
-    )
+    if field is not None:
+        sizes = request.sizes or [training_size(config)]
+        comparison = FieldComparison(evaluation, field, request.distances)
+        score_field_run(comparison, maker, request.task, sizes, request.count, latents=request.latents)
+    else:
+        tasks.score_run(
+            evaluation,
+            maker,
+            request.task,
+            request.sizes,
+            request.count,
+            small=request.small,
+            latents=request.latents,
+            method=request.method,
+            guidance=request.guidance,
+        )
     real_latents = "of training images" if request.latents == "real" else None
     about = {"run": str(run.folder), "step": run.step, "latents": real_latents or run.describe_latents()}
     about |= {"options": options.record(run.method), "parameters": run.parameter_counts}
@@ -174,14 +199,26 @@ def evaluate(
 
 
 def _open_reference(
-    request: Request, config: Config, networks: Sequence[FeatureNetwork]
+    request: Request, config: Config, networks: Sequence[FeatureNetwork], field: FieldDescription | None
 ) -> RealImages | PublishedStatistics:
     """Open the real images, or the statistics that stand for them."""
     if request.data is not None and holds_statistics(request.data):
         statistics = PublishedStatistics.open(request.data)
         statistics.require(networks)
         return statistics
-    return tasks.open_real_images(config, request.task, request.data, request.held_out, request.split)
+    return tasks.open_real_images(config, request.task, request.data, request.held_out, request.split, field)
+
+
+def _evaluate_fields(request: Request, evaluation: Evaluation) -> Evaluated:
+    """Compare the fields of a folder. Raises OptionError where the real images are no fields."""
+    assert request.images is not None
+    store = evaluation.real.chosen.pieces[0][0]
+    if store.field is None:
+        raise OptionError("data", store.path, f"holds RGB images, and {request.images} fields: prepare both alike")
+    comparison = FieldComparison(evaluation, store.field, request.distances)
+    score_field_folder(comparison, open_fields(request.images, store.field), request.sizes)
+    about = {"images": request.images, "real": evaluation.against.about()}
+    return Evaluated(request.images, about, evaluation)
 
 
 def _evaluate_images(request: Request, images: ImageFolder | None, evaluation: Evaluation) -> Evaluated:
@@ -210,7 +247,7 @@ def finish(
     about: dict[str, Any] = {"command": list(command), "infdiff": __version__, "torch": torch.__version__}
     about |= {"task": request.task, "seed": request.seed, "metrics": list(request.metrics)}
     used = [{"name": network.name, "version": network.version} for network in networks]
-    about |= {"network": used[0], "device": str(request.device)}
+    about |= {"network": used[0] if used else None, "device": str(request.device)}
     if len(used) > 1:
         about["networks"] = used
     if request.patches is not None:
@@ -220,7 +257,8 @@ def finish(
         save_json(json, about | runs | {"warnings": warnings, "results": results})
     if report is not None:
         facts = {key: value for key, value in about.items() if key not in ("command", "network", "networks")}
-        facts |= {"features": [f"{network.name} ({network.version})" for network in networks]}
+        if used:
+            facts |= {"features": [f"{network.name} ({network.version})" for network in networks]}
         subjects = [one.subject() for one in found]
         save_report(report, subjects, shlex.join(command), facts, title)
     return table.as_text(results, warnings)

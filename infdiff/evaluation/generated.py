@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
+from infdiff.data.field_folder import FieldFolder
+from infdiff.data.fields import FieldDescription
 from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import FolderSource
 from infdiff.data.store import to_tensor
 from infdiff.evaluation.generation_cost import GenerationCost, measured
 from infdiff.evaluation.real_images import StoredImages
-from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder
+from infdiff.images.field_files import save_field
+from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder, save_rounded
 from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
@@ -25,6 +29,7 @@ from infdiff.processes import ALONE, Place
 from infdiff.runs.editing import enlarge, enlarging_method
 from infdiff.runs.trained import TrainedModel
 
+FIELD_SUFFIX = ".npy"
 _FLOAT_BYTES = 4
 
 
@@ -37,6 +42,7 @@ class GeneratedImages:
     finite: list[int]
     broken: list[int]
     cost: GenerationCost | None = None
+    channels: int = 0  # of fields; 0 for RGB images
 
     @property
     def about(self) -> dict[str, Any]:
@@ -47,6 +53,12 @@ class GeneratedImages:
     def images(self) -> ImageFolder:
         """The finite images."""
         return ImageFolder(FolderSource(str(self.folder), image_names(self.finite)), self.size, ("PNG",))
+
+    @property
+    def fields(self) -> FieldFolder:
+        """The finite fields, in units."""
+        names = image_names(self.finite, FIELD_SUFFIX)
+        return FieldFolder(FolderSource(str(self.folder), names), self.channels, self.size)
 
     def take(self, numbers: Sequence[int]) -> Tensor:
         """Return (B, 3, H, W) uint8, finite images by their numbers."""
@@ -163,10 +175,19 @@ class ImageMaker:
         batch = self.batch or batch or default_batch(self.run.method, size, self.options)
         weights = sum(self.run.parameter_counts.values()) * _FLOAT_BYTES
         timed = measured(make, folder, rank=self.place.rank, device=self.run.device, weights=weights)
-        fill_folder(timed, folder, indices=mine, batch=batch, on_images=self.on_images)
+        field = self.run.field
+        suffix, save, channels = ".png", save_rounded, 0
+        if field is not None:
+            suffix, save, channels = FIELD_SUFFIX, partial(_save_in_units, field), field.channels
+        fill_folder(timed, folder, indices=mine, batch=batch, on_images=self.on_images, suffix=suffix, save=save)
         if not self.place.first:
             return None
-        return GeneratedImages(folder, size, *filled(folder, count), GenerationCost.read(folder))
+        finite, broken = filled(folder, count, suffix=suffix)
+        return GeneratedImages(folder, size, finite, broken, GenerationCost.read(folder), channels)
+
+
+def _save_in_units(field: FieldDescription, image: Tensor, path: Path) -> None:
+    save_field(field.in_units(image[None])[0].numpy(), path)
 
 
 def reduced(images: Tensor, size: Size) -> Tensor:

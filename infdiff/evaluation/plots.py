@@ -13,8 +13,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from infdiff.coordinates import parse_size
+from infdiff.evaluation.examples import Curves
 from infdiff.metrics.compare import columns_of
-from infdiff.metrics.spectrum import FIRST_RING
 from infdiff.training.log import logged
 
 # Seen well on white and on black.
@@ -55,18 +55,24 @@ def plot_quality(series: Mapping[str, Sequence[dict[str, Any]]], trained: Sequen
         return _finished(figure, axes)
 
 
-def plot_spectra(series: Mapping[str, Mapping[str, Tensor]], real: Mapping[str, Tensor]) -> str | None:
-    """Plot mean power over frequency at each size, for the real images and each name's. None without a spectrum."""
-    if not real:
+def plot_curves(curves: Mapping[str, Mapping[str, Curves]], kind: str) -> str | None:
+    """Plot what images and real ones have, in a panel for each key, of each name in it. None without a panel.
+
+    kind: that of the curves, which says what the axes are.
+    """
+    if not curves:
         return None
-    with _panels(list(real)) as (figure, axes):
-        for (size, reference), panel in zip(real.items(), axes, strict=True):
-            for label, spectra, colour in _coloured(series):
-                if size in spectra:
-                    _line(panel, _points(spectra[size]), label, colour, "-")
-            _line(panel, _points(reference), "real", _INK, "--")
-            panel.set(title=size, xlabel="cycles a side", ylabel="power", yscale="log")
-            _powers_of_two(panel, [2**n for n in range(1, (len(reference) + FIRST_RING).bit_length())])
+    labels = {"spectrum": ("cycles a side", "power", "log"), "variogram": ("distance in pixels", "variogram", "linear")}
+    across, up, scale = labels[kind]
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    with _panels(list(curves)) as (figure, axes):
+        for (title, found), panel in zip(curves.items(), axes, strict=True):
+            for name, one in found.items():
+                _line(panel, _points(one.places, one.images), name, colours[name], "-")
+            _line(panel, _points(one.places, one.real), "real", _INK, "--")
+            panel.set(title=_as_text(title), xlabel=across, ylabel=up, yscale=scale)
+            _powers_of_two(panel, [2**n for n in range(one.places[-1].bit_length()) if 2**n >= one.places[0]])
         return _finished(figure, axes)
 
 
@@ -85,8 +91,8 @@ def plot_losses(series: Mapping[str, Sequence[dict[str, Any]]]) -> str | None:
         return _finished(figure, axes)
 
 
-def _points(spectrum: Tensor) -> list[Point]:
-    return list(enumerate(spectrum.tolist(), start=FIRST_RING))
+def _points(places: Sequence[int], values: Tensor) -> list[Point]:
+    return [pair for pair in zip(places, values.tolist(), strict=True) if math.isfinite(pair[1])]
 
 
 def _coloured(series: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:

@@ -15,6 +15,7 @@ from infdiff.config.settings import Config
 from infdiff.coordinates import Size
 from infdiff.data.batches import first_batches
 from infdiff.data.demo import DEMO_PATH
+from infdiff.data.fields import FieldDescription
 from infdiff.data.image_set import ImageSet, split
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
@@ -23,6 +24,7 @@ from infdiff.evaluation.patches import PatchCutter
 from infdiff.images.transforms import RESIZE_FILTER, size_of_crop
 from infdiff.metrics.compare import FEWEST, Description, describe
 from infdiff.metrics.features import FeatureNetwork
+from infdiff.runs.fields import normalised_as
 
 SPLITS = ("train", "val", "all")
 _BATCH = 64
@@ -120,19 +122,30 @@ class RealImages:
 
 
 def open_real_images(
-    config: Config, *, data: Path | None, held_out: Path | None, choice: str | None, default: str
+    config: Config,
+    *,
+    data: Path | None,
+    held_out: Path | None,
+    choice: str | None,
+    default: str,
+    field: FieldDescription | None = None,
 ) -> RealImages:
     """Open the data of a run, or the store at `data`; `held_out` names a store of held-out images.
 
     choice: one of SPLITS; by default all images of `data`, or the split `default` of the run's data. Without
-    `held_out`, a store is divided as for training, with crops of one photograph kept together. Raises UserError when a
-    store is missing, is no image store, or is too small.
+    `held_out`, a store is divided as for training, with crops of one photograph kept together. field: of a run of
+    fields, in whose normalisation networks see them. Raises UserError when a store is missing, is no image store, is
+    one of images of another kind, or is too small.
     """
+
+    def opened(path: str | Path) -> ImageStore:
+        return ImageStore(path) if field is None else normalised_as(ImageStore(path), field)
+
     own = data is None
-    store = ImageStore(config.data.path or DEMO_PATH if data is None else data)
+    store = opened(config.data.path or DEMO_PATH if data is None else data)
     other = (config.data.validation_path or None) if own and held_out is None else held_out
     if other is not None:
-        train, validation = StoredImages.all_of(store), StoredImages.all_of(ImageStore(other))
+        train, validation = StoredImages.all_of(store), StoredImages.all_of(opened(other))
     else:
         first, second = split(store, config.data.validation_fraction, config.seed)
         train, validation = StoredImages(((store, first),)), StoredImages(((store, second),))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from infdiff.coordinates import parse_size
 from infdiff.errors import OptionError
-from infdiff.evaluation.examples import ExampleSheet
-from infdiff.evaluation.plots import plot_losses, plot_quality, plot_spectra
+from infdiff.evaluation.examples import Curves, ExampleSheet
+from infdiff.evaluation.plots import plot_curves, plot_losses, plot_quality
 from infdiff.files import save_text
 from infdiff.metrics.compare import COSTS, LEGEND, MORE_IS_BETTER, columns_of, metric_of
 
@@ -80,7 +80,8 @@ def as_html(subjects: Sequence[ReportSubject], command: str, facts: dict[str, An
         best=_best(rows, names),
         several=len({row["what"] for row in rows}) > 1,
         quality=plot_quality(_series(subjects), sorted({min(parse_size(t)) for s in subjects for t in s.trained})),
-        spectra=plot_spectra(*_spectra(subjects)),
+        spectra=plot_curves(_curves(subjects, "spectrum"), "spectrum"),
+        variograms=plot_curves(_curves(subjects, "variogram"), "variogram"),
         losses=plot_losses({subject.name: subject.log for subject in subjects}),
     )
 
@@ -103,11 +104,12 @@ def _caveats(subjects: Sequence[ReportSubject]) -> dict[str, list[str]]:
 
 
 def _best(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> set[tuple[int, str]]:
-    """Return (place of the row, metric) of the best value at each size, if the values differ."""
+    """Return (place of the row, metric) of the best value at each size, of each channel of fields, if values differ."""
     best: set[tuple[int, str]] = set()
+    kinds = [(row["size"], row.get("channel")) for row in rows]
     for name in names:
-        for size in {row["size"] for row in rows}:
-            own = {place: row[name] for place, row in enumerate(rows) if row["size"] == size and name in row}
+        for kind in set(kinds):
+            own = {place: row[name] for place, row in enumerate(rows) if kinds[place] == kind and name in row}
             if (metric := metric_of(name)) in MORE_IS_BETTER and len(set(own.values())) > 1:
                 value = (max if MORE_IS_BETTER[metric] else min)(own.values())
                 best |= {(place, name) for place, found in own.items() if found == value}
@@ -127,16 +129,17 @@ def _series(subjects: Sequence[ReportSubject]) -> dict[str, list[dict[str, Any]]
     return series
 
 
-def _spectra(subjects: Sequence[ReportSubject]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Return spectra of images by label and size, and those of real images by size."""
-    series: dict[str, dict[str, Tensor]] = {}
-    real: dict[str, Tensor] = {}
-    for subject in subjects:
-        for example in subject.examples:
-            if example.spectrum is not None and example.real_spectrum is not None:
-                series.setdefault(_label(subject, example.what), {})[example.size] = example.spectrum
-                real.setdefault(example.size, example.real_spectrum)
-    return series, {size: real[size] for size in sorted(real, key=_pixels)}
+def _curves(subjects: Sequence[ReportSubject], kind: str) -> dict[str, dict[str, Curves]]:
+    """Return the curves of a kind by panel, from small images to large ones, and by label."""
+    found: dict[str, dict[str, Curves]] = {}
+    pairs = [(subject, example) for subject in subjects for example in subject.examples]
+    for subject, example in sorted(pairs, key=lambda pair: _pixels(pair[1].size)):
+        for curves in example.curves:
+            if curves.kind == kind:
+                # Each channel of fields has rows, and a panel, of its own.
+                label = _label(subject, example.what) if len(example.curves) == 1 else subject.name
+                found.setdefault(curves.panel, {})[label] = curves
+    return found
 
 
 def _pixels(size: str) -> int:

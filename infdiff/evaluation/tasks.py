@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
+from infdiff.data.fields import FieldDescription
 from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import open_source
 from infdiff.errors import OptionError, UserError
@@ -77,21 +78,22 @@ def check_request(
         raise OptionError("data", None, "name the LMDB of the real images, made with infdiff prepare-data")
 
 
-def check_field(task: str, name: str, *, data: Path | None) -> None:
-    """Raise OptionError for a task that a run of fields, named `name`, cannot be evaluated on."""
-    if task != DENOISE:
-        problem = f"{name} makes fields, and the metrics are of RGB images: --task {DENOISE} is left"
-        raise OptionError("task", task, problem)
-    if data is not None:
-        raise OptionError("data", data, "a run of fields is measured on its own data, in its own normalisation")
-
-
 def open_real_images(
-    config: Config, task: str, data: Path | None, held_out: Path | None, choice: str | None
+    config: Config,
+    task: str,
+    data: Path | None,
+    held_out: Path | None,
+    choice: str | None,
+    field: FieldDescription | None = None,
 ) -> RealImages:
-    """Open the real images of a task, by default the training images of the run, or held-out ones as truth."""
+    """Open the real images of a task, by default the training images of the run, or held-out ones as truth.
+
+    field: of a run of fields, in whose normalisation networks see them.
+    """
     default = "val" if task in ("reconstruct", "superres", DENOISE) else "train"
-    return real_images.open_real_images(config, data=data, held_out=held_out, choice=choice, default=default)
+    return real_images.open_real_images(
+        config, data=data, held_out=held_out, choice=choice, default=default, field=field
+    )
 
 
 def score_folder(evaluation: Evaluation, images: ImageFolder, sizes: Sequence[Size]) -> None:
@@ -174,7 +176,7 @@ def score_generated(
             made = maker.decoded(evaluation.real.train.spread(count), size)
         else:
             made = maker.generated(size, count)
-        if made is not None and _enough(evaluation, made, "generated"):
+        if made is not None and enough(evaluation, made, "generated"):
             evaluation.score_images(made.images, size, "generated", made.about)
 
 
@@ -231,7 +233,7 @@ def _score_pairs(
         raise OptionError("res", None, evaluation.warnings[-1])
     for size in fitting:
         made = make(size)
-        if made is not None and _enough(evaluation, made, "run"):
+        if made is not None and enough(evaluation, made, "run"):
             evaluation.score_pairs(_taken(truth, size), methods(size, made), made.finite, size, made.about)
 
 
@@ -239,7 +241,7 @@ def _taken(stored: StoredImages, size: Size) -> Images:
     return lambda numbers: stored.take(numbers, size)
 
 
-def _enough(evaluation: Evaluation, made: GeneratedImages, what: str) -> bool:
+def enough(evaluation: Evaluation, made: GeneratedImages, what: str) -> bool:
     """Return True if enough images are finite to be compared, and warn about broken ones."""
     size, count = format_size(made.size), len(made.finite) + len(made.broken)
     if made.broken:

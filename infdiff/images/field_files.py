@@ -87,18 +87,26 @@ def read_field(option: str, path: Path, channels: int) -> np.ndarray:
         raise OptionError(option, path, "no such file") from None
     except UNREADABLE as error:
         raise OptionError(option, path, f"cannot be read as a field ({first_line(error)})") from error
-    if array.ndim == 3 and not layout:
-        layout = "hwc" if array.shape[0] != channels == array.shape[2] else "chw"
     try:
-        field = with_channels_first(array, layout)
+        return as_field(array, layout, channels)
     except ValueError as error:
         raise OptionError(option, path, str(error)) from error
+
+
+def as_field(array: np.ndarray, layout: str, channels: int) -> np.ndarray:
+    """Return a decoded array, of a layout as `decode_array` says, as (C, H, W) float32, C of `channels`.
+
+    Raises ValueError for one of other dimensions or types, and for infinite values.
+    """
+    if array.ndim == 3 and not layout:
+        layout = "hwc" if array.shape[0] != channels == array.shape[2] else "chw"
+    field = with_channels_first(array, layout)
     if len(field) != channels:
-        raise OptionError(option, path, f"{len(field)} channels, and the run's fields have {channels}")
+        raise ValueError(f"{len(field)} channels, and the run's fields have {channels}")
     if not np.issubdtype(field.dtype, np.number) or np.iscomplexobj(field):
-        raise OptionError(option, path, f"values of type {field.dtype}: want real numbers")
+        raise ValueError(f"values of type {field.dtype}: want real numbers")
     if np.isinf(field).any():
-        raise OptionError(option, path, "infinite values: replace them, or put NaN where values are missing")
+        raise ValueError("infinite values: replace them, or put NaN where values are missing")
     return np.ascontiguousarray(field, np.float32)
 
 

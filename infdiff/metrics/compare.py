@@ -120,6 +120,17 @@ LEGEND = {
     "ssim": "structural similarity, 1 for equal images",
     "lpips": "learned perceptual distance (AlexNet), 0 for equal images",
     "feature": "mean feature distance between an image and its truth",
+    "spectrum_error": "largest relative error of the mean power in a band of frequencies, up to half of Nyquist",
+    "wasserstein": "1-Wasserstein distance of the values, in their units",
+    "mean": "of the values",
+    "real_mean": "of the real fields' values",
+    "std": "standard deviation of the values",
+    "real_std": "standard deviation of the real fields' values",
+    "skewness": "of the values, 0 where they are symmetric",
+    "real_skewness": "of the real fields' values",
+    "variogram_error": "largest relative error of half the mean squared difference of two pixels, over their distances",
+    "correlation_error": "largest error of the correlation of two channels",
+    "energy": "energy distance of patches of 8 x 8 pixels in standard deviations, about 0 for sets of one kind",
     **{f"loss_{level:g}": f"loss of the training target, noise at {level:g} of the signal" for level in NOISE_LEVELS},
 }
 
@@ -140,15 +151,21 @@ MORE_IS_BETTER = {
     "ssim": True,
     "lpips": False,
     "feature": False,
+    "spectrum_error": False,
+    "wasserstein": False,
+    "variogram_error": False,
+    "correlation_error": False,
+    "energy": False,
 }
 
 
-def choose_metrics(names: Sequence[str]) -> list[str]:
-    """Return the named metrics in the order of METRICS, by default all. Raises OptionError for an unknown name."""
+def choose_metrics(names: Sequence[str], known: Iterable[str] = tuple(METRICS)) -> list[str]:
+    """Return the named metrics in the order of the known ones, by default all. Raises OptionError for another name."""
+    every = list(known)
     for name in names:
-        if name not in METRICS:
-            raise OptionError("metrics", name, f"choose from {', '.join(METRICS)}")
-    return [name for name in METRICS if not names or name in names]
+        if name not in every:
+            raise OptionError("metrics", name, f"choose from {', '.join(every)}")
+    return [name for name in every if not names or name in names]
 
 
 def compare(sets: Comparison, metrics: Iterable[str]) -> dict[str, float]:

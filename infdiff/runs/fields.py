@@ -118,9 +118,7 @@ class FieldWriter:
         if form not in FIELD_FORMS:
             raise OptionError("format", form, f"choose one of {', '.join(FIELD_FORMS)}")
         self.field, self.form = field, form
-        ends = torch.tensor(field.limits).view(1, -1, 1, 2)
-        low, high = field.in_units(ends)[0, :, 0].unbind(-1)
-        self.limits = list(zip(low.tolist(), high.tolist(), strict=True))
+        self.limits = field.limits_in_units
 
     def __call__(self, image: Tensor, path: Path) -> Tensor:
         """Write both files, named as `path` but for its suffix, and return the picture (3, H, W) uint8."""

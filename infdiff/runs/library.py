@@ -243,7 +243,7 @@ class Model:
         """Return images whose measurement by an operator is close to the one given: n variants of each.
 
         measured: floating-point (B, ...), what `operator` makes of B images (B, C, H, W) in [-1, 1] of `size`, plus
-        white noise of standard deviation `noise`; fields are as networks see them. operator: a function, or deepinv's
+        white noise of standard deviation `noise`; fields are in units. operator: a function, or deepinv's
         physics. guidance: "projection" for linear operators, with pseudo_inverse or the operator's A_dagger, the
         default where there is one; "gradient" for all that can be differentiated. iterations: evaluations of the
         network, or gradients, to find a step's direction. z: latents (B, z_dim) of the images, where they are known.
@@ -260,8 +260,9 @@ class Model:
             noise=noise,
             device=device,
             channels=channels,
+            field=self.trained.field,
         )
-        guide = guidance_for(given, wanted, guidance, weight, iterations, channels)
+        guide = guidance_for(given, wanted, guidance, weight, iterations, channels, self.trained.field)
         check_tile("guided", guide.kind, tile)
         images = [
             restore(

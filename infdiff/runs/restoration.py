@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
+from infdiff.data.fields import FieldDescription
 from infdiff.diffusion.measurements import Measurement
 from infdiff.errors import OptionError, UserError, first_line
 from infdiff.methods.sampling import SamplingOptions, check_guidance
@@ -81,12 +82,14 @@ def measurement_of(
     noise: float = 0.0,
     device: torch.device,
     channels: int = 3,
+    field: FieldDescription | None = None,
 ) -> Measurement:
     """A measurement of images of a size, checked.
 
-    operator: a callable on images (B, C, H, W) in [-1, 1], or on fields as networks see them. Where it has the methods
-    `A` and `A_dagger`, as the physics of deepinv, these are what measures without noise, and the pseudo-inverse. Raises
-    UserError when what it makes cannot be compared with the values, or the pseudo-inverse is none.
+    operator: a callable on images (B, C, H, W) in [-1, 1], or on fields in their units, which `field` describes. Where
+    it has the methods `A` and `A_dagger`, as the physics of deepinv, these are what measures without noise, and the
+    pseudo-inverse. Raises UserError when what it makes cannot be compared with the values, or the pseudo-inverse is
+    none.
     """
     if not callable(operator):
         raise UserError(f"operator: {type(operator).__name__} cannot be called: want a function of images (B, C, H, W)")
@@ -95,6 +98,7 @@ def measurement_of(
     pseudo_inverse = pseudo_inverse or getattr(operator, "A_dagger", None)
     measure: Operator = getattr(operator, "A", operator)
     given = _tensor(values).to(device)
+    measure, pseudo_inverse, shift = _of_normalised(field, measure, pseudo_inverse, size, device)
     # Not flat, so that an operator that ignores what it is given shows.
     probe = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0)).to(device) * 1.6 - 0.8
     made = _called("operator", measure, probe)
@@ -115,7 +119,7 @@ def measurement_of(
                 f"pseudo_inverse: measured again, what it makes is off by {off:.0%}: want operator(pseudo_inverse(y)) "
                 "to be y for every y that the operator makes"
             )
-    return Measurement(given, measure, pseudo_inverse, noise)
+    return Measurement(given - shift, measure, pseudo_inverse, noise)
 
 
 def guidance_for(
@@ -125,12 +129,16 @@ def guidance_for(
     weight: float = 1.0,
     iterations: int = 1,
     channels: int = 3,
+    field: FieldDescription | None = None,
 ) -> Guidance:
     """The guidance that is asked for; by default projection where there is a pseudo-inverse, else gradients.
 
-    Raises OptionError when it cannot work with the measurement.
+    field: of fields. Raises OptionError when it cannot work with the measurement.
     """
     check_guidance(weight)
+    if kind == "projection" and field is not None and field.affine is None:
+        normalised = f"the fields are normalised by {field.normalisation.kind}, which is no affine map"
+        raise OptionError("guidance", kind, f"{normalised}: take gradient, or prepare the data with meanstd")
     invertible = measurement.pseudo_inverse is not None
     kind = kind or ("projection" if invertible else "gradient")
     if kind not in GUIDANCE:
@@ -150,6 +158,28 @@ def guidance_for(
         if not differentiable:
             raise OptionError("guidance", kind, "the operator's result has no gradient in the images")
     return Guidance(kind, weight, iterations)
+
+
+def _of_normalised(
+    field: FieldDescription | None,
+    measure: Operator,
+    pseudo_inverse: Operator | None,
+    size: Size,
+    device: torch.device,
+) -> tuple[Operator, Operator | None, Tensor | float]:
+    """The operator and its pseudo-inverse as functions of normalised images, and what to take off measured values.
+
+    What an operator makes of the offset of an affine normalisation is taken off, so that a linear one stays linear. Of
+    another normalisation there is no pseudo-inverse.
+    """
+    if field is None:
+        return measure, pseudo_inverse, 0.0
+    if field.affine is None:
+        return (lambda images: measure(field.differentiable_units(images))), None, 0.0
+    factor, offset = (part.to(device) for part in field.affine)
+    shift = _called("operator", measure, offset.expand(1, -1, *size))
+    back = None if pseudo_inverse is None else (lambda values: pseudo_inverse(values) / factor)
+    return (lambda images: measure(factor * images + offset) - shift), back, shift
 
 
 def _tensor(values: Any) -> Tensor:

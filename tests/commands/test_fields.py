@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 import infdiff
+from infdiff.diffusion.measurements import Reduction
+from infdiff.errors import UserError
 from infdiff.images.field_files import read_field
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, command_in
 from tests.fields import HEIGHT, WIDTH, deep_images, two_channels, with_holes
@@ -162,12 +164,121 @@ def test_training_goes_on_and_refuses_other_values(made):
         (folder / "away.lmdb").rename(folder / "d.lmdb")
 
 
-def test_evaluation_says_what_is_left(made):
-    _, folder = made
+def in_units(kind, folder):
+    """Two fields (2, C, 16, 16) float32 without holes, and their reduction by 4 down and across."""
+    values = np.stack(
+        [np.nan_to_num(read_field("x", path, KINDS[kind][2])) for path in sorted((folder / "in").iterdir())[:2]]
+    )
+    values = torch.from_numpy(values[:, :, :16, :16])
+    return values, Reduction((16, 16), (4, 4))
+
+
+def test_measurements_are_in_units(made, monkeypatch):
+    """What is restored by projection has the measurement that was made; the offset of units is no disagreement."""
+    kind, folder = made
+    monkeypatch.chdir(folder)  # latents come from the run's data
+    model = infdiff.load(folder / "runs" / "x", device="cpu")
+    values, operator = in_units(kind, folder)
+    scale = model.trained.field.in_units(torch.ones(1, values.shape[1], 1, 1)) - model.trained.field.in_units(
+        torch.zeros(1, values.shape[1], 1, 1)
+    )
+    if kind == "holes":
+        with pytest.raises(UserError, match="quantile, which is no affine map: take gradient"):
+            model.restore(operator(values), operator, 16, guidance="projection", steps=3)
+    else:
+        found = model.restore(operator(values), operator, 16, steps=3, output="tensor")
+        assert float(((operator(found) - operator(values)) / scale).abs().max()) < 1e-3
+    free, guided = (
+        model.restore(
+            operator(values), operator, 16, guidance="gradient", weight=weight, iterations=3, steps=5, output="tensor"
+        )
+        for weight in (0.0, 1.0)
+    )
+    off = [float(((operator(one) - operator(values)) / scale).square().mean()) for one in (free, guided)]
+    assert off[1] < 0.7 * off[0]
+
+
+def test_differentiable_units_are_the_units(made):
+    kind, folder = made
+    field = infdiff.load(folder / "runs" / "x", device="cpu").trained.field
+    values = (torch.rand(2, field.channels, 5, 6, generator=torch.Generator().manual_seed(0)) * 3 - 1.5).double()
+    found = field.differentiable_units(values)
+    torch.testing.assert_close(found.float(), field.in_units(values), rtol=1e-5, atol=1e-5)
+    assert torch.autograd.gradcheck(field.differentiable_units, values.requires_grad_(), atol=1e-2, rtol=1e-3, eps=1e-7)
+    if field.affine is not None:
+        factor, offset = field.affine
+        torch.testing.assert_close(factor * values.float() + offset, found.float(), rtol=1e-5, atol=1e-5)
+    assert (field.affine is None) == (kind == "holes")
+
+
+def test_evaluation_compares_fields_in_their_units(made):
+    kind, folder = made
     command = command_in(folder)
-    assert_one_line_error(command("evaluate", "--run", "runs/x"), "runs/x makes fields", "--task denoise")
+    assert_one_line_error(command("evaluate", "--run", "runs/x", "--task", "superres"), "--task superres", "denoise")
     result = command("evaluate", "--run", "runs/x", "--task", "denoise", "--n", 5, "--res", 16, "--split", "train")
     assert result.returncode == 0, result.stderr
+    options = ["--n", 5, "--res", "16,24", "--json", "scores.json", "--report", "report.html", "--distances", "1,3"]
+    result = command("evaluate", "--run", "runs/x", "--steps", 2, *options)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((folder / "scores.json").read_text())
+    channels = KINDS[kind][2]
+    # No patch of 8 x 8 pixels is known where a third of them is missing at random.
+    assert len(written["results"]) == 2 * (channels + (kind != "holes"))
+    assert "real fields have none" in result.stdout if kind == "holes" else "missing" not in result.stdout
+    for row in written["results"]:
+        assert (row["images"], row["at"]) == (5, "16")
+        if row["what"] == "all channels":
+            assert ("correlation_error" in row) == (channels == 2)
+            assert "energy" in row
+        else:
+            assert in_range(np.array([row["mean"], row["real_mean"]]), kind)
+            assert set(row["variogram_errors"]) == {"1", "3"}
+            assert ("spectrum_error" in row) == (kind != "holes")
+    assert "Variograms" in (folder / "report.html").read_text()
+
+
+def test_fields_of_a_folder_are_compared_with_others(tmp_path):
+    """A set with itself has no distance, and its values have numpy's moments; pictures of fields are not compared."""
+    two_channels(tmp_path / "in")
+    command = command_in(tmp_path)
+    size = ["--size", "native", "--workers", 1]
+    assert command("prepare-data", "in", "--out", "d.lmdb", *size, "--normalise", "meanstd").returncode == 0
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "00.png")
+    result = command("evaluate", "--images", "in", "--data", "d.lmdb", "--json", "scores.json")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "scores.json").read_text())["results"]
+    values = np.stack([np.load(path) for path in sorted((tmp_path / "in").glob("*.npy"))])
+    for channel, row in enumerate(rows[:2]):
+        assert row["std"] == pytest.approx(values[:, channel].astype(float).std(), rel=1e-6)
+        assert row["wasserstein"] == pytest.approx(0, abs=1e-5 * float(values[:, channel].std()))
+        assert row["spectrum_error"] == pytest.approx(0, abs=1e-4)
+    assert rows[2]["correlation_error"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["--metrics", "frechet"], ["--metrics frechet", "wasserstein"]),
+        (["--network", "clip"], ["--network clip", "RGB images"]),
+        (["--patches", 16], ["--patches 16", "RGB images"]),
+        (["--distances", "1.5"], ["--distances 1.5", "whole numbers"]),
+        (["--distances", "16"], ["--distances 16", "fields of 16 pixels"]),
+        (["--data", "x.npz"], ["--data x.npz", "RGB images"]),
+    ],
+)
+def test_options_of_images_are_refused_for_fields(given, parts, made):
+    _, folder = made
+    assert_one_line_error(
+        command_in(folder)("evaluate", "--run", "runs/x", "--n", 5, "--steps", 2, "--res", 16, *given), *parts
+    )
+
+
+def test_fields_are_compared_with_fields_alone(made, photos, tmp_path):
+    _, folder = made
+    command = command_in(folder)
+    assert_one_line_error(
+        command("evaluate", "--images", "in", "--data", photos, "--n", 5), "RGB images", "prepare both alike"
+    )
 
 
 @pytest.mark.parametrize("extra", [[], ["edm.noise=mollified"], ["data.resolutions={8: 1, 16: 1}"]])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from infdiff.errors import UserError
-from infdiff.evaluation.examples import ExampleSheet, NearestMatches
+from infdiff.evaluation.examples import Curves, ExampleSheet, NearestMatches
 from infdiff.evaluation.report import ReportSubject, as_html, save_report
 
 SECTIONS = ["scores", "quality", "spectra", "losses", "samples", "neighbours", "cost", "configuration", "command"]
@@ -85,7 +85,14 @@ def subject(name="runs/a", sizes=("32", "64"), better=0.0):
     others = torch.stack([picture(32, n) for n in (1, 2, 3)])
     matches = NearestMatches(picture(32), others, torch.tensor([4.5, 5.0, 6.0]))
     examples = [
-        ExampleSheet("generated", size, picture(70), (), (matches, matches), torch.rand(15) + 1, torch.rand(15) + 2)
+        ExampleSheet(
+            "generated",
+            size,
+            picture(70),
+            (),
+            (matches, matches),
+            (Curves.of_spectra(size, torch.rand(15) + 1, torch.rand(15) + 2),),
+        )
         for size in sizes
     ]
     log = [{"step": n, "loss": 1 / n} for n in range(1, 9)] + [{"step": 8, "validation_loss": 0.3}]
@@ -156,6 +163,27 @@ def test_runs_are_side_by_side_and_the_better_one_is_marked():
     assert re.findall(r'<td class="best">([^<]*)</td>', text) == ["15", "15"]  # equal precision is nobody's
     for section in ("quality", "spectra", "losses"):
         assert {"runs/a", "runs/b"} <= set(page.sections[section].split())
+
+
+def test_channels_are_not_compared_with_each_other():
+    def rows(*values):
+        return [
+            {"what": c, "channel": c, "size": "32", "at": "32", "images": 9, "wasserstein": value}
+            for c, value in zip("uv", values, strict=True)
+        ]
+
+    text = as_html([ReportSubject("a", rows(1, 40)), ReportSubject("b", rows(2, 30))], "", {})
+    assert re.findall(r'<td class="best">([^<]*)</td>', text) == ["1", "30"]
+
+
+def test_curves_of_fields_have_a_panel_for_each_channel():
+    curves = tuple(
+        Curves(kind, f"{channel}, 32", (1, 2, 4), torch.rand(3), torch.rand(3))
+        for channel in ("height", "pressure")
+        for kind in ("spectrum", "variogram")
+    )
+    page = Page(as_html([ReportSubject("a", [], [ExampleSheet("generated", "32", curves=curves)])], "", {}))
+    assert {"height,", "pressure,", "Variograms", "distance"} <= set(page.sections["spectra"].split())
 
 
 def test_a_caveat_of_all_is_said_once_and_one_of_some_names_them():
