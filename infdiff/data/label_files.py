@@ -89,7 +89,7 @@ def _named(names: Mapping[str, str]) -> SourceLabels:
 
 
 def _are_measured(cells: Sequence[str]) -> bool:
-    """Whether cells are numbers, not all of which are whole: 3.5, but not 3, which may as well be a class's name."""
+    """Return True for finite numbers of which one is written as 3.5 or -3: a class's name may well be 3."""
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:

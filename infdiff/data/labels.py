@@ -17,7 +17,7 @@ Value = tuple[float, ...]
 
 @dataclass(frozen=True)
 class LabelDescription:
-    """What the labels of a set of images mean.
+    """Meaning of the labels of a set of images.
 
     classes: their names; or, for vectors, mean and standard deviation (D,) of each number over the images.
     """
