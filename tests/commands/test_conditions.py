@@ -240,3 +240,55 @@ def test_condition_channels_that_a_store_cannot_have_are_refused(photos, tmp_pat
     assert_one_line_error(result, "data.condition_channels: 2", "2 channels")
     result = command("train", "--steps", 2, *KINDS["grid"], "data.condition_channels=1")
     assert_one_line_error(result, "data.condition_channels: 1", "--normalise")
+
+
+def in_tiles(run, **given):
+    """A guided sample with its pixels all at once, and in tiles."""
+    model = infdiff.load(run, device="cpu")
+    return [model.sample(1, 16, output="tensor", guidance=1.5, tile=tile, **given).double() for tile in ("off", 5)]
+
+
+def test_tiles_take_labels_as_all_pixels_do(coloured_run):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method has no tiles")
+    whole, tiled = in_tiles(coloured_run, label="red")
+    torch.testing.assert_close(tiled, whole, atol=1.01, rtol=0)  # uint8, rounded
+
+
+def test_tiles_take_known_channels_as_all_pixels_do(dense_run):
+    if "points" not in str(dense_run):
+        pytest.skip("this method has no tiles")
+    whole, tiled = in_tiles(dense_run, condition=np.ones((16, 16)))
+    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+
+
+def test_enlarging_and_filling_do_without_labels(coloured_run):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method has no latents")
+    model = infdiff.load(coloured_run, device="cpu")
+    assert model.super_resolve(of_colour("red"), 16, steps=2, output="tensor").shape == (1, 3, 16, 16)
+    mask = np.zeros((8, 8), bool)
+    mask[:4] = True
+    assert model.inpaint(of_colour("red"), mask, steps=2, output="tensor").shape == (1, 3, 8, 8)
+
+
+def test_filling_does_without_known_channels(dense_run):
+    if "points" not in str(dense_run):
+        pytest.skip("this method fills nothing")
+    field = np.full((1, 8, 8), 3.0, np.float32)
+    field[:, :2] = np.nan
+    filled = infdiff.load(dense_run, device="cpu").inpaint(field, None, steps=2, output="array")
+    assert np.isfinite(filled).all()
+
+
+def test_training_on_labels_goes_on_bit_for_bit_with_every_cache(coloured_run, tmp_path):
+    if "grid" not in str(coloured_run):
+        pytest.skip("once is enough")
+    command, data = command_in(tmp_path), coloured_run.parent.parent / "x.lmdb"
+    settings = [*KINDS["grid"], "train.checkpoint_every=3", "train.decay_from=1", "data.flip=true"]
+    for folder, steps, cache in (("parts", 3, "ram"), ("parts", 6, "none"), ("whole", 6, "ram")):
+        workers = ["data.workers=0", f"data.cache={cache}"]
+        result = command("train", "--data", data, "--out", folder, "--steps", steps, *settings, *workers)
+        assert result.returncode == 0, result.stderr
+    a, b = (infdiff.load(tmp_path / name, device="cpu") for name in ("parts", "whole"))
+    assert torch.equal(a.sample(2, label="all", output="tensor"), b.sample(2, label="all", output="tensor"))
