@@ -6,13 +6,19 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from infdiff.data.image_set import split
+from infdiff.data.batches import mixed_batches, taken
+from infdiff.data.image_set import ImageSet, split
 from infdiff.data.label_files import read_labels
 from infdiff.data.labels import LabelDescription
+from infdiff.data.point_examples import PointExamples, PointReader
 from infdiff.data.sources import open_source
 from infdiff.data.store import ImageStore
+from infdiff.data.upsampled import Upsampled
+from infdiff.diffusion.mollifier import Mollifier
 from infdiff.errors import OptionError, UserError
+from infdiff.points import PointBatch
 from tests.conftest import assert_one_line_error
 from tests.fields import two_channels
 
@@ -118,3 +124,39 @@ def test_a_store_without_labels_says_how_to_get_them(photos, command):
     assert store.labels is None
     with pytest.raises(UserError, match="--labels"):
         store.label_rows([0])
+
+
+def coloured_set(folder, command, **options):
+    """Images whose class is how bright they are."""
+    (folder / "images").mkdir()
+    lines = []
+    for i in range(12):
+        Image.fromarray(np.full((8, 8, 3), 60 * (i % 4), np.uint8)).save(folder / "images" / f"{i:02}.png")
+        lines.append(f"{i:02}.png,{i % 4}")
+    path = csv_of(folder, *lines)
+    made = command("prepare-data", "images", "--out", "x.lmdb", "--size", 8, "--labels", path, "--workers", 1)
+    assert made.returncode == 0, made.stderr
+    return ImageSet(ImageStore(folder / "x.lmdb"), list(range(12)), (8, 8), labelled=True, **options)
+
+
+def brightness(batch):
+    """The class that the values of a batch say, of each image."""
+    examples = batch.examples
+    values = examples.values if isinstance(examples, PointBatch) else examples.flatten(2).mT
+    return (values.float().mean(dim=(1, 2)) / 60).round().long()
+
+
+@pytest.mark.parametrize(("cache", "workers"), [("ram", 0), ("none", 0), ("none", 1)])
+def test_batches_carry_the_labels_of_their_images(cache, workers, tmp_path, command):
+    images = coloured_set(tmp_path, command, cache=cache)
+    reader = PointReader(images, (8, 8), Mollifier(0.5, (8, 8)))
+    points = PointExamples(reader, 5, kind="uniform", flip=True, encoder=True, seed=0, purpose="points")
+    draws = [(0, 4), (1, 3), (0, 5), (1, 2)]
+    made = list(mixed_batches([images, points], draws, seed=3, position=0, workers=workers, device="cpu"))
+    assert [tuple(batch.shape) for batch in made] == [(count, 3, 8, 8) for _, count in draws]
+    assert all(torch.equal(batch.labels.argmax(dim=1), brightness(batch)) for batch in made)
+    few = taken(points, torch.tensor([5, 2]))
+    assert few.labels.argmax(dim=1).tolist() == [1, 2]
+    smaller = images.at((4, 4))
+    assert torch.equal(smaller.labels, images.labels)
+    assert torch.equal(Upsampled(smaller, (16, 16)).labels, images.labels)
