@@ -81,10 +81,13 @@ TABLE = {
     "data.flip": (False, loss, {}),
     "data.channels": (2, weights, {}),
     "data.valid_pixels": ({"16": 10}, loss, {}),
+    "data.condition_channels": (1, weights, {}),
     "data.augment": (0.3, loss, {}),
     "data.cache": ("none", batches, {}),
     "data.workers": (0, batches, {"data.cache": "none"}),
     "model.condition_dim": (24, weights, {}),
+    "model.condition.classes": (3, weights, {}),
+    "model.condition.vector": (3, weights, {}),
     "model.grid.channels": (16, weights, {}),
     "model.grid.multipliers": ((1, 1), weights, {}),
     "model.grid.blocks": (2, weights, {}),
@@ -138,6 +141,7 @@ TABLE = {
     "train.times_log_std": (0.6, loss, {"train.times": "lognormal"}),
     "train.sharp_weight": (1.0, loss, {"model.sharp": True}),
     "train.latent_noise": (0.5, loss, {}),
+    "train.condition_drop": (1.0, loss, {"data.channels": 2, "data.condition_channels": 1}),
     **{
         f"train.{name}": (value, training, {f"train.{k}": v for k, v in under.items()})
         for name, (value, under) in OPTIMISER.items()

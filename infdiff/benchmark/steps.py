@@ -284,6 +284,8 @@ def fitted_cost(config: Config, setting: Setting, device: torch.device, repeat: 
 class _Noise:
     """Images of noise, held in memory, as training examples."""
 
+    labels: Tensor | None = None
+
     def __init__(self, size: Size, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         count = min(_IMAGES, max(_FEWEST_IMAGES, _PIXELS // prod(size)))

@@ -4,6 +4,7 @@
   infdiff prepare-data photos.zip --out crops.lmdb --size 128 --crops 16 --format webp
   infdiff prepare-data ~/photos --out native.lmdb --size 720x1440 --format tiles
   infdiff prepare-data church_outdoor_train_lmdb --out church.lmdb --size 256 --format jpeg
+  infdiff prepare-data ~/pets --out pets.lmdb --size 64 --labels folders
   infdiff prepare-data radar --out radar.lmdb --size 128 --units mm/h --missing -1 --normalise quantile
   infdiff prepare-data wind.zip --out wind.lmdb --size native --layout chw --names u,v --units m/s,m/s
 
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from infdiff.cli import Parser, positive, size_argument
+from infdiff.data.label_files import SourceLabels, read_labels
 from infdiff.data.normalisation import NORMALISATIONS
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.prepare_fields import (
@@ -65,6 +67,9 @@ def make_parser(prog: str | None) -> Parser:
     )
     parser.add_seed("the random crops")
     parser.add_argument("--rgb", action="store_true", help="reduce images of more than 8 bits to RGB")
+    parser.add_argument(
+        "--labels", metavar="CSV", help="file name, then a class or numbers, a line each; or: folders, each a class"
+    )
     fields = parser.add_argument_group("fields")
     fields.add_argument("--normalise", choices=NORMALISATIONS, help="of each channel over all images (default minmax)")
     fields.add_argument("--layout", choices=LAYOUTS, help="of arrays: channels first or last (default: guessed)")
@@ -93,17 +98,27 @@ def run(arguments: Namespace) -> None:
     options = field_options(arguments, source)
     if options is None:
         source = without_arrays(source)
-        names, left_out = source.names, prepare(source, arguments.out, recipe, workers=workers).left_out
+        names, labels = source.names, labels_of(arguments, source.names)
+        left_out = prepare(source, arguments.out, recipe, labels=labels, workers=workers).left_out
     else:
-        prepared = prepare_fields(source, arguments.out, recipe, options, workers=workers)
-        names, left_out = without_masks(source.names)[0], prepared.left_out
+        names = without_masks(source.names)[0]
+        labels = labels_of(arguments, names)
+        prepared = prepare_fields(source, arguments.out, recipe, options, labels=labels, workers=workers)
+        left_out = prepared.left_out
     for name, reason in left_out:
         print(f"left out: {name}: {reason}")
     if options is not None:
         for line in described(prepared):
             print(line)
     store = ImageStore(arguments.out)
+    if store.labels is not None:
+        print(f"labels: {store.labels.describe()}")
     print(f"{arguments.out}: {len(store)} images from {len(names)} files, {len(left_out)} left out")
+
+
+def labels_of(arguments: Namespace, names: Sequence[str]) -> SourceLabels | None:
+    """Return the labels of images by their names; None where none are asked for."""
+    return None if arguments.labels is None else read_labels(arguments.labels, names)
 
 
 def field_options(arguments: Namespace, source: Source) -> FieldOptions | None:

@@ -4,6 +4,8 @@
   infdiff sample --run runs/photos --res 512x1024 --n 4 --steps 50 --seed 7 --out pictures
   infdiff sample --run runs/photos --res 256 --n 16 --sampler dpm++ --steps 20 --deblur none
   infdiff sample --run runs/dfu_ffhq_96 --res 160 --n 16        # DFU: 18 steps of Heun's method
+  infdiff sample --run runs/pets --label cat --guidance 2 --n 8  # of one class; --label all: one after the other
+  infdiff sample --run runs/rain --condition coarse.npy --res 256 --n 4
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
   infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
 
@@ -14,6 +16,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,12 +25,14 @@ from infdiff.commands.trained_run import add_deblur, add_format, load_run, origi
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
+from infdiff.images.field_files import read_field
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import backend_note, kernels_note
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
+from infdiff.runs.conditions import Conditions
 from infdiff.runs.editing import morph
 from infdiff.runs.fields import pictures_of, read_fields_at, writer_of
 from infdiff.runs.trained import ASPECTS, TrainedModel
@@ -66,6 +71,12 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
     )
+    parser.add_argument("--label", help="of a run with classes: a class, or all for one after the other")
+    parser.add_argument("--vector", help="of a run with vectors: its numbers, 1.5,2,3")
+    parser.add_argument("--condition", type=Path, metavar="FILE", help="of a run with condition channels: their values")
+    parser.add_argument(
+        "--guidance", type=float, help="classifier-free: 0 unconditional, 1 (default) conditional, more: more closely"
+    )
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
     parser.add_argument("--pyramid", action="store_true", help="write each image as a Deep Zoom pyramid, not as a PNG")
@@ -97,6 +108,7 @@ def run(arguments: Namespace) -> None:
         deblur=arguments.deblur,
         tile=arguments.tile,
     )
+    conditions = conditions_of(trained, arguments, size, options)
     if arguments.interpolate:
         if arguments.pyramid:
             raise OptionError("pyramid", None, "goes with new images, not with --interpolate")
@@ -112,6 +124,11 @@ def run(arguments: Namespace) -> None:
         "size": list(size),
         "aspect": arguments.aspect,
         "seed": arguments.seed,
+    }
+    record |= {
+        name: str(value)
+        for name in ("label", "vector", "condition", "guidance")
+        if (value := getattr(arguments, name)) is not None
     }
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
@@ -131,7 +148,13 @@ def run(arguments: Namespace) -> None:
 
         def sample(indices: Sequence[int]) -> Tensor:
             return trained.sample(
-                indices, size, seed=arguments.seed, options=options, aspect=arguments.aspect, on_step=bar.update
+                indices,
+                size,
+                seed=arguments.seed,
+                options=options,
+                aspect=arguments.aspect,
+                conditions=conditions,
+                on_step=bar.update,
             )
 
         if arguments.pyramid:
@@ -143,6 +166,31 @@ def run(arguments: Namespace) -> None:
             return
         sheet = sample_to_folder(sample, folder, count=count, batch=batch, record=record, write=writer)
     print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
+
+
+def conditions_of(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> Conditions:
+    """Return what images are conditioned on. Raises OptionError for what the run does not know."""
+    vector, file, values = arguments.vector, arguments.condition, None
+    if vector is not None:
+        try:
+            vector = [float(number) for number in vector.split(",")]
+        except ValueError as error:
+            raise OptionError("vector", vector, "want numbers: 1.5,2,3") from error
+    if file is not None:
+        if trained.known_field is None:
+            raise OptionError("condition", file, "the run was trained without condition channels")
+        values = read_field("condition", file, trained.known_field.channels)
+        if missing := int(np.isnan(values).any(axis=0).sum()):
+            print(f"note: {file}: {missing} pixels are missing; the network is told that nothing is known there")
+    return trained.conditions(
+        size,
+        options,
+        arguments.aspect,
+        label=arguments.label,
+        vector=vector,
+        condition=values,
+        guidance=arguments.guidance,
+    )
 
 
 def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from infdiff.data.image_set import CACHES
+from infdiff.data.labels import label_dim
 from infdiff.diffusion.mollified import TARGETS
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, VARIANCES
 from infdiff.diffusion.schedules import SCHEDULES, SPACINGS
@@ -62,6 +63,8 @@ class DataSettings(Section):
     batch_sizes: CountBySize = Field(default_factory=dict)  # at a resolution; train.batch_size at the others
     flip: bool = False  # mirror every second image
     channels: Annotated[int, Field(ge=1, le=4096)] = 3  # of the images; training takes it from the store
+    # The last channels of stored fields, which are known: a condition of what is generated, the `channels` before them.
+    condition_channels: Annotated[int, Field(ge=0, le=4096)] = 0
     # Of sets with missing pixels: the fewest valid ones of an image at each size. Training takes them from the store.
     valid_pixels: CountBySize = Field(default_factory=dict)
     cache: Annotated[str, one_of(CACHES)] = "ram"  # none (decode in workers), ram or device (all images as uint8)
@@ -137,8 +140,22 @@ AnyGrid = Annotated[
 ]
 
 
+class ConditionSettings(Section):
+    """Labels that images are conditioned on. Training takes them from the store, if it has labels."""
+
+    classes: CountOrNone = 0  # number of classes; 0: none
+    vector: CountOrNone = 0  # length of a vector of numbers; 0: none
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ConditionSettings:
+        if self.classes and self.vector:
+            raise ValueError(f"vector: {self.vector}: labels are classes or vectors: set one of them to 0")
+        return self
+
+
 class ModelSettings(Section):
-    condition_dim: Count = 512  # of the vector made from t and z
+    condition_dim: Count = 512  # of the vector made from t, z and a label
+    condition: ConditionSettings = ConditionSettings()
     grid: AnyGrid = UNetSettings()
 
 
@@ -218,6 +235,8 @@ class TrainSettings(OptimiserSettings):
 
     sample_every: Count = 5000  # steps between previews, which wait until all of them take a tenth of the time
     validation_images: Count = 256  # fewer where checkpoints are close together, so that validation takes little time
+    # Probability with which an image's label and condition channels are left out, for classifier-free guidance.
+    condition_drop: UpToOne = 0.1
     eval_every: CountOrNone = 0  # steps between small evaluations of samples, each with a checkpoint; 0: none
     eval_images: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # sampled, and training images compared with
 
@@ -304,6 +323,11 @@ class Config(Section):
     def latent_dim(self) -> int:
         """Length of the latents of images; 0 without an encoder."""
         return 0
+
+    @property
+    def label_dim(self) -> int:
+        """Length of the row that networks see of an image's label; 0 without labels."""
+        return label_dim(self.model.condition.classes, self.model.condition.vector)
 
     @property
     def subsample_rates(self) -> dict[float, float]:

@@ -16,11 +16,19 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from infdiff.data.examples import Examples
 from infdiff.data.point_examples import PointExamples
+from infdiff.labelled import Labelled
 from infdiff.points import PointBatch
 from infdiff.processes import own_range
 from infdiff.seeding import generator_for
 
-Batch = Tensor | PointBatch
+Batch = Tensor | PointBatch | Labelled
+
+
+def taken(images: Examples | PointExamples, places: Tensor) -> Batch:
+    """Return the examples at `places` (B,), with their labels where the set has any."""
+    examples = images.take(places)
+    labels = images.labels
+    return examples if labels is None else Labelled(examples, labels[places.to(labels.device)].to(examples.device))
 
 
 def first_batches(images: Examples, batch_size: int, limit: int, device: torch.device) -> Iterator[Tensor]:
@@ -62,9 +70,10 @@ def mixed_batches(
         images, positions = sets[number], [position + i for i in own_range(count)]
         places = [_place(len(images), seed, p) for p in positions]
         if isinstance(images, PointExamples):
-            batch: Batch = PointBatch.join([images.draw(*pair) for pair in zip(places, positions, strict=True)])
+            pairs = zip(places, positions, strict=True)
+            batch: Batch = _joined([_labelled(images.draw(*pair), images, pair[0]) for pair in pairs])
         else:
-            batch = images.take(torch.tensor(places))
+            batch = taken(images, torch.tensor(places))
         yield _to_device(batch, device)
         position += count
 
@@ -93,7 +102,15 @@ def _loaded(
         yield _to_device(batch, device)
 
 
+def _labelled(batch: Tensor | PointBatch, images: Examples | PointExamples, place: int) -> Batch:
+    """A batch of one example, with its label where the set has any."""
+    return batch if images.labels is None else Labelled(batch, images.labels[place : place + 1].to(batch.device))
+
+
 def _joined(examples: list[Batch]) -> Batch:
+    labelled = [example for example in examples if isinstance(example, Labelled)]
+    if labelled:
+        return Labelled.join(labelled)
     points = [example for example in examples if isinstance(example, PointBatch)]
     if points:
         return PointBatch.join(points)
@@ -125,7 +142,10 @@ class _InOrder(Dataset[Batch]):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         images, position = self.sets[key[0]], key[1]
         place = _place(len(images), self.seed, position)
-        return images.draw(place, position) if isinstance(images, PointExamples) else images[place]
+        if isinstance(images, PointExamples):
+            return _labelled(images.draw(place, position), images, place)
+        image = images[place]
+        return image if images.labels is None else _labelled(image[None], images, place)
 
 
 class _Positions(Sampler[list[tuple[int, int]]]):

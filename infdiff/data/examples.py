@@ -16,6 +16,10 @@ class Examples(Protocol):
     def images(self) -> Tensor | None:
         """All of them if they are held in memory, else None: then worker processes read them."""
 
+    @property
+    def labels(self) -> Tensor | None:
+        """Their labels (N, label_dim) float32; None for examples without."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, place: int) -> Tensor: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,18 @@ class FieldDescription:
         values["normalisation"] = Normalisation.from_record(values["normalisation"])
         values["limits"] = tuple((float(low), float(high)) for low, high in values["limits"])
         return cls(**values | {name: tuple(values[name]) for name in ("names", "units")})
+
+    def part(self, start: int, stop: int) -> FieldDescription:
+        """Return the description of the channels from `start` to before `stop`."""
+        chosen = slice(start, stop)
+        return replace(
+            self,
+            channels=stop - start,
+            names=self.names[chosen],
+            units=self.units[chosen],
+            normalisation=replace(self.normalisation, tables=self.normalisation.tables[chosen]),
+            limits=self.limits[chosen],
+        )
 
     def label(self, channel: int) -> str:
         """Return the name of a channel with its unit, as far as they are known."""

@@ -18,7 +18,7 @@ class ImageSet(Dataset[Tensor]):
     """Some images of a store, at one size, optionally all cached in memory.
 
     RGB images are uint8, fields float32, normalised, with NaN at missing pixels. Images of another size are cropped
-    centrally to the aspect ratio and resized, antialiased.
+    centrally to the aspect ratio and resized, antialiased. labelled: they come with their labels.
     """
 
     def __init__(
@@ -29,11 +29,13 @@ class ImageSet(Dataset[Tensor]):
         *,
         cache: str = "none",
         device: torch.device | str = "cpu",
+        labelled: bool = False,
     ) -> None:
         if cache not in CACHES:
             raise UserError(f"data.cache: {cache}: choose one of {', '.join(CACHES)}")
         self.store, self.indices, self.size, self.cache, self.device = store, indices, size, cache, device
         self.images: Tensor | None = None
+        self.labels: Tensor | None = store.label_rows(indices) if labelled else None
         if cache != "none":
             field = store.field
             channels, dtype = (3, torch.uint8) if field is None else (field.channels, torch.float32)
@@ -58,7 +60,8 @@ class ImageSet(Dataset[Tensor]):
         """Return the same images at another size, made from the stored ones."""
         if size == self.size:
             return self
-        return ImageSet(self.store, self.indices, size, cache=self.cache, device=self.device)
+        labelled = self.labels is not None
+        return ImageSet(self.store, self.indices, size, cache=self.cache, device=self.device, labelled=labelled)
 
     def around(self, place: int, ids: Tensor, reach: int) -> Tensor:
         """Return an image (H, W, 3) uint8 in which pixels `ids` (L,) are right, and those up to `reach` away."""

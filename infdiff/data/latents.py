@@ -13,6 +13,7 @@ from infdiff import processes
 from infdiff.data.examples import Examples
 from infdiff.errors import UserError
 from infdiff.files import make_folder, writing
+from infdiff.labelled import Labelled
 from infdiff.tensors import DamagedFileError, read_tensors, save_tensors
 
 FILE = "latents.safetensors"
@@ -131,10 +132,11 @@ def image_count(sets: Mapping[str, Examples], flip: bool) -> int:
 
 
 class LatentSet:
-    """Normalised latents on a device, as training examples for `data.batches.batches`."""
+    """Normalised latents on a device, as training examples for `data.batches.batches`. labels: (N, label_dim)."""
 
-    def __init__(self, latents: Tensor, device: torch.device) -> None:
+    def __init__(self, latents: Tensor, device: torch.device, labels: Tensor | None = None) -> None:
         self.images = latents.to(device)
+        self.labels = None if labels is None else labels.to(device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -146,9 +148,14 @@ class LatentSet:
         return self.images[places.to(self.images.device)]
 
 
-def latent_batches(latents: Tensor, batch_size: int, limit: int, device: torch.device) -> list[Tensor]:
-    """Return the first batches of the latents, at most `limit` of them, for validation."""
-    return [batch.to(device) for batch in latents.split(batch_size)[:limit]]
+def latent_batches(
+    latents: Tensor, batch_size: int, limit: int, device: torch.device, labels: Tensor | None = None
+) -> list[Tensor | Labelled]:
+    """Return the first batches of the latents, with labels (N, label_dim), at most `limit` of them, for validation."""
+    batches = latents.to(device).split(batch_size)[:limit]
+    if labels is None:
+        return list(batches)
+    return [Labelled(*pair) for pair in zip(batches, labels.to(device).split(batch_size)[:limit], strict=True)]
 
 
 def _parts(sets: Mapping[str, Examples], flip: bool) -> Iterator[tuple[str, bool, Tensor]]:

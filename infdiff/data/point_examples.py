@@ -71,6 +71,10 @@ class PointExamples:
     def images(self) -> Tensor | None:
         return self.reader.images.images
 
+    @property
+    def labels(self) -> Tensor | None:
+        return self.reader.images.labels
+
     def __len__(self) -> int:
         return len(self.reader.images)
 

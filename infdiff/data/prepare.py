@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 import numpy as np
@@ -20,9 +20,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from infdiff.coordinates import Size, format_size
+from infdiff.data.label_files import SourceLabels
 from infdiff.data.lmdb_files import put_checked
 from infdiff.data.sources import Source
-from infdiff.data.store import FORMATS, UNREADABLE, Header, encode_image, entry_key, header_entry
+from infdiff.data.store import FORMATS, UNREADABLE, Header, encode_image, entry_key, header_entry, label_entry
 from infdiff.data.tiles import TILE
 from infdiff.errors import OptionError, UserError
 from infdiff.files import clean_partials, make_folder, whole_file
@@ -84,10 +85,18 @@ class Result:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0, progress: bool = True) -> Result:
+def prepare(
+    source: Source,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    labels: SourceLabels | None = None,
+    workers: int = 0,
+    progress: bool = True,
+) -> Result:
     """Write the store to a partial file and rename it: an existing file at `out` stays until the new one is complete.
 
-    Raises UserError, leaving nothing behind, when no image could be read or the disk is full.
+    labels: of each image. Raises UserError, leaving nothing behind, when no image could be read or the disk is full.
     """
     out = Path(out)
     if out.is_dir():
@@ -96,7 +105,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
     try:
         clean_partials(make_folder(out.parent), out.name)
         with whole_file(out) as partial_file:
-            writer = StoreWriter(partial_file)
+            writer, used = StoreWriter(partial_file), []
             images = in_processes(partial(_convert, source, recipe), len(source.names), workers)
             for name, entries, reason in tqdm(
                 images, total=len(source.names), unit="image", disable=None if progress else True
@@ -106,6 +115,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
                 for entry in entries:
                     writer.put(entry_key(result.written), entry)
                     result.written += 1
+                    used.append(name)
             if not result.written:
                 name, reason = result.left_out[0]
                 raise UserError(f"none of the {len(source.names)} images in {source.path} is usable: {name}: {reason}")
@@ -117,6 +127,7 @@ def prepare(source: Source, out: str | Path, recipe: Recipe, *, workers: int = 0
                 max(1, recipe.crops),
                 source.path,
                 tile=recipe.tile_side,
+                labels=writer.put_labels(labels, used),
             )
             writer.put(*header_entry(header))
             writer.close()
@@ -138,6 +149,14 @@ class StoreWriter:
         self.pending.append((key, value))
         if len(self.pending) >= _BATCH:
             self._commit()
+
+    def put_labels(self, labels: SourceLabels | None, used: Sequence[str]) -> dict[str, Any] | None:
+        """Write the label of each entry, by the name of its source image; return what labels mean, for the header."""
+        if labels is None:
+            return None
+        for number, name in enumerate(used):
+            self.put(*label_entry(number, labels.values[name]))
+        return labels.description(used).record()
 
     def close(self) -> None:
         self._commit()

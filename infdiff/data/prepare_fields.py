@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from infdiff.data.field_records import FieldRecipe, Form, first_form, records_of
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription
+from infdiff.data.label_files import SourceLabels
 from infdiff.data.normalisation import NORMALISATIONS, Normalisation, Statistics
 from infdiff.data.prepare import Recipe, StoreWriter, in_processes
 from infdiff.data.sources import Source
@@ -107,13 +108,15 @@ def prepare_fields(
     recipe: Recipe,
     options: FieldOptions,
     *,
+    labels: SourceLabels | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> Prepared:
     """Write the store to a partial file and rename it, as `prepare` does.
 
-    Raises UserError, naming the file and the remedy and leaving nothing behind, for files whose channels or types
-    differ, that hold infinite values or no valid pixel, or whose mask does not fit; and when none is usable.
+    labels: of each field. Raises UserError, naming the file and the remedy and leaving nothing behind, for files whose
+    channels or types differ, that hold infinite values or no valid pixel, or whose mask does not fit; and when none is
+    usable.
     """
     out = Path(out)
     if out.is_dir():
@@ -125,7 +128,7 @@ def prepare_fields(
     _check_channels(options, form)
     sample = max(_SAMPLE_EACH, _SAMPLE // (len(names) * max(1, recipe.crops)))
     convert = partial(records_of, source, recipe, reading, form, sample)
-    written, left_out, statistics, fewest = 0, [], [], []
+    written, left_out, statistics, fewest, used = 0, [], [], [], []
     try:
         clean_partials(make_folder(out.parent), out.name)
         with whole_file(out) as partial_file:
@@ -139,6 +142,7 @@ def prepare_fields(
                 for entry in records.entries:
                     writer.put(entry_key(written), entry)
                     written += 1
+                    used.append(records.name)
                 statistics += records.statistics
                 fewest += [] if records.fewest is None else [records.fewest]
             if not written:
@@ -153,6 +157,7 @@ def prepare_fields(
                 max(1, recipe.crops),
                 source.path,
                 field=described.record(),
+                labels=writer.put_labels(labels, used),
             )
             writer.put(*header_entry(header))
             writer.close()

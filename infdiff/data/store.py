@@ -19,6 +19,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription, decode_field, field_at
+from infdiff.data.labels import LabelDescription, Value, decode_label, encode_label
 from infdiff.data.lmdb_files import count_entries, read_checked, view_value
 from infdiff.data.tiles import TILE, TiledImage, encode_tiles
 from infdiff.errors import UserError, first_line
@@ -52,6 +53,7 @@ class Header:
     version: int = _VERSION
     tile: int = 0  # side of the tiles that images are stored in; 0: none
     field: dict[str, Any] | None = None  # the record of a `FieldDescription`; None for 8-bit RGB images
+    labels: dict[str, Any] | None = None  # the record of a `LabelDescription`; None for images without labels
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
@@ -103,6 +105,8 @@ class ImageStore:
                 raise ValueError(f"it holds {entries} entries for {self.header.count} images")
             described = self.header.field
             self.field = None if described is None else FieldDescription.from_record(described)
+            labels = self.header.labels
+            self.labels = None if labels is None else LabelDescription.from_record(labels)
         except (lmdb.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
@@ -175,6 +179,21 @@ class ImageStore:
             return field_at(self._value(index), self.field, size)
         return to_tensor(resize(crop_to_aspect(self.read(index), size), size))
 
+    def label_rows(self, indices: Sequence[int]) -> Tensor:
+        """Return the labels of some images, (N, dim) float32, as networks see them.
+
+        Raises UserError for a store without labels, and naming one that is damaged.
+        """
+        if self.labels is None:
+            raise UserError(f"the images of {self.path} have no labels: prepare them with --labels")
+        rows = []
+        for index in indices:
+            try:
+                rows.append(self.labels.row(decode_label(self._entry(_label_key(index), index))))
+            except ValueError as error:
+                raise self._damaged(index, f"its label: {first_line(error)}") from error
+        return torch.stack(rows)
+
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash of the bytes of some images, in their order."""
         digest = hashlib.blake2b(self.header.format.encode(), digest_size=16)
@@ -183,8 +202,11 @@ class ImageStore:
         return digest.hexdigest()
 
     def _value(self, index: int) -> bytes:
+        return self._entry(entry_key(index), index)
+
+    def _entry(self, key: bytes, index: int) -> bytes:
         try:
-            value = read_checked(self.path, entry_key(index))
+            value = read_checked(self.path, key)
         except (lmdb.Error, OSError, ValueError) as error:
             raise self._damaged(index, first_line(error)) from error
         if value is None:
@@ -198,6 +220,15 @@ class ImageStore:
 def entry_key(index: int) -> bytes:
     """Return the key of image `index`."""
     return b"image-%09d" % index
+
+
+def label_entry(index: int, value: Value) -> tuple[bytes, bytes]:
+    """Return the key and the value of the label of image `index`."""
+    return _label_key(index), encode_label(value)
+
+
+def _label_key(index: int) -> bytes:
+    return b"label-%09d" % index
 
 
 def header_entry(header: Header) -> tuple[bytes, bytes]:

@@ -20,6 +20,10 @@ class Upsampled:
     def images(self) -> Tensor | None:
         return self.examples.images
 
+    @property
+    def labels(self) -> Tensor | None:
+        return self.examples.labels
+
     def __len__(self) -> int:
         return len(self.examples)
 

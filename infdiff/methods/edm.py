@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from infdiff.config.settings import EDMConfig
 from infdiff.coordinates import Size, format_size
 from infdiff.cuda_graphs import RepeatedCalls
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Noise, Sample
 from infdiff.diffusion.samplers import EDM_SAMPLERS, sampler_options
 from infdiff.diffusion.schedules import sigma_steps
 from infdiff.errors import OptionError, UserError
+from infdiff.methods.conditions import condition_inputs, known_channels
 from infdiff.methods.finetune import check_finetune
 from infdiff.methods.grid_networks import grid_network
 from infdiff.methods.sampling import SamplingOptions
@@ -85,20 +87,27 @@ class EDMMethod:
             raise OptionError("churn", f"{options.churn:g}", "want 0 (deterministic) or more")
 
     def networks(self) -> dict[str, nn.Module]:
-        model = self.config.model
+        model, data = self.config.model, self.config.data
+        in_channels = data.channels + known_channels(self.config)
         network = cast(
             UNet,
             grid_network(
                 model.grid,
-                in_channels=self.config.data.channels,
+                in_channels=in_channels,
                 out_channels=self.config.data.channels,
                 size=self.top_grid(),
                 condition_dim=model.condition_dim,
                 layout=False,
             ),
         )
-        label_dim = LABELS if self.config.data.augment else 0
-        return {"denoiser": GridDenoiser(network, condition_dim=model.condition_dim, label_dim=label_dim)}
+        denoiser = GridDenoiser(
+            network,
+            condition_dim=model.condition_dim,
+            augmentation_dim=LABELS if data.augment else 0,
+            label_dim=self.config.label_dim,
+            in_channels=in_channels,
+        )
+        return {"denoiser": denoiser}
 
     def trace(self, modules: Mapping[str, nn.Module], size: Size) -> Tensor:
         return modules["denoiser"](
@@ -107,7 +116,14 @@ class EDMMethod:
 
     def objective(self) -> EDMObjective:
         data = self.config.data
-        return EDMObjective(self.process, flip=data.flip, augment=data.augment, holes=bool(data.valid_pixels))
+        return EDMObjective(
+            self.process,
+            flip=data.flip,
+            augment=data.augment,
+            holes=bool(data.valid_pixels),
+            channels=data.channels,
+            drop=self.config.train.condition_drop,
+        )
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -119,6 +135,7 @@ class EDMMethod:
             self.process,
             flip=False,
             holes=bool(self.config.data.valid_pixels),
+            channels=self.config.data.channels,
             sigmas=lambda batch, generator: torch.full((batch,), sigma, device=generator.device),
         )
 
@@ -132,12 +149,22 @@ class EDMMethod:
         z: Tensor | None,
         device: torch.device,
         options: SamplingOptions,
+        condition: Condition = UNCONDITIONAL,
         on_step: Callable[[], object] | None = None,
         calls: RepeatedCalls | None = None,
     ) -> Tensor:
         bfloat16 = self.config.train.samples_in_bfloat16(device)
+
+        def evaluate(x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+            return cast(Tensor, denoiser(x, c_noise, None, label))
+
+        whole = repeated(calls, (size, len(indices)), lambda: in_formats(evaluate, device, bfloat16=bfloat16))
+
+        def network(x: Tensor, c_noise: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
+            return whole(*condition_inputs(self.config, x, c_noise, labels, known))
+
         images = generate(
-            repeated(calls, (size, len(indices)), lambda: in_formats(denoiser, device, bfloat16=bfloat16)),
+            guided_network(network, condition),
             self.process,
             size=size,
             seed=seed,

@@ -17,7 +17,15 @@ from infdiff.models import DFU
 from infdiff.training import checkpoint
 
 # Besides `model`, what decides which weights there are and what the network's input and output mean.
-_ARCHITECTURE = ("method", "edm.data_std", "edm.noise", "edm.mollifier_sigma", "data.size", "data.channels")
+_ARCHITECTURE = (
+    "method",
+    "edm.data_std",
+    "edm.noise",
+    "edm.mollifier_sigma",
+    "data.size",
+    "data.channels",
+    "data.condition_channels",
+)
 _MAY_DIFFER = ("model.backend", "model.grid.dropout", "model.grid.dropout_size")
 
 

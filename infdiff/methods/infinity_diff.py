@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from infdiff.config.settings import InfinityDiffConfig, InfinityDiffSampling
 from infdiff.coordinates import Size, scale_of
 from infdiff.cuda_graphs import RepeatedCalls
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.diffusion.process import Denoiser, Network, Noise, PointNetwork, Sample
@@ -22,6 +23,7 @@ from infdiff.diffusion.times import DrawTimes, LognormalTimes, uniform_times
 from infdiff.diffusion.weighting import WEIGHTINGS
 from infdiff.errors import OptionError, UserError
 from infdiff.memory import trim_heap
+from infdiff.methods.conditions import condition_inputs, known_channels
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import drawn_point_count, grid_size, largest, point_count, resolutions, training_size
@@ -171,6 +173,8 @@ class InfinityDiff:
             gated_input=model.gated_input,
             sharp=model.sharp,
             separate_latent=model.separate_latent,
+            label_dim=config.label_dim,
+            condition_channels=known_channels(config),
             **shared,
         )
         modules: dict[str, nn.Module] = {"denoiser": denoiser}
@@ -204,6 +208,8 @@ class InfinityDiff:
             times=self.training_times(),
             sharp_weight=config.train.sharp_weight if config.model.sharp else 0.0,
             holes=bool(config.data.valid_pixels),
+            channels=config.data.channels,
+            drop=config.train.condition_drop,
         )
 
     @property
@@ -220,6 +226,7 @@ class InfinityDiff:
             flip=False,
             times=lambda batch, generator: torch.full((batch,), t, device=generator.device),
             holes=bool(config.data.valid_pixels),
+            channels=config.data.channels,
         )
 
     def training_times(self) -> DrawTimes:
@@ -246,17 +253,21 @@ class InfinityDiff:
         z: Tensor | None,
         device: torch.device,
         options: SamplingOptions,
+        condition: Condition = UNCONDITIONAL,
         on_step: Callable[[], object] | None = None,
         calls: RepeatedCalls | None = None,
     ) -> Tensor:
         if options.tile is None:
             whole = self.sampled_network(denoiser, size, len(indices), device, calls)
-            network = whole if z is None else lambda x, t: whole(x, t, z)
         else:
-            tiled = self.network_at(denoiser, size, z, len(indices), device, options.tile)
-            network = in_formats(tiled, device, bfloat16=self.config.train.samples_in_bfloat16(device))
+            tiled = self._tiled_network(denoiser, options.tile)
+            whole = in_formats(tiled, device, bfloat16=self.config.train.samples_in_bfloat16(device))
+
+        def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
+            return whole(x, t, z, labels, known)
+
         images = generate(
-            network,
+            guided_network(network, condition),
             self.process,
             size=size,
             seed=seed,
@@ -285,10 +296,22 @@ class InfinityDiff:
         if tile is None:
             whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
             return lambda x, t: whole(x, t, z)
+        tiled = self._tiled_network(denoiser, tile)
+        return lambda x, t: tiled(x, t, z)
 
-        def tiled(x: Tensor, t: Tensor) -> Tensor:
+    def _tiled_network(self, denoiser: nn.Module, tile: int) -> Callable[..., Tensor]:
+        """The denoiser `tile` rows at a time, as `sampled_network` has it."""
+
+        def tiled(
+            x: Tensor,
+            t: Tensor,
+            z: Tensor | None = None,
+            labels: Tensor | None = None,
+            known: Tensor | None = None,
+        ) -> Tensor:
+            x, t, *label = condition_inputs(self.config, x, t, labels, known)
             trim_heap()
-            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile)
+            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile, *label)
             trim_heap()
             return out
 
@@ -297,17 +320,33 @@ class InfinityDiff:
     def sampled_network(
         self, denoiser: nn.Module, size: Size, batch: int, device: torch.device, calls: RepeatedCalls | None = None
     ) -> Callable[..., Tensor]:
-        """The denoiser as it samples images (B, 3, H, W) of a size, all rows at once: a function of x, t, and z if any.
+        """The denoiser as it samples images (B, C, H, W) of a size, all rows at once.
 
-        Without gradients, in the format of samples. calls: as in `Method.generate`.
+        A function of x, t, and of z, labels and known channels, as far as there are any. Without gradients, in the
+        format of samples. calls: as in `Method.generate`.
         """
         bfloat16 = self.config.train.samples_in_bfloat16(device)
 
         def make() -> Callable[..., Tensor]:
             whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
-            return in_formats(whole, device, bfloat16=bfloat16)
+            if not self.config.label_dim:
+                return in_formats(whole, device, bfloat16=bfloat16)
+            # Of what is optional, labels come first: they are always there.
+            return in_formats(lambda x, t, label, z=None: whole(x, t, z, label), device, bfloat16=bfloat16)
 
-        return repeated(calls, (size, batch), make)
+        repeatable = repeated(calls, (size, batch), make)
+
+        def network(
+            x: Tensor,
+            t: Tensor,
+            z: Tensor | None = None,
+            labels: Tensor | None = None,
+            known: Tensor | None = None,
+        ) -> Tensor:
+            latent = () if z is None else (z,)
+            return repeatable(*condition_inputs(self.config, x, t, labels, known), *latent)
+
+        return network
 
     def times(self, steps: int) -> list[int]:
         """The times of `steps` sampling steps."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from infdiff.config.settings import Config, EDMConfig, InfinityDiffConfig
 from infdiff.coordinates import Size
 from infdiff.cuda_graphs import RepeatedCalls
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import Sample
@@ -69,12 +70,13 @@ class Method(SamplingMethod, Protocol):
         z: Tensor | None,
         device: torch.device,
         options: SamplingOptions,
+        condition: Condition = UNCONDITIONAL,
         on_step: Callable[[], object] | None = None,
         calls: RepeatedCalls | None = None,
     ) -> Tensor:
         """Images (B, C, H, W), normalised, within their limits or a little beyond.
 
-        Image indices[i] depends on (seed, indices[i]), z[i].
+        Image indices[i] depends on (seed, indices[i]), z[i] and row i of the condition.
         on_step is called after each evaluation of the network. calls: keeps this denoiser as it is used at each size
         and batch, so that another call finds it. Truncation and upscaling are the caller's.
         """

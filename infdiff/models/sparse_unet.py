@@ -30,7 +30,9 @@ class SparseUNet(nn.Module):
     which otherwise sees it through normalisations alone. sharp: a second output, of as many channels as the input.
     sketch_side: side of the coarse image that the latent is laid out on before the grid network; 0 for none. positions:
     points also carry their coordinates. separate_latent: the latent scales every block's features by itself, and the
-    condition, of condition_dim + z_dim then, ends with it.
+    condition, of condition_dim + z_dim then, ends with it. label_dim: length of labels, as in `Conditioning`.
+    condition_channels: of the input beyond in_channels, known at the points and not denoised; an input without them
+    has zeros there.
     """
 
     # Between values and features: not for an optimiser of maps between features.
@@ -59,12 +61,15 @@ class SparseUNet(nn.Module):
         sketch_side: int = 0,
         positions: bool = True,
         separate_latent: bool = False,
+        label_dim: int = 0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         self.scale_grid = scale_grid
         self.base, self.grid, self.kernel_size, self.z_dim, self.backend = base, grid, kernel_size, z_dim, backend
-        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim, separate=separate_latent)
-        self.lift = PointLift(in_channels, channels, positions)
+        self.conditioning = Conditioning(dim=condition_dim, z_dim=z_dim, separate=separate_latent, label_dim=label_dim)
+        self.in_channels = in_channels
+        self.lift = PointLift(in_channels + condition_channels, channels, positions)
 
         def block(skip: bool) -> SparseBlock:
             return SparseBlock(
@@ -113,9 +118,14 @@ class SparseUNet(nn.Module):
             levels=len(network.levels) if isinstance(network, PointUNet) else 0,
         )
 
-    def forward(self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None) -> Tensor:
-        """x (B, L, in_channels), t (B,), z (B, z_dim) or None -> (B, L, out_channels)."""
-        condition = self.condition(t, z)
+    def forward(
+        self, x: Tensor, geometry: Geometry, t: Tensor, z: Tensor | None = None, label: Tensor | None = None
+    ) -> Tensor:
+        """x (B, L, in_channels) or with condition channels, t (B,), z (B, z_dim) or None -> (B, L, out_channels).
+
+        label: (B, label_dim); None, or zeros, for images without one.
+        """
+        condition = self.condition(t, z, label)
         h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
         skips = []
         for block in self.down:
@@ -126,9 +136,9 @@ class SparseUNet(nn.Module):
             h = block(h, geometry, condition, skips.pop())  # (B, L, C)
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
-    def condition(self, t: Tensor, z: Tensor | None) -> Given:
-        """What the blocks read of diffusion times t (B,) and latents z (B, z_dim)."""
-        return together(self.modulated, self.conditioning(t, z))
+    def condition(self, t: Tensor, z: Tensor | None, label: Tensor | None = None) -> Given:
+        """What the blocks read of diffusion times t (B,), latents z (B, z_dim) and labels (B, label_dim)."""
+        return together(self.modulated, self.conditioning(t, z, label))
 
     def inner(self, h: Tensor, geometry: Geometry, condition: Given, z: Tensor | None) -> Tensor:
         """The grid network's output for features (B, L, C), at the same points."""
@@ -155,4 +165,5 @@ class SparseUNet(nn.Module):
         if self.gate is None:
             return out
         gate = self.gate(vector_of(condition)).unsqueeze(1).to(out.dtype)  # (B, 1, out_channels)
-        return torch.addcmul(out, x.repeat(1, 1, self.out_channels // x.shape[-1]).to(out.dtype), gate)
+        image = x[..., : self.in_channels]
+        return torch.addcmul(out, image.repeat(1, 1, self.out_channels // self.in_channels).to(out.dtype), gate)

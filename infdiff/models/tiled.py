@@ -22,14 +22,16 @@ from infdiff.nn.sparse_block import SparseBlock, SparseConv, by_rows
 
 
 @torch.no_grad()
-def denoise_tiled(model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None, tile_rows: int) -> Tensor:
+def denoise_tiled(
+    model: SparseUNet, x: Tensor, t: Tensor, z: Tensor | None, tile_rows: int, label: Tensor | None = None
+) -> Tensor:
     """`model` on all pixels of images x (B, in_channels, H, W), `tile_rows` rows at a time.
 
     The result (B, out_channels, H, W) equals that on all pixels at once up to rounding.
     """
     size: Size = (x.shape[2], x.shape[3])
     scale = scale_of(size, model.base)
-    condition = model.condition(t, z)
+    condition = model.condition(t, z, label)
     lift = _Lift(model, x, tile_rows)
     memory = _TileMemory(lift(0))
     blocks = [_TiledBlock(block, size, scale, condition, memory) for block in (*model.down, *model.up)]

@@ -15,14 +15,13 @@ from infdiff.points import all_points, draw_points, draw_valid_points, gather
 from infdiff.seeding import generator_for
 
 
-def on_all_pixels(
-    denoiser: PointNetwork, size: Size, batch: int, device: torch.device
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A network on points as one on images (B, C, H, W) of a size, times (B,) and latents (B, z_dim) or None."""
+def on_all_pixels(denoiser: PointNetwork, size: Size, batch: int, device: torch.device) -> Callable[..., Tensor]:
+    """A network on points as one on images (B, C, H, W) of a size, times (B,), latents and labels (B, D), if any."""
     geometry = denoiser.geometry(all_points(batch, size, device), size)
 
-    def network(x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
-        return denoiser(x.flatten(2).mT, geometry, t, z).mT.unflatten(2, size)
+    def network(x: Tensor, t: Tensor, z: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        condition = (t, z) if label is None else (t, z, label)
+        return denoiser(x.flatten(2).mT, geometry, *condition).mT.unflatten(2, size)
 
     return network
 

@@ -47,6 +47,6 @@ class Calibration:
         with encoder.standardize.measuring():
             for number, some in enumerate(places.split(_BATCH)):
                 on_progress(number * _BATCH, count)
-                images = self.images.take(some).to(self.device)
+                images = self.images.take(some)[:, : self.config.data.channels].to(self.device)
                 for batch in (images, images.flip(-1)) if self.config.data.flip else (images,):
                     encode(encoder, batch, points=points, seed=self.config.seed)

@@ -12,7 +12,7 @@ import torch
 from infdiff.config.files import changed
 from infdiff.config.settings import Config, InfinityDiffConfig
 from infdiff.coordinates import Size, format_size
-from infdiff.data.batches import Batch, mixed_batches
+from infdiff.data.batches import Batch, mixed_batches, taken
 from infdiff.data.demo import DEMO_PATH
 from infdiff.data.examples import Examples, ResizableExamples
 from infdiff.data.image_set import ImageSet, split
@@ -33,6 +33,7 @@ from infdiff.methods.sizes import (
     training_weights,
     upsampled_size,
 )
+from infdiff.runs.conditions import labelled_as, require_labels
 from infdiff.runs.fields import normalised_as, require_channels
 from infdiff.seeding import derive_seed
 
@@ -53,16 +54,18 @@ def build_data(config: Config, device: torch.device) -> Data:
     size, cache = training_size(config), config.data.cache
     store = ImageStore(config.data.path or DEMO_PATH)
     require_channels(config, store)
+    require_labels(config, store)
     _require_stored(store, resolutions(config))
     if config.data.validation_path:
-        other = normalised_as(ImageStore(config.data.validation_path), store.field)
+        other = labelled_as(normalised_as(ImageStore(config.data.validation_path), store.field), store.labels)
         train, validation = list(range(len(store))), list(range(len(other)))
     else:
         other = store
         train, validation = split(store, config.data.validation_fraction, config.seed)
+    labelled = bool(config.label_dim)
     return Data(
-        ImageSet(store, train, size, cache=cache, device=device),
-        ImageSet(other, validation[: config.train.validation_images], size, cache="ram"),
+        ImageSet(store, train, size, cache=cache, device=device, labelled=labelled),
+        ImageSet(other, validation[: config.train.validation_images], size, cache="ram", labelled=labelled),
     )
 
 
@@ -106,7 +109,7 @@ class ValidationBatches:
         for part, limit in zip(self.parts, self.limits, strict=True):
             for places in torch.arange(limit).split(part.batch_size):
                 images = part.validation_points.get(self.rate(number), part.validation)
-                yield images.take(places).to(self.device)
+                yield taken(images, places).to(self.device)
                 number += 1
 
 

@@ -37,17 +37,38 @@ def field_of(config: Config) -> FieldDescription | None:
     return ImageStore(config.data.path).field if config.data.path else None
 
 
+def generated_field(config: Config, field: FieldDescription | None) -> FieldDescription | None:
+    """Return the description of the channels that are generated, without those that are a condition of them."""
+    return None if field is None else field.part(0, config.data.channels)
+
+
+def condition_field(config: Config, field: FieldDescription | None) -> FieldDescription | None:
+    """Return the description of a run's condition channels; None where there are none."""
+    known = config.data.condition_channels
+    return None if field is None or not known else field.part(config.data.channels, config.data.channels + known)
+
+
 def with_field_settings(config: Config) -> Config:
     """Return the configuration with the settings that follow from its store of fields; of RGB images, as it is.
 
     Raises UserError for settings that contradict the store, or do not work with fields.
     """
     field = field_of(config)
+    known = config.data.condition_channels
     if field is None:
+        if known:
+            raise UserError(f"data.condition_channels: {known}: goes with fields: prepare images with --normalise")
         return config
+    if known >= field.channels:
+        raise UserError(
+            f"data.condition_channels: {known}: the fields of {config.data.path} have {field.channels} channels, of "
+            "which at least one is to be generated"
+        )
+    field = field.part(0, field.channels - known)
     if config.data.channels not in (3, field.channels):
         raise UserError(
             f"data.channels: {config.data.channels}: the fields of {config.data.path} have {field.channels} channels"
+            + (f" and {known} condition channels" if known else "")
         )
     if config.train.eval_every:
         raise UserError("train.eval_every: its metrics are of RGB images: set it to 0 for fields")
@@ -75,7 +96,7 @@ def normalised_as(store: ImageStore, field: FieldDescription | None) -> ImageSto
 
 def require_channels(config: Config, store: ImageStore) -> None:
     """Raise UserError where the configuration is one for images of other channels than the store's."""
-    held = 3 if store.field is None else store.field.channels
+    held = (3 if store.field is None else store.field.channels) - config.data.condition_channels
     if held != config.data.channels:
         raise UserError(f"data.channels: {config.data.channels}, and the images of {store.path} have {held}")
 

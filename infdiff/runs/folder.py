@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "field.json"
 
     @property
+    def labels_file(self) -> Path:
+        """The file in which a run with labels keeps what they mean."""
+        return self.path / "labels.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

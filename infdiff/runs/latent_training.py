@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from infdiff.config.settings import Config
 from infdiff.data.batches import batches
@@ -60,15 +61,25 @@ def encode_run(
     )
 
 
+def latent_labels(config: Config, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Return the labels of training and of validation latents, in their order; None for a run without labels."""
+    if not config.label_dim:
+        return None, None
+    data = build_data(uncached(config), device)
+    train, validation = data.train.labels, data.validation.labels
+    return (train.repeat(2, 1) if train is not None and config.data.flip else train), validation
+
+
 def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, device: torch.device) -> Trainer:
-    """Return the trainer that `infdiff train-latent` runs, on normalised latents."""
+    """Return the trainer that `infdiff train-latent` runs, on normalised latents, with the labels of their images."""
     network, process = build_latent(config)
     settings = latent_settings(config).train
-    train = LatentSet(latents.normalize(latents.train), device)
+    own, held_out = latent_labels(config, device)
+    train = LatentSet(latents.normalize(latents.train), device, own)
     validation = latents.normalize(latents.validation)
     return Trainer(
         modules={"latent": network.to(device)},
-        objective=LatentObjective(process),
+        objective=LatentObjective(process, drop=config.train.condition_drop),
         batches=lambda step: batches(
             train,
             settings.batch_size,
@@ -77,7 +88,9 @@ def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, de
             workers=0,
             device=device,
         ),
-        validation=lambda: latent_batches(validation, settings.batch_size, settings.validation_batches(), device),
+        validation=lambda: latent_batches(
+            validation, settings.batch_size, settings.validation_batches(), device, held_out
+        ),
         settings=settings,
         folder=folder.path,
         device=device,

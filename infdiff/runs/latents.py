@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
 from infdiff.diffusion.schedules import sampling_times
@@ -33,8 +34,17 @@ _MOST_LATENTS = 4096
 class LatentSource(Protocol):
     """Draws latents z (B, z_dim): row i from generators[i] alone."""
 
-    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
-        """Return new latents. truncation: scales their spread about the mean."""
+    def sample(
+        self,
+        generators: Sequence[torch.Generator],
+        truncation: float = 1.0,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Return new latents. truncation: scales their spread about the mean.
+
+        labels (B, label_dim): those of their images; None: any. guidance: the weight of classifier-free guidance.
+        """
 
     def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
         """Return one latent like z (1, z_dim) for each generator. variety: from 0 (z itself) to 1 (unrelated to z).
@@ -57,7 +67,7 @@ def latents_of(folder: RunFolder, step: int, config: Config, encode: Encode, dev
     if (model := LatentModel.load(folder, step, device)) is not None:
         return model
     if folder.gaussian(step).exists():
-        return LatentGaussian.load(folder, step)
+        return LatentGaussian.load(folder, step, labelled=bool(config.label_dim))
     images = build_data(uncached(config), device).train
     gaussian = fit_gaussian(encode, images, _MOST_LATENTS, device, flip=config.data.flip)
     with suppress(UserError):  # a run that can only be read is fitted each time
@@ -73,7 +83,8 @@ def fit_gaussian(
     if flip:
         flipped = (batch.flip(-1) for batch in first_batches(images, _BATCH, limit, device))
         latents = torch.cat([latents, encode_images(encode, flipped)])
-    return LatentGaussian.fit(latents)
+    labels = None if images.labels is None else images.labels[:limit].cpu()
+    return LatentGaussian.fit(latents, labels if labels is None or not flip else labels.repeat(2, 1))
 
 
 def latent_settings(config: Config) -> LatentSettings:
@@ -87,28 +98,62 @@ def build_latent(config: Config) -> tuple[LatentMLP, GaussianDiffusion]:
     """Return the latent network with fresh weights, a function of the seed, and its diffusion process."""
     torch.manual_seed(config.seed)
     latent = latent_settings(config)
-    network = LatentMLP(config.latent_dim, width=latent.width, layers=latent.layers)
+    network = LatentMLP(config.latent_dim, width=latent.width, layers=latent.layers, label_dim=config.label_dim)
     return network, GaussianDiffusion(schedule=latent.schedule, steps=latent.diffusion_steps)
+
+
+class Regression(NamedTuple):
+    """Linear regression of latents on labels: slope (label_dim, z_dim), the labels' mean, factor of what is left."""
+
+    slope: Tensor
+    mean: Tensor
+    factor: Tensor
+
+    @classmethod
+    def fit(cls, centred: Tensor, labels: Tensor) -> Regression:
+        """Fit latents (N, z_dim) of mean 0 by least squares. Of classes, it is the mean of each."""
+        mean = labels.mean(dim=0)
+        slope = (torch.linalg.pinv((labels - mean).double()) @ centred.double()).float()
+        return cls(slope, mean, _factor(centred - (labels - mean) @ slope))
+
+
+def _factor(centred: Tensor) -> Tensor:
+    """F (K, z_dim), such that F^T F is the covariance of latents (N, z_dim) of mean 0."""
+    scaled = centred / max(1, len(centred) - 1) ** 0.5
+    # R of the QR decomposition has the same product, and never more rows than columns.
+    return torch.linalg.qr(scaled, mode="r").R if len(centred) > centred.shape[1] else scaled
 
 
 @dataclass(frozen=True)
 class LatentGaussian:
-    """z = mean + factor^T xi: mean (z_dim,), factor (K, z_dim). Fitted to `count` latents."""
+    """z = mean + factor^T xi: mean (z_dim,), factor (K, z_dim). Fitted to `count` latents.
+
+    regression: of latents with labels y, z = mean + regression.slope^T (y - regression.mean) + regression.factor^T xi.
+    """
 
     mean: Tensor
     factor: Tensor
     count: int
+    regression: Regression | None = None
 
     @classmethod
-    def fit(cls, latents: Tensor) -> LatentGaussian:
-        """Return the Gaussian with the mean and covariance of latents (N, z_dim), whatever N."""
+    def fit(cls, latents: Tensor, labels: Tensor | None = None) -> LatentGaussian:
+        """Return the Gaussian with the mean and covariance of latents (N, z_dim), whatever N. labels (N, label_dim)."""
         mean = latents.mean(dim=0)
-        centred = (latents - mean) / max(1, len(latents) - 1) ** 0.5
-        # centred^T centred is the covariance; R of centred = QR has the same and never more rows than columns.
-        factor = torch.linalg.qr(centred, mode="r").R if len(latents) > latents.shape[1] else centred
-        return cls(mean, factor, len(latents))
+        regression = None if labels is None else Regression.fit(latents - mean, labels)
+        return cls(mean, _factor(latents - mean), len(latents), regression)
 
-    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        generators: Sequence[torch.Generator],
+        truncation: float = 1.0,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        if labels is not None and guidance and self.regression is not None:
+            noise = _noise(generators, self.regression.factor.shape[0])
+            slope, mean, factor = (part.to(noise) for part in self.regression)
+            return self.mean.to(noise) + (labels - mean) @ slope + truncation * noise @ factor
         noise = _noise(generators, self.factor.shape[0])
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
@@ -121,17 +166,21 @@ class LatentGaussian:
 
     def save(self, folder: RunFolder, step: int) -> None:
         tensors = {"mean": self.mean, "factor": self.factor, "count": torch.tensor(self.count)}
+        if self.regression is not None:
+            tensors |= {f"label_{name}": part for name, part in self.regression._asdict().items()}
         save_tensors(folder.gaussian(step), tensors)
 
     @classmethod
-    def load(cls, folder: RunFolder, step: int) -> LatentGaussian:
-        """Read the Gaussian that was fitted for a checkpoint."""
+    def load(cls, folder: RunFolder, step: int, *, labelled: bool = False) -> LatentGaussian:
+        """Read the Gaussian that was fitted for a checkpoint. labelled: of a run with labels."""
         path = folder.gaussian(step)
+        named = tuple(f"label_{name}" for name in Regression._fields) if labelled else ()
         try:
-            tensors, _ = read_tensors(path, ("mean", "factor", "count"))
+            tensors, _ = read_tensors(path, ("mean", "factor", "count", *named))
         except (OSError, DamagedFileError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, and it is fitted again") from error
-        return cls(tensors["mean"], tensors["factor"], int(tensors["count"]))
+        regression = Regression(*(tensors[name] for name in named)) if named else None
+        return cls(tensors["mean"], tensors["factor"], int(tensors["count"]), regression)
 
 
 @dataclass(frozen=True)
@@ -161,9 +210,15 @@ class LatentModel:
         return cls(network, process, latents, config, best)
 
     @torch.no_grad()
-    def sample(self, generators: Sequence[torch.Generator], truncation: float = 1.0) -> Tensor:
-        noise = _noise(generators, self.latents.mean.shape[0])
-        return self.latents.restore(truncation * self._denoised(noise, self.process.steps))
+    def sample(
+        self,
+        generators: Sequence[torch.Generator],
+        truncation: float = 1.0,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        noise, condition = _noise(generators, self.latents.mean.shape[0]), Condition(labels, guidance=guidance)
+        return self.latents.restore(truncation * self._denoised(noise, self.process.steps, condition))
 
     @torch.no_grad()
     def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
@@ -177,9 +232,14 @@ class LatentModel:
         state = self.process.state(self.latents.normalize(z), noise, times)
         return self.latents.restore(self._denoised(state, t))
 
-    def _denoised(self, state: Tensor, start: int) -> Tensor:
+    def _denoised(self, state: Tensor, start: int, condition: Condition = UNCONDITIONAL) -> Tensor:
         """Normalised latents from their state at time `start`, by DDIM, which draws no noise."""
-        denoise = self.process.denoiser(self.network)
+
+        def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
+            prediction: Tensor = self.network(x, t) if labels is None else self.network(x, t, labels)
+            return prediction
+
+        denoise = self.process.denoiser(guided_network(network, condition))
         times = sampling_times(start, min(start, latent_settings(self.config).sample_steps))
         return ddim(denoise, state, times, alpha_bar=self.process.alpha_bar, noise=lambda: state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -78,20 +78,32 @@ class Model:
         size: int | str | Size | None = None,
         *,
         aspect: str = "stretch",
+        label: str | None = None,
+        vector: Sequence[float] | None = None,
+        condition: Any = None,
+        guidance: float | None = None,
         seed: int = 0,
         output: str = "pil",
         **given: Unpack[Given],
     ) -> Any:
         """Return n new images. Sampling options take the place of the run's own: see `SamplingOptions`.
 
-        aspect: of sizes in other proportions than those of the training: "stretch" or "keep".
+        aspect: of sizes in other proportions than those of the training: "stretch" or "keep". label: a class, or "all"
+        for one after the other; vector: numbers; condition: an array (K, H, W) of the condition channels in units, or
+        one for each image, of any size, NaN where nothing is known. Without: unconditional. guidance: classifier-free;
+        0 is unconditional, 1 (the default) conditional, more follows the condition more closely.
         """
         wanted = self._size(size)
         drawn = self.trained.drawn_size(wanted, aspect)
         options = SamplingOptions.of(self.trained.method, drawn, self.trained.device, **given)
         batch = default_batch(self.trained.method, drawn, options)
+        conditions = self.trained.conditions(
+            wanted, options, aspect, label=label, vector=vector, condition=condition, guidance=guidance
+        )
         images = [
-            self.trained.sample(indices.tolist(), wanted, seed=seed, options=options, aspect=aspect)
+            self.trained.sample(
+                indices.tolist(), wanted, seed=seed, options=options, aspect=aspect, conditions=conditions
+            )
             for indices in torch.arange(n).split(batch)
         ]
         return self._returned(torch.cat(images), output)
@@ -293,6 +305,8 @@ class Model:
             _copy(source, target, "config.yaml")
             if self.trained.field is not None:
                 _copy(source, target, self.trained.folder.field_file.name)
+            if self.trained.labels is not None:
+                _copy(source, target, self.trained.folder.labels_file.name)
             for name in _KEPT:
                 if (source / "checkpoints" / step / name).exists():
                     _copy(source, target, f"checkpoints/{step}/{name}")

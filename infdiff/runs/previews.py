@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, with_known
 from infdiff.diffusion.process import PointNetwork
 from infdiff.images.write import contact_sheet, save_png
 from infdiff.pipelines.generate import encode
@@ -28,10 +28,15 @@ _LATENTS = 64
 
 
 class Draw(Protocol):
-    """Draws images (B, C, H, W) in [-1, 1] with latents z (B, z_dim); on_step as in `Method.generate`."""
+    """Draws images (B, C, H, W) in [-1, 1] with latents z (B, z_dim); condition, on_step as in `Method.generate`."""
 
     def __call__(
-        self, denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_step: Callable[[], object]
+        self,
+        denoiser: nn.Module,
+        z: Tensor | None,
+        indices: Sequence[int],
+        on_step: Callable[[], object],
+        condition: Condition = UNCONDITIONAL,
     ) -> Tensor: ...
 
 
@@ -47,7 +52,12 @@ class Sampling:
     batch: int
 
     def __call__(
-        self, denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_progress: OnProgress
+        self,
+        denoiser: nn.Module,
+        z: Tensor | None,
+        indices: Sequence[int],
+        on_progress: OnProgress,
+        condition: Condition = UNCONDITIONAL,
     ) -> Iterator[Tensor]:
         """Yield the images in batches; on_progress counts evaluations of the network."""
         parts = torch.arange(len(indices)).split(self.batch)
@@ -55,7 +65,9 @@ class Sampling:
         on_progress(0, total)
         for places in parts:
             own = [indices[place] for place in places.tolist()]
-            yield self.draw(denoiser, None if z is None else z[places], own, lambda: on_progress(next(done), total))
+            latents = None if z is None else z[places]
+            given = (condition.rows(places),) if condition.given else ()
+            yield self.draw(denoiser, latents, own, lambda: on_progress(next(done), total), *given)
 
 
 class Previews:
@@ -64,6 +76,7 @@ class Previews:
     samples-STEP.png; with an autoencoder also reconstructions-STEP.png: training images, their reconstructions,
     validation images, their reconstructions. encodes: whether there is an autoencoder. images_a_step: images at the
     training size that cost as much as those of one training step. pictures: makes RGB of images that are fields.
+    channels: those that are generated, where images have others, too. Conditions are those of images in the data.
     """
 
     most = _COLUMNS
@@ -82,8 +95,9 @@ class Previews:
         encodes: bool,
         images_a_step: float,
         pictures: ToPictures | None = None,
+        channels: int | None = None,
     ) -> None:
-        self.shown = pictures or pictures_of(None)
+        self.shown, self.channels = pictures or pictures_of(None), channels
         self.sampling, self.train, self.validation = sampling, train, validation
         self.points, self.folder, self.device = points, folder, device
         self.seed, self.truncation = seed, truncation
@@ -105,23 +119,48 @@ class Previews:
     def __call__(self, step: int, modules: Mapping[str, nn.Module], count: int, on_progress: OnProgress) -> None:
         denoiser, encoder = modules["denoiser"], modules.get("encoder")
         z, indices, originals = None, [*range(count)], []
+        conditions = [condition := self._condition(self.validation, count)]
         if encoder is not None:
-            encoded = partial(encode, cast(PointNetwork, encoder), points=self.points, seed=self.seed)
+            network = cast(PointNetwork, encoder)
+
+            def encoded(images: Tensor) -> Tensor:
+                return encode(network, images[:, : self.channels], points=self.points, seed=self.seed)
+
             generators = [generator_for(self.device, self.seed, "latent", i) for i in indices]
             originals = [next(first_batches(d, count, count, self.device)) for d in (self.train, self.validation)]
             gaussian = fit_gaussian(encoded, self.train, _LATENTS, self.device)
-            z = torch.cat([gaussian.sample(generators, self.truncation), *(encoded(images) for images in originals)])
+            own = condition.labels
+            z = torch.cat(
+                [gaussian.sample(generators, self.truncation, own), *(encoded(images) for images in originals)]
+            )
             # Row by row the same noise.
             indices += [i for images in originals for i in range(len(images))]
+            sets = zip((self.train, self.validation), originals, strict=True)
+            conditions += [self._condition(data, len(images)) for data, images in sets]
         # In one go: batches are faster than images one by one.
-        drawn = torch.cat([self.shown(part).cpu() for part in self.sampling(denoiser, z, indices, on_progress)])
+        parts = self.sampling(denoiser, z, indices, on_progress, _joined(conditions))
+        drawn = torch.cat([self.shown(part).cpu() for part in parts])
         samples, *reconstructions = drawn.split([count, *(len(images) for images in originals)])
         if originals:
             pairs = zip(originals, reconstructions, strict=True)
-            shown = ((self.shown(images), made) for images, made in pairs)
+            shown = ((self.shown(images[:, : self.channels]), made) for images, made in pairs)
             rows = [_full_row(row.cpu(), count) for pair in shown for row in pair]
             save_png(contact_sheet(torch.cat(rows), count), _reconstructions(self.folder, step))
         save_png(contact_sheet(samples, count), _samples(self.folder, step))
+
+    def _condition(self, images: Examples, count: int) -> Condition:
+        """Return that of the first images, in their order; again from the first where they are fewer than `count`."""
+        first = torch.arange(count) % len(images)
+        labels = None if images.labels is None else images.labels[first.to(images.labels.device)].to(self.device)
+        taken = images.take(first)
+        known = None if self.channels in (None, taken.shape[1]) else taken[:, self.channels :].to(self.device)
+        return Condition(labels, None if known is None else with_known(known))
+
+
+def _joined(conditions: Sequence[Condition]) -> Condition:
+    labels = [condition.labels for condition in conditions if condition.labels is not None]
+    known = [condition.known for condition in conditions if condition.known is not None]
+    return Condition(torch.cat(labels) if labels else None, torch.cat(known) if known else None)
 
 
 def _samples(folder: Path, step: int) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from infdiff.config.settings import Config
 from infdiff.coordinates import Size, covering
 from infdiff.cuda_graphs import RepeatedCalls, recorder_for
 from infdiff.data.fields import FieldDescription
+from infdiff.data.labels import LabelDescription
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.diffusion.dct import resample
 from infdiff.errors import OptionError, UserError
 from infdiff.images.pixels import to_uint8
@@ -28,7 +30,8 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.precision import with_bfloat16_weights
-from infdiff.runs.fields import read_field_file
+from infdiff.runs.conditions import Conditions, conditions_for, read_labels_file
+from infdiff.runs.fields import condition_field, generated_field, read_field_file
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
@@ -37,6 +40,7 @@ from infdiff.seeding import generator_for
 _MOST_SIZES = 3
 
 ASPECTS = ("stretch", "keep")
+NO_CONDITIONS = Conditions()
 
 # Called after each evaluation of the network.
 OnStep = Callable[[], object]
@@ -58,7 +62,9 @@ class TrainedModel:
     denoiser: nn.Module
     encoder: SparseEncoder | None
     device: torch.device
-    field: FieldDescription | None = None  # of a run of fields
+    field: FieldDescription | None = None  # of a run of fields: of what it generates
+    known_field: FieldDescription | None = None  # of its condition channels
+    labels: LabelDescription | None = None  # of a run with labels
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device, which: str = "last") -> TrainedModel:
@@ -78,8 +84,18 @@ class TrainedModel:
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
         encoder = cast(SparseEncoder | None, modules.get("encoder"))
+        field = read_field_file(run.field_file)
         return cls(
-            run, config, step, method_of(config), modules["denoiser"], encoder, device, read_field_file(run.field_file)
+            run,
+            config,
+            step,
+            method_of(config),
+            modules["denoiser"],
+            encoder,
+            device,
+            generated_field(config, field),
+            condition_field(config, field),
+            read_labels_file(run.labels_file),
         )
 
     @property
@@ -134,17 +150,29 @@ class TrainedModel:
         seed: int,
         options: SamplingOptions,
         aspect: str = "stretch",
+        conditions: Conditions = NO_CONDITIONS,
         rounded: bool = True,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return new images (B, 3, H, W): the middle of those of `drawn_size`, which `options` are for."""
-        z = None
+        """Return new images (B, C, H, W): the middle of those of `drawn_size`, which `options` are for.
+
+        conditions: those of `conditions_for`, at the size that the network sees. Latents are drawn for labels, too.
+        """
+        z, condition = None, conditions.of(indices, self.device)
         if self.latents is not None:
             generators = [generator_for(self.device, seed, "latent", i) for i in indices]
-            z = self.latents.sample(generators, options.truncation)
-        images = self._generate(z, self.drawn_size(size, aspect), indices, seed, options, rounded, on_step)
+            z = self.latents.sample(generators, options.truncation, condition.labels, condition.guidance)
+        images = self._generate(z, self.drawn_size(size, aspect), indices, seed, options, rounded, on_step, condition)
         top, left = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
         return images[:, :, top : top + size[0], left : left + size[1]]
+
+    def conditions(self, size: Size, options: SamplingOptions, aspect: str = "stretch", **given: Any) -> Conditions:
+        """Return the conditions of images of a size from the options of a caller, as `conditions_for`."""
+        drawn = self.drawn_size(size, aspect)
+        if given.get("condition") is not None and drawn != size:
+            raise OptionError("aspect", aspect, "does not go with condition: it is of all of the image")
+        sampled = options.sampled_at(drawn, training_size(self.config))
+        return conditions_for(self.labels, self.known_field, sampled, **given)
 
     def drawn_size(self, size: Size, aspect: str) -> Size:
         """Return the size at which images of a size are drawn.
@@ -158,11 +186,11 @@ class TrainedModel:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents (B, z_dim) of images (B, C, H, W), from a subset of their pixels.
+        """Return latents (B, z_dim) of images (B, C, H, W), from a subset of their pixels, without condition channels.
 
         Raises UserError for a run without encoder.
         """
-        points = point_count(self.config)
+        points, images = point_count(self.config), images[:, : self.config.data.channels]
         return encode(self.require_encoder(), images.to(self.device), points=points, seed=self.config.seed)
 
     def decode(
@@ -205,6 +233,7 @@ class TrainedModel:
         options: SamplingOptions,
         rounded: bool,
         on_step: OnStep | None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
         """Sample at one size and, where the options say so, resize to another."""
         sampled = options.sampled_at(size, training_size(self.config))
@@ -216,6 +245,7 @@ class TrainedModel:
             z=z,
             device=self.device,
             options=options,
+            condition=condition,
             on_step=on_step,
             calls=self.calls,
         )

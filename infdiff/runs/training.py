@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infdiff.config.settings import Config
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.methods.finetune import frozen_parameters, load_start
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sampling import SamplingOptions, default_batch
@@ -16,7 +17,7 @@ from infdiff.methods.sizes import images_a_step, point_count, training_size
 from infdiff.runs.calibration import Calibration
 from infdiff.runs.checkpoint_scores import SmallEvaluation
 from infdiff.runs.data import Data, TrainingData
-from infdiff.runs.fields import field_of, pictures_of
+from infdiff.runs.fields import field_of, generated_field, pictures_of
 from infdiff.runs.previews import Previews, Sampling
 from infdiff.training.trainer import Trainer
 
@@ -42,7 +43,8 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         truncation=config.truncation,
         encodes="encoder" in modules,
         images_a_step=images_a_step(config),
-        pictures=pictures_of(field_of(config)),
+        pictures=pictures_of(generated_field(config, field_of(config))),
+        channels=config.data.channels,
     )
     return Trainer(
         modules={name: module.to(device) for name, module in modules.items()},
@@ -80,9 +82,23 @@ def quick_sampling(config: Config, device: torch.device) -> Sampling:
 def _sampling(config: Config, device: torch.device, options: SamplingOptions) -> Sampling:
     method, size = method_of(config), training_size(config)
 
-    def draw(denoiser: nn.Module, z: Tensor | None, indices: Sequence[int], on_step: Callable[[], object]) -> Tensor:
+    def draw(
+        denoiser: nn.Module,
+        z: Tensor | None,
+        indices: Sequence[int],
+        on_step: Callable[[], object],
+        condition: Condition = UNCONDITIONAL,
+    ) -> Tensor:
         return method.generate(
-            denoiser, size=size, seed=config.seed, indices=indices, z=z, device=device, options=options, on_step=on_step
+            denoiser,
+            size=size,
+            seed=config.seed,
+            indices=indices,
+            z=z,
+            device=device,
+            options=options,
+            condition=condition,
+            on_step=on_step,
         )
 
     return Sampling(draw, options.evaluations(method), default_batch(method, size))

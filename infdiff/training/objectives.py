@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from infdiff.coordinates import Size
+from infdiff.diffusion.conditions import draw_dropped, dropped, with_known
 from infdiff.diffusion.edm import EDM
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.missing import known_average, masked, valid_mean
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.point_noise import draw_keys, noise_at
-from infdiff.diffusion.process import Network, PointNetwork
+from infdiff.diffusion.process import PointNetwork
 from infdiff.diffusion.times import DrawTimes, uniform_times
 from infdiff.diffusion.weighting import Weighting, uniform
 from infdiff.images.pixels import to_values, valid_pixels
+from infdiff.labelled import Labelled, without_labels
 from infdiff.points import PointBatch, draw_subsets, draw_valid_points, gather, place_points
 from infdiff.processes import global_size, own_rows
 from infdiff.training.augment import augment
@@ -44,6 +46,29 @@ class Seen(NamedTuple):
     encoder_image: Tensor  # (B, M, C)
 
 
+@dataclass(frozen=True)
+class Given:
+    """Conditions of a batch as a network is shown them; None: none.
+
+    labels (B, label_dim); known: channels that are known, of images, (B, K + 1, H, W).
+    """
+
+    labels: Tensor | None = None
+    known: Tensor | None = None
+
+    @classmethod
+    def drawn(
+        cls, labels: Tensor | None, known: Tensor | None, drop: float, batch: int, generator: torch.Generator
+    ) -> Given:
+        """Leave out the conditions of each of `batch` images with probability `drop`. known: (B, K, H, W), NaN: not."""
+        kinds = [rows for rows in (labels, None if known is None else with_known(known)) if rows is not None]
+        if not kinds:
+            return cls()
+        out = own_rows(draw_dropped(global_size(batch), drop, len(kinds), generator))
+        kept = [dropped(rows, out[:, place]) for place, rows in enumerate(kinds)]
+        return cls(None if labels is None else kept[0], None if known is None else kept[-1])
+
+
 class MollifiedObjective:
     """∞-Diff: denoise mollified images (B, C, H, W) at a random subset of their pixels: uint8, or float32 fields.
 
@@ -51,7 +76,9 @@ class MollifiedObjective:
     mean squared error of the prediction there (Eq. 42 for the paper's target). points(size, seed): how many for images
     of a size, in the step whose generator has that seed; kind: how they are drawn, as `draw_points`. times:
     draws t. sharp_weight: of the second output's error, for a network that has one. holes: pixels may be missing (NaN),
-    and all that is read are the others; T x_0 is then T(x_0 m) / T(m), with m = 1 at valid pixels.
+    and all that is read are the others; T x_0 is then T(x_0 m) / T(m), with m = 1 at valid pixels. channels: those of
+    images that are generated, the first ones; the others are known, and the denoiser sees them at its points. None:
+    all. drop: the probability of leaving out an image's label and known channels. Labels come with a `Labelled` batch.
     """
 
     def __init__(
@@ -66,15 +93,17 @@ class MollifiedObjective:
         times: DrawTimes | None = None,
         sharp_weight: float = 0.0,
         holes: bool = False,
+        channels: int | None = None,
+        drop: float = 0.0,
     ) -> None:
-        self.holes = holes
+        self.holes, self.channels, self.drop = holes, channels, drop
         self.process, self.points, self.kind, self.flip = process, points, kind, flip
         self.latent_noise, self.weighting, self.sharp_weight = latent_noise, weighting, sharp_weight
         self.times = times if times is not None else uniform_times(process.steps)
         self._count: int | None = None
         self._place, self._asked = place_points, self.asked
 
-    def fixed(self, batch: Tensor | PointBatch, seed: int) -> tuple[Hashable, MollifiedObjective]:
+    def fixed(self, batch: Tensor | PointBatch | Labelled, seed: int) -> tuple[Hashable, MollifiedObjective]:
         """Return the number of points in the step with that seed, and the objective with as many in every step.
 
         A generator whose draws are being recorded does not tell its seed.
@@ -91,29 +120,42 @@ class MollifiedObjective:
         return other
 
     def __call__(
-        self, modules: Mapping[str, nn.Module], images: Tensor | PointBatch, generator: torch.Generator
+        self, modules: Mapping[str, nn.Module], batch: Tensor | PointBatch | Labelled, generator: torch.Generator
     ) -> Tensor:
+        images, labels = without_labels(batch)
         if isinstance(images, PointBatch):
-            return self._loss(modules, self._at_points(images, generator), generator)
+            seen = self._at_points(images, generator)
+            given = Given.drawn(labels, None, self.drop, images.shape[0], generator)
+            return self._loss(modules, seen, given, generator)
         x0 = to_values(images)
         if self.flip:
             x0 = flip_at_random(x0, generator)
-        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator)
+        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator, labels)
 
     def loss(
-        self, modules: Mapping[str, nn.Module], x0: Tensor, valid: Tensor | None, generator: torch.Generator
+        self,
+        modules: Mapping[str, nn.Module],
+        x0: Tensor,
+        valid: Tensor | None,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of images (B, C, H, W), of which the valid pixels (B, H, W) are read; None: all."""
-        return self._loss(modules, self._of_images(x0, valid, generator, "encoder" in modules), generator)
+        x0, known = split_channels(x0, self.channels)
+        seen = self._of_images(x0, valid, generator, "encoder" in modules)
+        given = Given.drawn(labels, known, self.drop, len(x0), generator)
+        return self._loss(modules, seen, given, generator)
 
-    def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, generator: torch.Generator) -> Tensor:
+    def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, given: Given, generator: torch.Generator) -> Tensor:
         process, channels, t = self.process, seen.image.shape[2], seen.t
         weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
-        given = seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise
-        x, target, sharp = self._asked(t, *given)
+        x, target, sharp = self._asked(t, seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise)
         z = self._encode(modules, seen, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
-        prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), t, z).float()
+        if given.known is not None:
+            x = torch.cat([x, gather(given.known, seen.ids)], dim=2)
+        condition = (t, z) if given.labels is None else (t, z, given.labels)
+        prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), *condition).float()
         loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
         if self.sharp_weight:
             error = (prediction[..., channels:] - sharp).square()
@@ -189,7 +231,8 @@ class EDMObjective:
     sigmas(batch, generator): draws noise levels (batch,), by default as the process does. augment: the probability of
     each transformation of `augment.augment`, in training alone, as dropout is; 0 for none. holes: pixels may be missing
     (NaN), and the mean is over the others. The network, which sees all pixels, sees T(y m) / T(m) + sigma n at those
-    without a value, m = 1 at valid pixels: with white noise, where T is nothing, y = 0.
+    without a value, m = 1 at valid pixels: with white noise, where T is nothing, y = 0. channels, drop, labels: as in
+    `MollifiedObjective`; where known channels are missing, the network sees zeros.
     """
 
     def __init__(
@@ -201,29 +244,47 @@ class EDMObjective:
         sigmas: DrawTimes | None = None,
         augment: float = 0.0,
         holes: bool = False,
+        channels: int | None = None,
+        drop: float = 0.0,
     ) -> None:
-        self.holes = holes
+        self.holes, self.channels, self.drop = holes, channels, drop
         self.process, self.flip, self.weighting, self.augment = process, flip, weighting, augment
         self.sigmas = sigmas if sigmas is not None else process.draw_sigma
 
-    def __call__(self, modules: Mapping[str, nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
-        x0 = to_values(images)
+    def __call__(
+        self, modules: Mapping[str, nn.Module], images: Tensor | Labelled, generator: torch.Generator
+    ) -> Tensor:
+        pixels, labels = without_labels(images)
+        x0 = to_values(cast(Tensor, pixels))
         if self.flip:
             x0 = flip_at_random(x0, generator)
-        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator)
+        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator, labels)
 
     def loss(
-        self, modules: Mapping[str, nn.Module], x0: Tensor, valid: Tensor | None, generator: torch.Generator
+        self,
+        modules: Mapping[str, nn.Module],
+        x0: Tensor,
+        valid: Tensor | None,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of images (B, C, H, W), of which the valid pixels (B, H, W) are read; None: all."""
-        process, (batch, channels, height, width) = self.process, x0.shape
-        network: Network = modules["denoiser"]
+        conditions: dict[str, Tensor] = {}
         if self.augment and modules["denoiser"].training:
-            x0, label = augment(x0, self.augment, generator)
-            network = partial(modules["denoiser"], label=label)
+            x0, conditions["augmentation"] = augment(x0, self.augment, generator)
+        x0, known = split_channels(x0, self.channels)
+        process, (batch, channels, height, width) = self.process, x0.shape
         clean = process.clean(x0) if valid is None else known_average(process.clean, x0, valid)
         sigma = own_rows(self.sigmas(global_size(batch), generator))
         noise = process.noise(global_size(batch), channels, (height, width), [generator], own_rows)
+        given = Given.drawn(labels, known, self.drop, batch, generator)
+        if given.labels is not None:
+            conditions["label"] = given.labels
+
+        def network(x: Tensor, c_noise: Tensor) -> Tensor:
+            x = x if given.known is None else torch.cat([x, given.known], dim=1)
+            return cast(Tensor, modules["denoiser"](x, c_noise, **conditions))
+
         prediction = process.denoise(network, process.state(clean, noise, sigma), sigma)
         error = (prediction - clean).square()
         error = error.mean(dim=(1, 2, 3)) if valid is None else valid_mean(error, valid)
@@ -231,19 +292,35 @@ class EDMObjective:
 
 
 class LatentObjective:
-    """The latent model: mean absolute error of the noise that modules["latent"] predicts in latents (B, z_dim)."""
+    """The latent model: mean absolute error of the noise that modules["latent"] predicts in latents (B, z_dim).
 
-    def __init__(self, process: GaussianDiffusion, *, weighting: Weighting = uniform) -> None:
-        self.process, self.weighting = process, weighting
+    drop: the probability of leaving out the label that a latent may have (`Labelled`).
+    """
 
-    def __call__(self, modules: Mapping[str, nn.Module], latents: Tensor, generator: torch.Generator) -> Tensor:
+    def __init__(self, process: GaussianDiffusion, *, weighting: Weighting = uniform, drop: float = 0.0) -> None:
+        self.process, self.weighting, self.drop = process, weighting, drop
+
+    def __call__(
+        self, modules: Mapping[str, nn.Module], batch_of: Tensor | Labelled, generator: torch.Generator
+    ) -> Tensor:
+        examples, labels = without_labels(batch_of)
+        latents = cast(Tensor, examples)
         process, (batch, *rest) = self.process, latents.shape
         batch = global_size(batch)
         t = own_rows(torch.randint(1, process.steps + 1, (batch,), device=latents.device, generator=generator))
         noise = own_rows(torch.randn((batch, *rest), device=latents.device, generator=generator))
-        prediction = modules["latent"](process.state(latents, noise, t), t)
+        given = Given.drawn(labels, None, self.drop, len(latents), generator)
+        condition = (t,) if given.labels is None else (t, given.labels)
+        prediction = modules["latent"](process.state(latents, noise, t), *condition)
         error = (prediction.float() - noise).abs()
         return _weighted_mean(error, self.weighting(process.snr(t)))
+
+
+def split_channels(x0: Tensor, channels: int | None) -> tuple[Tensor, Tensor | None]:
+    """Images (B, C, H, W) as the channels that are generated and those that are known; None: there are none."""
+    if channels is None or channels == x0.shape[1]:
+        return x0, None
+    return x0[:, :channels], x0[:, channels:]
 
 
 def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:

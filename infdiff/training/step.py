@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from infdiff import processes
 from infdiff.cuda_graphs import Recorder, RepeatedCalls
 from infdiff.errors import UserError, first_line
+from infdiff.labelled import Labelled
 from infdiff.precision import number_formats
 from infdiff.seeding import derive_seed, seed_global
 from infdiff.training.compiled import why_not_compiled
@@ -92,13 +93,14 @@ class TrainingStep:
         self.optimiser.rate.fill_(self.settings.rate(number))
         shapes, objective = self._fixed(batches[0])
         key = (shapes, tuple((type(batch), batch.shape) for batch in batches), tuple(map(id, frozen)))
-        call: Callable[..., Tensor] = partial(self._change, objective, frozen)
-        if all(isinstance(batch, Tensor) for batch in batches):  # a recorded step has tensors to copy new ones into
-            call = self.graphs.of(key, lambda: partial(self._change, objective, frozen))
+        change, parts = (self._change, batches) if not _labelled(batches) else (self._change_labelled, _parts(batches))
+        call: Callable[..., Tensor] = partial(change, objective, frozen)
+        if all(isinstance(part, Tensor) for part in parts):  # a recorded step has tensors to copy new ones into
+            call = self.graphs.of(key, lambda: partial(change, objective, frozen))
         buffers = self._buffers() if self.compiled and key not in self._tried else []
         self._start_anew()
         try:
-            scalars = call(*batches)
+            scalars = call(*parts)
         except RuntimeError as error:
             if not self._compiler_failed(error):
                 raise
@@ -124,6 +126,10 @@ class TrainingStep:
         self.optimiser.step(bad)
         self.bad_in_a_row.add_(bad).mul_(bad)
         return torch.stack([total, norm, bad, self.bad_in_a_row, stop])
+
+    def _change_labelled(self, objective: Objective, frozen: Sequence[nn.Parameter], *parts: Any) -> Tensor:
+        """`_change` for labelled batches, of which the examples and the labels are given by turns."""
+        return self._change(objective, frozen, *map(Labelled, parts[::2], parts[1::2]))
 
     def _loss(self, objective: Objective, batch: Tensor) -> Tensor:
         if self.shared is None:
@@ -185,6 +191,14 @@ class TrainingStep:
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
         return [(buffer, buffer.clone()) for module in self.modules.values() for buffer in module.buffers()]
+
+
+def _labelled(batches: Sequence[Any]) -> bool:
+    return all(isinstance(batch, Labelled) for batch in batches)
+
+
+def _parts(batches: Sequence[Labelled]) -> list[Any]:
+    return [part for batch in batches for part in (batch.examples, batch.labels)]
 
 
 class _Loss(nn.Module):

@@ -147,6 +147,7 @@ OPEN = (
     "train.",
     "latent.",
     "model.backend",
+    "model.condition.",
     "diffusion.data_std",
     "sample.limits",
     "sample.variance",

@@ -50,6 +50,7 @@ def test_a_gaussian_is_fitted_to_the_first_images_and_their_flipped_copies():
         """Twenty images that are brighter on the right, and at higher places."""
 
         images = None
+        labels = None
 
         def __len__(self):
             return 20

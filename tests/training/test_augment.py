@@ -124,8 +124,8 @@ class Recorder(nn.Module):
         super().__init__()
         self.labels = []
 
-    def forward(self, x, c_noise, label=None):
-        self.labels.append(label)
+    def forward(self, x, c_noise, augmentation=None):
+        self.labels.append(augmentation)
         return torch.zeros_like(x)
 
 

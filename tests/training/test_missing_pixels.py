@@ -172,6 +172,7 @@ def test_latents_are_read_at_valid_pixels_and_do_not_depend_on_the_batch():
 def test_upsampling_averages_what_is_known():
     class Examples:
         images = None
+        labels = None
 
         def take(self, places):
             image = torch.full((1, 1, 4, 4), 3.0)
