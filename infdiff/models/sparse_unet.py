@@ -127,7 +127,7 @@ class SparseUNet(nn.Module):
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
     def condition(self, t: Tensor, z: Tensor | None) -> Given:
-        """What the blocks read of diffusion times t (B,) and latents z (B, z_dim)."""
+        """Condition of all blocks for diffusion times t (B,) and latents z (B, z_dim)."""
         return together(self.modulated, self.conditioning(t, z))
 
     def inner(self, h: Tensor, geometry: Geometry, condition: Given, z: Tensor | None) -> Tensor:
