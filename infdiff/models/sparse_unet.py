@@ -137,7 +137,7 @@ class SparseUNet(nn.Module):
         return by_rows(lambda h, x: self.read_out(h, x, condition), h, x)  # (B, L, out_channels)
 
     def condition(self, t: Tensor, z: Tensor | None, label: Tensor | None = None) -> Given:
-        """What the blocks read of diffusion times t (B,), latents z (B, z_dim) and labels (B, label_dim)."""
+        """Condition of all blocks for diffusion times t (B,), latents z (B, z_dim) and labels (B, label_dim)."""
         return together(self.modulated, self.conditioning(t, z, label))
 
     def inner(self, h: Tensor, geometry: Geometry, condition: Given, z: Tensor | None) -> Tensor:

@@ -39,7 +39,7 @@ def why_not_compiled(device: torch.device) -> str | None:
     """
     keep_compiled_code()
     quiet_about_tf32()
-    # The compiler looks at the gradients of weights, and those that are cast together (`narrow_weights`) keep none.
+    # The compiler reads the gradients of weights, and those that are cast together (`narrow_weights`) keep none.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     try:
         torch.compile(_probe)(torch.ones(8, device=device))

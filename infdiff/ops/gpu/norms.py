@@ -30,7 +30,7 @@ def modulated_norm(
     epsilon: float,
     silu: bool,
 ) -> Tensor:
-    """As `ops.modulated_norm`: (B, L, C) -> (B, L, C)."""
+    """Launch the kernel of `ops.modulated_norm`: (B, L, C) -> (B, L, C)."""
     x = layout.aligned(x)
     batch, count, channels = x.shape
     given = _Coefficients(x, weight, bias, modulation, latent_scale)
