@@ -2,6 +2,7 @@
 
   infdiff inpaint --input photo.png --mask mask.png
   infdiff inpaint --run runs/photos --input photo.png --mask mask.png --n 4 --variety 0.5 --out filled
+  infdiff inpaint --run runs/sea --input gauges.npy --n 8 --ensemble --truth complete.npy # fields: mean and spread
 
 White pixels of the mask are filled; the mask has the image's size and any mode. The other pixels stay exactly as they
 are, unless --no-paste is given. Variant i depends on the seed and i alone.
@@ -20,14 +21,18 @@ from tqdm import tqdm
 
 from infdiff.cli import Parser, positive
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin, read_given
+from infdiff.coordinates import format_size
 from infdiff.errors import OptionError
-from infdiff.images.field_files import read_field
+from infdiff.files import save_json
+from infdiff.images.field_files import read_field, save_field
 from infdiff.images.read import read_mask
 from infdiff.images.sample_folder import WriteImage, sample_to_folder
+from infdiff.images.write import save_png
 from infdiff.methods.sampling import check_guidance, check_tile
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import small_size
 from infdiff.runs.editing import FILLING_GUIDANCE, FILLING_METHODS, fill, filling_method, filling_options
+from infdiff.runs.ensembles import ensemble_picture, mean_and_spread, spread_skill_ratios
 from infdiff.runs.fields import FieldWriter, writer_of
 
 
@@ -55,6 +60,8 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--fixed-weight", type=float, metavar="LAMBDA", help="the paper's: steps of this many gradients, as they are"
     )
+    parser.add_argument("--ensemble", action="store_true", help="of fields: the variants' mean, spread and a picture")
+    parser.add_argument("--truth", type=Path, help="with --ensemble: the field that was not seen, to compare with")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of guided projection, auto, or off (default: auto)")
     add_format(parser)
@@ -94,6 +101,7 @@ def run(arguments: Namespace) -> None:
     guidance |= {"fixed_weight": arguments.fixed_weight}
     guidance["pasted"] = not arguments.no_paste
     count = positive("--n", arguments.n)
+    truth = read_truth(arguments, writer, image)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")
     record = guidance | {"steps": options.steps, "sampler": options.sampler, "deblur": options.deblur}
     record |= {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
@@ -107,6 +115,48 @@ def run(arguments: Namespace) -> None:
             write=None if writer is None else write_pasted(writer, arguments, hidden),
         )
     print(f"{count} variants in {folder}, all of them in {sheet}")
+    if writer is not None and arguments.ensemble:
+        write_ensemble(writer, arguments, folder, hidden, truth)
+
+
+def read_truth(arguments: Namespace, writer: FieldWriter | None, image: Tensor) -> Tensor | None:
+    """Return the field (C, H, W) of --truth, in units. Raises OptionError for options of ensembles that cannot work."""
+    if arguments.truth is not None and not arguments.ensemble:
+        raise OptionError("truth", arguments.truth, "goes with --ensemble")
+    if not arguments.ensemble:
+        return None
+    if writer is None:
+        raise OptionError("ensemble", None, "goes with runs of fields: variants of RGB images have no useful mean")
+    if arguments.n < 2:
+        raise OptionError("n", arguments.n, "an ensemble takes 2 variants or more")
+    if arguments.truth is None:
+        return None
+    truth = torch.from_numpy(read_field("truth", arguments.truth, writer.field.channels))
+    if truth.shape != image.shape[1:]:
+        sizes = [format_size((one.shape[-2], one.shape[-1])) for one in (truth, image)]
+        raise OptionError("truth", arguments.truth, f"has {sizes[0]} pixels, and the input {sizes[1]}")
+    return truth
+
+
+def write_ensemble(
+    writer: FieldWriter, arguments: Namespace, folder: Path, hidden: Tensor, truth: Tensor | None
+) -> None:
+    """Write mean and spread of the variants in a folder, and a picture of them; print how good the spread is."""
+    channels = writer.field.channels
+    paths = [folder / f"{index:05d}.{writer.form}" for index in range(arguments.n)]
+    members = torch.stack([torch.from_numpy(read_field("out", path, channels)) for path in paths])
+    mean, spread = mean_and_spread(members)
+    for name, values in (("mean", mean), ("spread", spread)):
+        save_field(values.numpy(), folder / f"{name}.{writer.form}")
+    given = torch.from_numpy(read_field("input", arguments.input, channels))
+    shown = torch.where(hidden, torch.nan, given)
+    save_png(ensemble_picture(writer.field, shown, members, truth), folder / "ensemble.png")
+    print(f"mean.{writer.form}, spread.{writer.form} and ensemble.png in {folder}")
+    if truth is not None:
+        ratios = spread_skill_ratios(members, truth, hidden)
+        save_json(folder / "ensemble.json", {"members": arguments.n, "spread_skill": ratios})
+        for channel, ratio in enumerate(ratios):
+            print(f"{writer.field.label(channel)}: spread over error {ratio:.3g} (1: reliable; less: too sure)")
 
 
 def hidden_pixels(image: Tensor, mask: Path | None) -> Tensor:

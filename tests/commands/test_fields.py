@@ -164,6 +164,33 @@ def test_training_goes_on_and_refuses_other_values(made):
         (folder / "away.lmdb").rename(folder / "d.lmdb")
 
 
+def test_an_ensemble_has_a_mean_a_spread_and_a_ratio(made):
+    kind, folder = made
+    command = command_in(folder)
+    channels = KINDS[kind][2]
+    truth = read_field("x", first_file(folder), channels)
+    values = np.where(np.arange(truth.size // channels).reshape(truth.shape[1:]) % 3 == 0, np.float32(np.nan), truth)
+    np.save(folder / "gauges.npy", values)
+    options = ["--input", "gauges.npy", "--steps", 2, "--n", 3, "--out", "several", "--method", "guided"]
+    result = command("inpaint", "--run", "runs/x", *options, "--ensemble", "--truth", first_file(folder))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("spread over error") == channels
+    members = np.stack([np.load(folder / "several" / f"{i:05}.npy") for i in range(3)])
+    np.testing.assert_allclose(np.load(folder / "several" / "mean.npy"), members.mean(axis=0), rtol=1e-5, atol=1e-5)
+    spread = np.load(folder / "several" / "spread.npy")
+    known = ~np.isnan(values).any(axis=0)
+    assert (spread[:, known] == 0).all()
+    assert (spread[:, ~known] > 0).any()
+    assert (folder / "several" / "ensemble.png").exists()
+    np.save(folder / "small.npy", truth[:, :8])
+    for wrong, parts in (
+        (["--truth", "small.npy"], ["--truth small.npy", "goes with --ensemble"]),
+        (["--truth", "small.npy", "--ensemble"], ["--truth small.npy", "pixels, and the input"]),
+        (["--ensemble", "--n", 1], ["--n 1", "2 variants or more"]),
+    ):
+        assert_one_line_error(command("inpaint", "--run", "runs/x", *options, *wrong), *parts)
+
+
 def in_units(kind, folder):
     """Two fields (2, C, 16, 16) float32 without holes, and their reduction by 4 down and across."""
     values = np.stack(
