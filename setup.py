@@ -9,6 +9,7 @@ setup(
         "infdiff": ["py.typed"],
         "infdiff.data": ["demo_faces/*"],
         "infdiff.evaluation": ["report.html"],
+        "infdiff.watch": ["page.html", "watch.js"],
         "infdiff.configs": ["*.yaml"],
         "infdiff.cuda": ["*.cu", "*.cuh"],
     },

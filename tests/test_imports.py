@@ -121,6 +121,7 @@ ALLOWED = {
         "tensors",
         "training",
     },
+    "watch": {"config", "runs", "server", "training"},
     "gpu_check": {"files", "ops", "points", "tables"},
     "ablation": {"benchmark", "config", "errors", "files", "methods", "runs"},
     "commands": {
@@ -146,6 +147,7 @@ ALLOWED = {
         "runs",
         "trackers",
         "training",
+        "watch",
     },
     "__main__": {"commands"},
     "__init__": {"runs"},  # inside `load` alone: importing stays light
