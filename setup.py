@@ -10,6 +10,7 @@ setup(
         "infdiff.data": ["demo_faces/*"],
         "infdiff.evaluation": ["report.html"],
         "infdiff.viewer": ["static/*"],
+        "infdiff.watch": ["page.html", "watch.js"],
         "infdiff.configs": ["*.yaml"],
         "infdiff.cuda": ["*.cu", "*.cuh"],
     },

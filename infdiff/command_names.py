@@ -9,6 +9,7 @@ COMMANDS = {
     "prepare-data": "turn a folder, a zip or an LMDB of images into one LMDB for training",
     "train": "train ∞-Diff, DFU or their baselines",
     "train-latent": "train the latent diffusion model of a run",
+    "watch": "show a run in a browser while it trains",
     "sample": "sample images of any size from a run",
     "superres": "enlarge an image, with detail that the model adds",
     "inpaint": "fill a masked part of an image",

@@ -149,6 +149,7 @@ ALLOWED = {
         "seeding",
         "server",
     },
+    "watch": {"config", "runs", "server", "training"},
     "gpu_check": {"files", "ops", "points", "tables"},
     "ablation": {"benchmark", "config", "errors", "files", "methods", "runs"},
     "commands": {
@@ -176,6 +177,7 @@ ALLOWED = {
         "trackers",
         "training",
         "viewer",
+        "watch",
     },
     "__main__": {"commands"},
     "__init__": {"runs"},  # inside `load` alone: importing stays light

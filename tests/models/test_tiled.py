@@ -34,7 +34,8 @@ def at_once(model, x, t, z):
     geometry = model.geometry(all_points(len(x), size), size)
     # The normalisers in float64, as tiles have them.
     points = ops.Points.of(geometry.points.ids, size, model.kernel_size, geometry.points.scale, torch.float64)
-    return model(x.flatten(2).mT, replace(geometry, points=points), t, z).mT.unflatten(2, size)
+    geometry = replace(geometry, points=points, depthwise_points=points)
+    return model(x.flatten(2).mT, geometry, t, z).mT.unflatten(2, size)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 16), (33, 20), (20, 24)])
