@@ -22,7 +22,7 @@ MEASURED += "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrs
     ("upscale", "side", "gib"),
     [
         ("cosine", 2048, 1.5),
-        ("none", 2048, 1.5),
+        pytest.param("none", 2048, 1.5, marks=pytest.mark.long),
         pytest.param("cosine", 4096, 4.0, marks=pytest.mark.long),
         pytest.param("none", 4096, 4.0, marks=pytest.mark.long),
     ],

@@ -66,7 +66,7 @@ def values(folder, kind, key):
     return torch.tensor([record[key] for record in records(folder, kind) if key in record], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_losses_are_those_of_one_process(alone, tmp_path, count):
     kinds = KINDS if count == 2 else ("points", "mixture")
     together(count, tmp_path, STEPS, kinds)
