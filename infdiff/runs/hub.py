@@ -14,7 +14,7 @@ PREFIX = "hf://"
 # What an exported folder holds. Nothing else is sent or fetched.
 _PARTS = (
     r"README\.md",
-    r"config\.yaml",
+    r"(config\.yaml|field\.json|labels\.json)",
     r"checkpoints/\d{8}/(ema_\w+\.safetensors|state\.json)",
     r"latents-\d{8}\.safetensors",
     r"latents/\d{8}/(config\.yaml|\w+\.safetensors|checkpoints/\d{8}/(ema_\w+\.safetensors|state\.json))",

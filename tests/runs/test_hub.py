@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 
 import infdiff
 from infdiff.errors import UserError
+from infdiff.runs.folder import RunFolder
 from infdiff.runs.hub import fetch, push
 from infdiff.runs.model_card import model_card
 from tests.conftest import assert_one_line_error
@@ -185,3 +187,32 @@ def test_names_in_the_card_are_text_alone(points_run):
     assert "# a _b_ _c__d_\n" in text
     assert "/home/me" not in text
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"
+
+
+def test_what_the_data_of_a_run_mean_is_sent_and_fetched_too(tmp_path, monkeypatch):
+    run, sent = RunFolder(tmp_path / "model"), []
+    run.path.mkdir()
+    for path in (run.config_file, run.field_file, run.labels_file, run.path / "README.md"):
+        path.write_text("{}")
+
+    class Api:
+        endpoint = "http://hub"
+
+        def create_repo(self, name, **options):
+            pass
+
+        def upload_folder(self, *, folder_path, **options):
+            sent.append(folder_path)
+
+        def model_info(self, name, **options):
+            found = [SimpleNamespace(rfilename=path.name, size=2) for path in run.path.iterdir()]
+            return SimpleNamespace(siblings=found, sha=SHA)
+
+        def snapshot_download(self, name, *, revision, allow_patterns):
+            assert {"field.json", "labels.json"} < set(allow_patterns)
+            return str(run.path)
+
+    monkeypatch.setattr("infdiff.runs.hub._hub", lambda: SimpleNamespace(HfApi=Api))
+    assert push(run.path, "a/b") == "http://hub/a/b"
+    assert sent == [str(run.path)]
+    assert fetch("hf://a/b") == run.path
