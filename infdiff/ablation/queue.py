@@ -20,12 +20,10 @@ from infdiff.config.settings import Config
 from infdiff.errors import UserError
 from infdiff.files import make_folder, save_json
 from infdiff.methods.checks import check_config
-from infdiff.runs.conditions import keep_labels, labels_of, with_label_settings
 from infdiff.runs.data import Data, build_data
-from infdiff.runs.fields import field_of, keep_field, with_field_settings
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.opening import open_run, settled
 from infdiff.runs.owner import owning
-from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
 
 # Checkpoints of a row: an interruption costs at most this part of it.
@@ -101,7 +99,7 @@ class Queue:
 
     def _open(self, config: Config) -> tuple[Config, Data]:
         """The configuration with prepared data, and the data."""
-        config = with_label_settings(with_field_settings(with_prepared_data(config, self.say)))
+        config = settled(config, self.say)
         return config, build_data(config, self.device)
 
     def train(self) -> Iterator[tuple[Row, Path]]:
@@ -114,9 +112,7 @@ class Queue:
             folder = self.run_folder(row)
             RunFolder(folder).check_for_training(config)
             with owning(folder, force=False, say=self.say):
-                opened = RunFolder.open_for_training(folder, config)
-                keep_field(opened.field_file, field_of(config))
-                keep_labels(opened.labels_file, labels_of(config))
+                open_run(folder, config)
                 trainer = build_trainer(config, data, folder, self.device)
                 self.say(f"{row.name}: {trainer.settings.steps} steps in {folder}")
                 trainer.run()

@@ -36,12 +36,10 @@ from infdiff.methods.checks import (
     kernels_note,
 )
 from infdiff.methods.sizes import describe_points, training_weights
-from infdiff.runs.conditions import keep_labels, labels_of, with_label_settings
 from infdiff.runs.data import build_data
-from infdiff.runs.fields import field_of, keep_field, with_field_settings
 from infdiff.runs.folder import RUNS, RunFolder
+from infdiff.runs.opening import open_run, settled
 from infdiff.runs.owner import owning
-from infdiff.runs.prepared_data import with_prepared_data
 from infdiff.runs.training import build_trainer
 from infdiff.trackers import require_trackers
 from infdiff.training.trainer import Trainer
@@ -115,7 +113,7 @@ def _config(arguments: Namespace) -> Config:
 def _run(arguments: Namespace, config: Config, device: torch.device) -> None:
     require_same_program(config)
     with processes.first_before_others():
-        config = with_label_settings(with_field_settings(with_prepared_data(config, say)))
+        config = settled(config, say)
     for warning in config_warnings(config):
         warn(f"warning: {warning}")
     config.train.check_device(device)
@@ -130,9 +128,7 @@ def _run(arguments: Namespace, config: Config, device: torch.device) -> None:
         # First what may fail: a folder with a configuration refuses another one.
         trainer = build_trainer(config, data, folder, device)
         with processes.first_before_others():
-            opened = RunFolder.open_for_training(folder, config)
-            keep_field(opened.field_file, field_of(config))
-            keep_labels(opened.labels_file, labels_of(config))
+            open_run(folder, config)
         train(trainer, config, len(data.train))
 
 

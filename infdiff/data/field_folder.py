@@ -13,7 +13,7 @@ from infdiff.coordinates import Size, format_size
 from infdiff.data.sources import Source
 from infdiff.errors import UserError, first_line
 from infdiff.images.field_files import UNREADABLE, as_field, decode_array
-from infdiff.images.field_resize import resized
+from infdiff.images.field_resize import resized_nan
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class FieldFolder:
     def read(self, index: int, size: Size) -> Tensor:
         """Return (C, H, W) float32, NaN where missing, cropped and resized as stored fields are."""
         values = _read(self.source, self.source.names[index], self.channels)
-        valid = ~np.isnan(values).any(axis=0)
-        out, known = resized(values, None if valid.all() else valid, size)
-        tensor = torch.from_numpy(np.ascontiguousarray(out))
-        return tensor if known is None else tensor.masked_fill(~torch.from_numpy(known), torch.nan)
+        return torch.from_numpy(np.ascontiguousarray(resized_nan(values, size)))
 
     def batches(self, size: Size, batch: int) -> Iterator[Tensor]:
         """Yield all fields as (B, C, H, W) float32."""

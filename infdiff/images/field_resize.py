@@ -21,6 +21,13 @@ def resized(values: np.ndarray, valid: np.ndarray | None, size: Size) -> tuple[n
     return resized_box(values, valid, centre_box((values.shape[1], values.shape[2]), size), size)
 
 
+def resized_nan(values: np.ndarray, size: Size) -> np.ndarray:
+    """Return fields (C, h, w) float32, NaN where missing, as `resized`: (C, H, W), NaN in every channel of a missing pixel."""
+    valid = ~np.isnan(values).any(axis=0)
+    out, known = resized(values, None if valid.all() else valid, size)
+    return out if known is None else np.where(known, out, np.float32(np.nan))
+
+
 def resized_box(
     values: np.ndarray, valid: np.ndarray | None, box: tuple[int, int, int, int], size: Size
 ) -> tuple[np.ndarray, np.ndarray | None]:

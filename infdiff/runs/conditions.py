@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,7 @@ from infdiff.data.labels import LabelDescription
 from infdiff.data.store import ImageStore
 from infdiff.diffusion.conditions import Condition, with_known
 from infdiff.errors import OptionError, UserError
-from infdiff.files import save_json
-from infdiff.images.field_resize import resized
+from infdiff.images.field_resize import resized_nan
 
 # The label that stands for one class after the other.
 ALL_CLASSES = "all"
@@ -73,27 +70,6 @@ def labelled_as(store: ImageStore, labels: LabelDescription | None) -> ImageStor
             raise UserError(f"{store.path} has {held}, and the training data {labels.describe()}: prepare both alike")
         store.labels = labels
     return store
-
-
-def keep_labels(file: Path, labels: LabelDescription | None) -> None:
-    """Write what labels mean next to a run's configuration, or check that it is the same.
-
-    Raises UserError for a run that was trained on other labels.
-    """
-    if file.exists() and (labels is None or read_labels_file(file) != labels):
-        raise UserError(f"{file.parent} was trained with other labels: choose another folder")
-    if labels is not None:
-        save_json(file, labels.record())
-
-
-def read_labels_file(file: Path) -> LabelDescription | None:
-    """Read what labels mean; None for a run without. Raises UserError for a damaged file."""
-    if not file.exists():
-        return None
-    try:
-        return LabelDescription.from_record(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}): take it from the run's copy, or train again") from error
 
 
 @dataclass(frozen=True)
@@ -180,15 +156,8 @@ def _known(field: FieldDescription | None, condition: Any, size: Size) -> Tensor
         raise OptionError("condition", None, f"an array of shape {array.shape} and type {array.dtype}: want {channels}")
     if np.isinf(array).any():
         raise OptionError("condition", None, "infinite values: put NaN where nothing is known")
-    return torch.cat([with_known(_at(field, one.astype(np.float32), size)[None]) for one in array])
-
-
-def _at(field: FieldDescription, values: np.ndarray, size: Size) -> Tensor:
-    """Channels (K, H, W) in units as networks see them at a size (H, W), NaN where nothing is known."""
-    valid = ~np.isnan(values).any(axis=0)
-    out, known = resized(values, None if valid.all() else valid, size)
-    image = field.normalised(out)
-    return image if known is None else image.masked_fill(~torch.from_numpy(known), torch.nan)
+    seen = (field.normalised(resized_nan(one.astype(np.float32), size))[None] for one in array)
+    return torch.cat([with_known(image) for image in seen])
 
 
 def _rows(values: Tensor, indices: Sequence[int]) -> Tensor:

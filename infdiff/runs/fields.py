@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from infdiff.data.fields import FieldDescription
 from infdiff.data.image_set import ImageSet
 from infdiff.data.store import ImageStore
 from infdiff.errors import OptionError, UserError
-from infdiff.files import save_json
 from infdiff.images.colour import coloured, picture
+from infdiff.images.convert import from_images
 from infdiff.images.field_files import FIELD_FORMS, read_field, save_field
-from infdiff.images.field_resize import resized
-from infdiff.images.pixels import to_uint8
+from infdiff.images.field_resize import resized_nan
+from infdiff.images.pixels import to_uint8, valid_pixels
 from infdiff.images.write import save_png
 from infdiff.methods.checks import check_config
 from infdiff.methods.sizes import training_weights
@@ -101,27 +100,6 @@ def require_channels(config: Config, store: ImageStore) -> None:
         raise UserError(f"data.channels: {config.data.channels}, and the images of {store.path} have {held}")
 
 
-def keep_field(file: Path, field: FieldDescription | None) -> None:
-    """Write the description next to a run's configuration, or check that it is the same one.
-
-    Raises UserError for a run that was trained on other values.
-    """
-    if file.exists() and (field is None or read_field_file(file) != field):
-        raise UserError(f"{file.parent} was trained on fields of another kind or normalisation: choose another folder")
-    if field is not None:
-        save_json(file, field.record())
-
-
-def read_field_file(file: Path) -> FieldDescription | None:
-    """Read the description; None for a run of RGB images. Raises UserError for a damaged file."""
-    if not file.exists():
-        return None
-    try:
-        return FieldDescription.from_record(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error}): take it from the run's copy, or train again") from error
-
-
 def pictures_of(field: FieldDescription | None) -> ToPictures:
     """Return what makes pictures of images: those of fields in colour, without bars."""
     if field is None:
@@ -188,21 +166,13 @@ def to_normalised(field: FieldDescription, images: Any) -> Tensor:
 
 def read_fields_at(field: FieldDescription, option: str, paths: Sequence[Path], size: Size) -> Tensor:
     """Read files in units as (N, C, H, W) float32, normalised, cropped and resized; missing pixels are filled in."""
-    found = []
-    for path in paths:
-        values = read_field(option, path, field.channels)
-        valid = ~np.isnan(values).any(axis=0)
-        out, known = resized(values, None if valid.all() else valid, size)
-        image = field.normalised(out)[None]
-        found.append(image if known is None else filled_in(image, ~torch.from_numpy(known)))
-    return torch.cat(found)
+    read = (field.normalised(resized_nan(read_field(option, path, field.channels), size))[None] for path in paths)
+    return torch.cat([filled_in(image, ~valid_pixels(image)[0]) for image in read])
 
 
 def from_normalised(field: FieldDescription, images: Tensor, form: str) -> Any:
     """Convert (N, C, H, W), normalised, to units: "array" and "tensor" alike, "numpy" (N, H, W, C); "pil" pictures."""
     if form == "pil":
-        from infdiff.images.convert import from_images
-
         return from_images(coloured(images.float(), field.limits).cpu(), form)
     return in_form(field.in_units(images), form)
 

@@ -30,9 +30,10 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.precision import with_bfloat16_weights
-from infdiff.runs.conditions import Conditions, conditions_for, read_labels_file
-from infdiff.runs.fields import condition_field, generated_field, read_field_file
+from infdiff.runs.conditions import Conditions, conditions_for
+from infdiff.runs.fields import condition_field, generated_field
 from infdiff.runs.folder import RunFolder
+from infdiff.runs.kept_records import read_record
 from infdiff.runs.latents import LatentSource, latents_of
 from infdiff.seeding import generator_for
 
@@ -84,7 +85,7 @@ class TrainedModel:
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
         encoder = cast(SparseEncoder | None, modules.get("encoder"))
-        field = read_field_file(run.field_file)
+        field = read_record(run.field_file, FieldDescription.from_record)
         return cls(
             run,
             config,
@@ -95,7 +96,7 @@ class TrainedModel:
             device,
             generated_field(config, field),
             condition_field(config, field),
-            read_labels_file(run.labels_file),
+            read_record(run.labels_file, LabelDescription.from_record),
         )
 
     @property
