@@ -38,7 +38,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--held-out", type=int, default=200, help="complete fields, of other simulations (default 200)")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
     parser.add_argument("--gauges", type=int, default=200, help="known pixels of each held-out field (default 200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the simulations and of what is seen (default 0)")
+    parser.add_seed("the simulations and of what is seen")
     return parser
 
 

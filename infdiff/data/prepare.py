@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,42 +99,52 @@ def prepare(
 
     labels: of each image. Raises UserError, leaving nothing behind, when no image could be read or the disk is full.
     """
+    result, used = Result(), []
+    with new_store(out) as writer:
+        images = in_processes(partial(_convert, source, recipe), len(source.names), workers)
+        for name, entries, reason in tqdm(
+            images, total=len(source.names), unit="image", disable=None if progress else True
+        ):
+            if reason:
+                result.left_out.append((name, reason))
+            for entry in entries:
+                writer.put(entry_key(result.written), entry)
+                result.written += 1
+                used.append(name)
+        if not result.written:
+            name, reason = result.left_out[0]
+            raise UserError(f"none of the {len(source.names)} images in {source.path} is usable: {name}: {reason}")
+        header = Header(
+            result.written,
+            recipe.size,
+            recipe.format,
+            RESIZE_FILTER,
+            max(1, recipe.crops),
+            source.path,
+            tile=recipe.tile_side,
+            labels=writer.put_labels(labels, used),
+        )
+        writer.put(*header_entry(header))
+    return result
+
+
+@contextmanager
+def new_store(out: str | Path) -> Iterator[StoreWriter]:
+    """Yield what writes a store; it appears at `out` when the block ends, complete, or not at all.
+
+    Raises UserError for a folder, and for a file that cannot be written.
+    """
     out = Path(out)
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file, such as data.lmdb")
-    result = Result()
     try:
         clean_partials(make_folder(out.parent), out.name)
         with whole_file(out) as partial_file:
-            writer, used = StoreWriter(partial_file), []
-            images = in_processes(partial(_convert, source, recipe), len(source.names), workers)
-            for name, entries, reason in tqdm(
-                images, total=len(source.names), unit="image", disable=None if progress else True
-            ):
-                if reason:
-                    result.left_out.append((name, reason))
-                for entry in entries:
-                    writer.put(entry_key(result.written), entry)
-                    result.written += 1
-                    used.append(name)
-            if not result.written:
-                name, reason = result.left_out[0]
-                raise UserError(f"none of the {len(source.names)} images in {source.path} is usable: {name}: {reason}")
-            header = Header(
-                result.written,
-                recipe.size,
-                recipe.format,
-                RESIZE_FILTER,
-                max(1, recipe.crops),
-                source.path,
-                tile=recipe.tile_side,
-                labels=writer.put_labels(labels, used),
-            )
-            writer.put(*header_entry(header))
+            writer = StoreWriter(partial_file)
+            yield writer
             writer.close()
     except (OSError, lmdb.Error) as error:
         raise UserError(f"cannot write {out}: {error}") from error
-    return result
 
 
 class StoreWriter:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import lmdb
 import numpy as np
 from tqdm import tqdm
 
@@ -15,11 +14,10 @@ from infdiff.data.field_records import FieldRecipe, Form, first_form, records_of
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription
 from infdiff.data.label_files import SourceLabels
 from infdiff.data.normalisation import NORMALISATIONS, Normalisation, Statistics
-from infdiff.data.prepare import Recipe, StoreWriter, in_processes
+from infdiff.data.prepare import Recipe, in_processes, new_store
 from infdiff.data.sources import Source
 from infdiff.data.store import Header, entry_key, header_entry
 from infdiff.errors import OptionError, UserError
-from infdiff.files import clean_partials, make_folder, whole_file
 from infdiff.images.field_files import ARRAY_SUFFIXES, LAYOUTS, UNREADABLE, is_deep
 from infdiff.images.transforms import RESIZE_FILTER
 
@@ -118,51 +116,41 @@ def prepare_fields(
     channels or types differ, that hold infinite values or no valid pixel, or whose mask does not fit; and when none is
     usable.
     """
-    out = Path(out)
-    if out.is_dir():
-        raise UserError(f"{out} is a folder: name a file, such as data.lmdb")
     names, masks = without_masks(source.names)
     source = replace(source, names=names)
     reading = FieldRecipe(options.key, options.layout or "", options.missing, masks, options.min_valid)
-    form = first_form(source, reading)
-    _check_channels(options, form)
     sample = max(_SAMPLE_EACH, _SAMPLE // (len(names) * max(1, recipe.crops)))
-    convert = partial(records_of, source, recipe, reading, form, sample)
     written, left_out, statistics, fewest, used = 0, [], [], [], []
-    try:
-        clean_partials(make_folder(out.parent), out.name)
-        with whole_file(out) as partial_file:
-            writer = StoreWriter(partial_file)
-            made = in_processes(convert, len(names), workers)
-            for records in tqdm(made, total=len(names), unit="field", disable=None if progress else True):
-                if records.fatal:
-                    raise UserError(f"{source.path}: {records.name} {records.reason}")
-                if records.reason:
-                    left_out.append((records.name, records.reason))
-                for entry in records.entries:
-                    writer.put(entry_key(written), entry)
-                    written += 1
-                    used.append(records.name)
-                statistics += records.statistics
-                fewest += [] if records.fewest is None else [records.fewest]
-            if not written:
-                name, reason = left_out[0]
-                raise UserError(f"none of the {len(names)} files in {source.path} is usable: {name}: {reason}")
-            described = _description(form, options, Statistics.merge(statistics), min(fewest, default=None))
-            header = Header(
-                written,
-                recipe.size,
-                FIELD_FORMAT,
-                RESIZE_FILTER,
-                max(1, recipe.crops),
-                source.path,
-                field=described.record(),
-                labels=writer.put_labels(labels, used),
-            )
-            writer.put(*header_entry(header))
-            writer.close()
-    except (OSError, lmdb.Error) as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+    with new_store(out) as writer:
+        form = first_form(source, reading)
+        _check_channels(options, form)
+        made = in_processes(partial(records_of, source, recipe, reading, form, sample), len(names), workers)
+        for records in tqdm(made, total=len(names), unit="field", disable=None if progress else True):
+            if records.fatal:
+                raise UserError(f"{source.path}: {records.name} {records.reason}")
+            if records.reason:
+                left_out.append((records.name, records.reason))
+            for entry in records.entries:
+                writer.put(entry_key(written), entry)
+                written += 1
+                used.append(records.name)
+            statistics += records.statistics
+            fewest += [] if records.fewest is None else [records.fewest]
+        if not written:
+            name, reason = left_out[0]
+            raise UserError(f"none of the {len(names)} files in {source.path} is usable: {name}: {reason}")
+        described = _description(form, options, Statistics.merge(statistics), min(fewest, default=None))
+        header = Header(
+            written,
+            recipe.size,
+            FIELD_FORMAT,
+            RESIZE_FILTER,
+            max(1, recipe.crops),
+            source.path,
+            field=described.record(),
+            labels=writer.put_labels(labels, used),
+        )
+        writer.put(*header_entry(header))
     return Prepared(described, form.layout, written, left_out)
 
 

@@ -200,11 +200,11 @@ class Model:
             raise ValueError(f"{len(given)} images: inpaint takes one")
         size = (given.shape[2], given.shape[3])
         # The missing pixels of a field are filled, whatever else is.
-        hidden = given.isnan().any(dim=1)[0] if mask is None else to_mask(mask, size)
+        missing = given.isnan().any(dim=1)[0]
+        hidden = missing if mask is None else to_mask(mask, size)
         if not hidden.any():
             raise ValueError("no mask is given, and no pixel is missing: there is nothing to fill")
         check_guidance(weight, variety)
-        size = (given.shape[2], given.shape[3])
         method = method or filling_method(self.trained, size)
         check_tile(method, guidance or FILLING_GUIDANCE, tile)
         options = filling_options(self.trained, size, steps=steps, deblur=deblur, tile=tile)
@@ -229,7 +229,7 @@ class Model:
             return self._returned(filled, output)
         # What is known comes back as it was given, to the bit.
         raw = torch.as_tensor(np.asarray(image), dtype=torch.float32).reshape(1, *filled.shape[1:])
-        kept = ~(hidden | given.isnan().any(dim=1)[0])
+        kept = ~(hidden | missing)
         values = torch.where(kept, raw, self.trained.field.in_units(filled))
         return in_form(values, output)
 

@@ -48,11 +48,13 @@ def bfloat16_weights(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
 def _groups(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     group: list[nn.Parameter] = []
+    numbers = 0
     for parameter in parameters:
         group.append(parameter)
-        if sum(p.numel() for p in group) >= _GROUP:
+        numbers += parameter.numel()
+        if numbers >= _GROUP:
             yield group
-            group = []
+            group, numbers = [], 0
     if group:
         yield group
 

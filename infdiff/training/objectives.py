@@ -127,10 +127,8 @@ class MollifiedObjective:
             seen = self._at_points(images, generator)
             given = Given.drawn(labels, None, self.drop, images.shape[0], generator)
             return self._loss(modules, seen, given, generator)
-        x0 = to_values(images)
-        if self.flip:
-            x0 = flip_at_random(x0, generator)
-        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator, labels)
+        x0, valid = values_of(images, self.flip, self.holes, generator)
+        return self.loss(modules, x0, valid, generator, labels)
 
     def loss(
         self,
@@ -255,10 +253,8 @@ class EDMObjective:
         self, modules: Mapping[str, nn.Module], images: Tensor | Labelled, generator: torch.Generator
     ) -> Tensor:
         pixels, labels = without_labels(images)
-        x0 = to_values(cast(Tensor, pixels))
-        if self.flip:
-            x0 = flip_at_random(x0, generator)
-        return self.loss(modules, x0, valid_pixels(x0) if self.holes else None, generator, labels)
+        x0, valid = values_of(cast(Tensor, pixels), self.flip, self.holes, generator)
+        return self.loss(modules, x0, valid, generator, labels)
 
     def loss(
         self,
@@ -314,6 +310,14 @@ class LatentObjective:
         prediction = modules["latent"](process.state(latents, noise, t), *condition)
         error = (prediction.float() - noise).abs()
         return _weighted_mean(error, self.weighting(process.snr(t)))
+
+
+def values_of(images: Tensor, flip: bool, holes: bool, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Images (B, C, H, W) as networks see them, flipped at random, and their valid pixels (B, H, W); None: all."""
+    x0 = to_values(images)
+    if flip:
+        x0 = flip_at_random(x0, generator)
+    return x0, valid_pixels(x0) if holes else None
 
 
 def split_channels(x0: Tensor, channels: int | None) -> tuple[Tensor, Tensor | None]:
