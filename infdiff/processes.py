@@ -6,11 +6,12 @@ A program that runs alone is the only process: every function here then returns 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -23,6 +24,10 @@ _apart = False
 
 # The first process validates, samples previews and writes checkpoints while the others wait for it.
 _PATIENCE = timedelta(hours=2)
+# All processes are started at about the same time.
+_ARRIVAL = timedelta(minutes=10)
+_ANSWER, _AGAIN = timedelta(seconds=5), 0.1  # seconds
+_ADDRESS = "infdiff/port"
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,9 @@ def together(device: torch.device) -> Iterator[Place]:
         yield place
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    store = _store_of_attempt(place)
+    own = {} if store is None else {"store": store, "rank": place.rank, "world_size": place.count}
+    distributed.init_process_group(backend, timeout=_PATIENCE, **own)
     try:
         yield place
     except RuntimeError as error:
@@ -88,6 +95,35 @@ def together(device: torch.device) -> Iterator[Place]:
         ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def _store_of_attempt(place: Place) -> Any:
+    """Return a store of this attempt's own, where processes find each other; None where each attempt has one anyway.
+
+    torchrun keeps one store for all its attempts. In it stay addresses of processes that are gone, and those that are
+    started again would try them.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    open_store: Any = distributed.TCPStore  # type: ignore[attr-defined]
+    shared = open_store(address, port, is_master=False, timeout=_ARRIVAL)
+    if place.first:
+        own = open_store(address, 0, place.count, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
+        shared.set(_ADDRESS, str(own.port))
+        return own
+    end = time.monotonic() + _ARRIVAL.total_seconds()
+    while True:
+        port = int(shared.get(_ADDRESS))
+        try:
+            own = open_store(address, port, place.count, is_master=False, wait_for_workers=False, timeout=_ANSWER)
+        except distributed.DistError:  # of an earlier attempt
+            if time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN)
+        else:
+            own.set_timeout(_PATIENCE)
+            return own
 
 
 def _is_of_the_network(error: RuntimeError) -> bool:
