@@ -22,7 +22,7 @@ def resized(values: np.ndarray, valid: np.ndarray | None, size: Size) -> tuple[n
 
 
 def resized_nan(values: np.ndarray, size: Size) -> np.ndarray:
-    """Return fields (C, h, w) float32, NaN where missing, as `resized`: (C, H, W), NaN in every channel of a missing pixel."""
+    """Return fields (C, h, w) float32, NaN where missing, as `resized`; a missing pixel is NaN in every channel."""
     valid = ~np.isnan(values).any(axis=0)
     out, known = resized(values, None if valid.all() else valid, size)
     return out if known is None else np.where(known, out, np.float32(np.nan))
