@@ -88,17 +88,17 @@ def measurement_of(
 
     operator: a callable on images (B, C, H, W) in [-1, 1], or on fields in their units, which `field` describes. Where
     it has the methods `A` and `A_dagger`, as the physics of deepinv, these are what measures without noise, and the
-    pseudo-inverse. Raises UserError when what it makes cannot be compared with the values, or the pseudo-inverse is
-    none.
+    pseudo-inverse, if it is one: that of a blur with borders is iterated, and too rough. Raises UserError when what the
+    operator makes cannot be compared with the values, or `pseudo_inverse` is none.
     """
     if not callable(operator):
         raise UserError(f"operator: {type(operator).__name__} cannot be called: want a function of images (B, C, H, W)")
     if not 0 <= noise < float("inf"):
         raise OptionError("noise", noise, "want a standard deviation of 0 or more, in the measurement's units")
-    pseudo_inverse = pseudo_inverse or getattr(operator, "A_dagger", None)
+    own_inverse = getattr(operator, "A_dagger", None) if pseudo_inverse is None else None
     measure: Operator = getattr(operator, "A", operator)
     given = _tensor(values).to(device)
-    measure, pseudo_inverse, shift = _of_normalised(field, measure, pseudo_inverse, size, device)
+    measure, inverse, shift = _of_normalised(field, measure, pseudo_inverse or own_inverse, size, device)
     # Not flat, so that an operator that ignores what it is given shows.
     probe = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0)).to(device) * 1.6 - 0.8
     made = _called("operator", measure, probe)
@@ -109,17 +109,27 @@ def measurement_of(
         )
     if made.dtype != given.dtype:
         raise UserError(f"operator: makes {made.dtype} of float32 images, and what was measured is {given.dtype}")
-    if pseudo_inverse is not None:
-        back = _called("pseudo_inverse", pseudo_inverse, made)
-        if back.shape != probe.shape:
-            raise UserError(f"pseudo_inverse: makes {tuple(back.shape)}, want images {tuple(probe.shape)}")
-        off = _off(_called("operator", measure, back.to(probe)), made)
-        if off > _TOLERANCE:
-            raise UserError(
-                f"pseudo_inverse: measured again, what it makes is off by {off:.0%}: want operator(pseudo_inverse(y)) "
-                "to be y for every y that the operator makes"
-            )
-    return Measurement(given - shift, measure, pseudo_inverse, noise)
+    if inverse is not None:
+        try:
+            _check_inverse(measure, inverse, made, probe)
+        except UserError:
+            if own_inverse is None:
+                raise
+            inverse = None
+    return Measurement(given - shift, measure, inverse, noise)
+
+
+def _check_inverse(measure: Operator, inverse: Operator, made: Tensor, probe: Tensor) -> None:
+    """Raise UserError unless a pseudo-inverse inverts what the operator made of a probe."""
+    back = _called("pseudo_inverse", inverse, made)
+    if back.shape != probe.shape:
+        raise UserError(f"pseudo_inverse: makes {tuple(back.shape)}, want images {tuple(probe.shape)}")
+    off = _off(_called("operator", measure, back.to(probe)), made)
+    if off > _TOLERANCE:
+        raise UserError(
+            f"pseudo_inverse: measured again, what it makes is off by {off:.0%}: want operator(pseudo_inverse(y)) "
+            "to be y for every y that the operator makes"
+        )
 
 
 def guidance_for(
@@ -148,7 +158,7 @@ def guidance_for(
         raise OptionError("iterations", iterations, f"want {least} or more with guidance by {kind}")
     if kind == "projection":
         if not invertible:
-            raise OptionError("guidance", kind, "wants a pseudo_inverse, or an operator with A_dagger")
+            raise OptionError("guidance", kind, "wants a pseudo_inverse, or an operator whose A_dagger is one to 1 %")
         if not _is_linear(measurement.operator, (channels, *size), measurement.values):
             raise OptionError("guidance", kind, "wants a linear operator, and this one is not: take gradient")
     else:

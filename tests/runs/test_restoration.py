@@ -10,7 +10,7 @@ from PIL import Image
 
 import infdiff
 from infdiff.diffusion.measurements import Mask, Reduction
-from infdiff.errors import UserError
+from infdiff.errors import OptionError, UserError
 from tests.conftest import ROOT, pixels
 
 SIZE = (16, 24)
@@ -90,6 +90,44 @@ def test_the_physics_of_deepinv(model, image):
     assert (in_range(made)[..., ::2] - image[..., ::2]).abs().max() < 0.01
     seen = model.restore(physics.A(image), physics.A, SIZE, pseudo_inverse=physics.A_dagger, **OPTIONS)
     assert torch.equal(made, seen)
+
+
+def test_the_physics_of_deepinv_itself(model, image):
+    physics = pytest.importorskip("deepinv.physics", exc_type=ImportError)  # it imports torchvision
+    shape = (3, *SIZE)
+    kernel = physics.blur.gaussian_blur(sigma=(1.0, 1.0))
+    for operator in (
+        physics.Inpainting(shape, mask=0.5),
+        physics.Downsampling(img_size=shape, factor=2, filter="bicubic", padding="circular"),
+        physics.BlurFFT(img_size=shape, filter=kernel),
+        physics.Blur(filter=kernel, padding="circular"),  # by gradients: its A_dagger is off by 1 %
+    ):
+        measured = operator.A(image)
+        made, free = (model.restore(measured, operator, SIZE, weight=w, **OPTIONS) for w in (1.0, 0.0))
+        errors = [(operator.A(in_range(x)) - measured).square().mean() for x in (made, free)]
+        assert errors[0] < 0.6 * errors[1]
+
+
+def test_an_operators_own_inverse_that_is_none_is_left_alone(model, image):
+    """As that of deepinv's blur with borders, which is iterated and stops early."""
+
+    class Physics:
+        A = staticmethod(blur)
+
+        def __init__(self, inverse):
+            self.A_dagger = inverse
+
+        def __call__(self, x):
+            return self.A(x)
+
+    def fails(y):
+        raise NotImplementedError
+
+    wanted = model.restore(blur(image), blur, SIZE, **OPTIONS)
+    for inverse in (lambda y: y * 0.9, lambda y: y[..., :4], fails):
+        assert torch.equal(model.restore(blur(image), Physics(inverse), SIZE, **OPTIONS), wanted)
+        with pytest.raises(OptionError, match="A_dagger"):
+            model.restore(blur(image), Physics(inverse), SIZE, guidance="projection", **OPTIONS)
 
 
 def test_noise_is_not_followed(model, image, generator):
