@@ -11,6 +11,7 @@
   infdiff evaluate --run runs/photos --task superres --from 64 --res 256 --data photos256.lmdb --n 20
   infdiff evaluate --run runs/photos --task denoise --n 256         # the loss by noise level, on some and all points
   infdiff evaluate --run runs/photos --res 64 --n 500 --latents real # what the latent model costs: without it
+  infdiff evaluate --run runs/pets --res 64 --conditions real --weight 2 # image i: of the class of real image i
   infdiff evaluate --run runs/photos --res 64 --steps 10,25,50,100  # the distance against the number of steps
   infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
   infdiff evaluate --run runs/sea --data complete.lmdb --report sea.html # fields: spectra, values, variograms, patches
@@ -33,6 +34,7 @@ from infdiff.config.settings import UPSCALES
 from infdiff.errors import OptionError
 from infdiff.evaluation.evaluate import Request, evaluate, finish
 from infdiff.evaluation.fields import check_field_options
+from infdiff.evaluation.real_conditions import CONDITIONS
 from infdiff.evaluation.real_images import SPLITS
 from infdiff.evaluation.statistics import METRICS_OF_STATISTICS, holds_statistics
 from infdiff.evaluation.tasks import LATENTS, TASKS
@@ -93,6 +95,13 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--latents", choices=LATENTS, default=LATENTS[0], help="of generated images: the model's, or real images'"
     )
+    parser.add_argument(
+        "--conditions",
+        choices=CONDITIONS,
+        default=CONDITIONS[0],
+        help="real: generated image i has the label and the condition channels of real image i",
+    )
+    parser.add_argument("--weight", type=float, help="of classifier-free guidance with --conditions real (default 1)")
     parser.add_argument("--batch", type=int, help="batch size (default: as many as fit in about 2 GiB)")
     parser.add_seed()
     parser.add_argument("--out", type=Path, help="folder for sampled images (default RUN/evaluation)")
@@ -186,6 +195,8 @@ def request_of(arguments: Namespace) -> Request:
         "guidance",
         "batch",
         "latents",
+        "conditions",
+        "weight",
         "patches",
         "lpips",
     )

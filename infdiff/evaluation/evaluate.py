@@ -26,6 +26,7 @@ from infdiff.evaluation.fields import (
 )
 from infdiff.evaluation.generated import ImageMaker
 from infdiff.evaluation.patches import PatchCutter
+from infdiff.evaluation.real_conditions import CONDITIONS
 from infdiff.evaluation.real_images import RealImages
 from infdiff.evaluation.report import ReportSubject, save_report
 from infdiff.evaluation.results import Evaluation
@@ -64,6 +65,8 @@ class Request:
     method: str | None = None
     guidance: str | None = None
     latents: str = tasks.LATENTS[0]
+    conditions: str = CONDITIONS[0]
+    weight: float | None = None
     patches: int | None = None
     lpips: bool = False
     batch: int | None = None
@@ -99,6 +102,8 @@ class Request:
             lpips=self.lpips,
             method=self.method,
             guidance=self.guidance,
+            conditions=self.conditions,
+            weight=self.weight,
         )
         self._check_statistics()
         if images or self.task == tasks.CALIBRATE:
@@ -116,6 +121,7 @@ class Request:
         wanted: dict[str, object] = {
             "task": self.task if self.task != "generate" else None,
             "latents": self.latents if self.latents == "real" else None,
+            "conditions": self.conditions if self.conditions == "real" else None,
             "metrics": ",".join(name for name in self.metrics if name not in METRICS_OF_STATISTICS) or None,
             "patches": self.patches,
             "split": self.split,
@@ -157,7 +163,7 @@ def evaluate(
     run = None if folder is None else TrainedModel.load(folder, request.device, request.checkpoint)
     config = InfinityDiffConfig() if run is None else run.config
     field = None if run is None else run.field
-    against = _open_reference(request, config, networks, field)
+    against = _open_reference(request, config, networks, None if run is None else run.stored_field)
     cutter = None if request.patches is None else PatchCutter(request.patches, request.seed)
     evaluation = Evaluation(networks, against, request.metrics, on_images, request.keep_examples, cutter)
     if request.lpips:
@@ -174,12 +180,22 @@ def evaluate(
         upscale=request.upscale,
         deblur=request.deblur,
     )
+    weight = 1.0 if request.weight is None else request.weight
     parent = request.out or run.folder.path / "evaluation"
     maker = ImageMaker(run, parent, request.seed, options, request.batch, Place.here(), on_images)
     if field is not None:
         sizes = request.sizes or [training_size(config)]
         comparison = FieldComparison(evaluation, field, request.distances)
-        score_field_run(comparison, maker, request.task, sizes, request.count, latents=request.latents)
+        score_field_run(
+            comparison,
+            maker,
+            request.task,
+            sizes,
+            request.count,
+            latents=request.latents,
+            conditions=request.conditions,
+            weight=weight,
+        )
     else:
         tasks.score_run(
             evaluation,
@@ -191,9 +207,13 @@ def evaluate(
             latents=request.latents,
             method=request.method,
             guidance=request.guidance,
+            conditions=request.conditions,
+            weight=weight,
         )
     real_latents = "of training images" if request.latents == "real" else None
     about = {"run": str(run.folder), "step": run.step, "latents": real_latents or run.describe_latents()}
+    if request.conditions == "real":
+        about |= {"conditions": "of the real images", "weight": weight}
     about |= {"options": options.record(run.method), "parameters": run.parameter_counts}
     return Evaluated(str(run.folder), about | {"real": against.about()}, evaluation, run)
 

@@ -19,9 +19,10 @@ from infdiff.data.sources import Source, open_source
 from infdiff.errors import OptionError, UserError
 from infdiff.evaluation.examples import examples_of_fields
 from infdiff.evaluation.generated import ImageMaker
+from infdiff.evaluation.real_conditions import CONDITIONS
 from infdiff.evaluation.real_images import StoredImages
 from infdiff.evaluation.results import Evaluation
-from infdiff.evaluation.tasks import DENOISE, enough, score_denoised
+from infdiff.evaluation.tasks import DENOISE, conditioned, enough, score_denoised
 from infdiff.images.sample_folder import SHEET
 from infdiff.metrics.compare import FEWEST
 from infdiff.metrics.compare_fields import compare_fields
@@ -41,7 +42,7 @@ class FieldComparison:
     """
 
     evaluation: Evaluation
-    field: FieldDescription  # of the real fields
+    field: FieldDescription  # of the fields that are compared
     distances: tuple[int, ...] = ()
 
     def score(self, fields: FieldFolder, size: Size, about: Mapping[str, Any] | None = None) -> None:
@@ -60,7 +61,7 @@ class FieldComparison:
         if max(distances) >= min(at):
             raise OptionError("distances", max(distances), f"fields of {format_size(at)} pixels are compared")
         made = describe_fields(fields.batches(at, _BATCH), len(fields), distances, evaluation.on_images)
-        real = describe_fields(batches_in_units(stored, at), len(stored), distances, evaluation.on_images)
+        real = describe_fields(self._real(stored, at), len(stored), distances, evaluation.on_images)
         channels, joint = compare_fields(made, real, self._metrics(made, real))
         row: dict[str, Any] = {"size": format_size(size), "at": format_size(at), "images": made.count}
         row |= {"real": real.count} | dict(about or {})
@@ -72,8 +73,12 @@ class FieldComparison:
             evaluation.results.append({"what": TOGETHER} | row | joint)
         if evaluation.keep_examples:
             first = torch.stack([fields.read(i, size) for i in range(min(_SHOWN, len(fields)))])
-            true = next(batches_in_units(stored.first(_SHOWN), at))
+            true = next(self._real(stored.first(_SHOWN), at))
             evaluation.examples.append(examples_of_fields(first, true, self.field, size, (made, real)))
+
+    def _real(self, stored: StoredImages, size: Size) -> Iterator[Tensor]:
+        """Batches of real fields, of the channels that are compared: those of a condition come after them."""
+        return (batch[:, : self.field.channels] for batch in batches_in_units(stored, size))
 
     def _metrics(self, made: FieldStatistics, real: FieldStatistics) -> list[str]:
         """The metrics that can be told; warns about a spectrum of few fields, or of none."""
@@ -122,9 +127,20 @@ def check_field_options(task: str, given: Mapping[str, object]) -> None:
 
 
 def score_field_run(
-    comparison: FieldComparison, maker: ImageMaker, task: str, sizes: Sequence[Size], count: int, *, latents: str
+    comparison: FieldComparison,
+    maker: ImageMaker,
+    task: str,
+    sizes: Sequence[Size],
+    count: int,
+    *,
+    latents: str,
+    conditions: str = CONDITIONS[0],
+    weight: float = 1.0,
 ) -> None:
-    """Score a run of fields on one of FIELD_TASKS. latents: of the latent model, or those of real fields."""
+    """Score a run of fields on one of FIELD_TASKS.
+
+    latents: of the latent model, or those of real fields. conditions: none, or those of the real fields, with weight.
+    """
     evaluation = comparison.evaluation
     if task == DENOISE:
         score_denoised(evaluation, maker.run, sizes, count, maker.seed)
@@ -135,7 +151,7 @@ def score_field_run(
         if latents == "real":
             made = maker.decoded(evaluation.real.train.spread(count), size)
         else:
-            made = maker.generated(size, count)
+            made = maker.generated(size, *conditioned(evaluation, count, conditions), weight)
         if made is not None and enough(evaluation, made, "generated"):
             comparison.score(made.fields, size, made.about)
 

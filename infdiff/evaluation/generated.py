@@ -19,6 +19,7 @@ from infdiff.data.image_folder import ImageFolder
 from infdiff.data.sources import FolderSource
 from infdiff.data.store import to_tensor
 from infdiff.evaluation.generation_cost import GenerationCost, measured
+from infdiff.evaluation.real_conditions import RealConditions
 from infdiff.evaluation.real_images import StoredImages
 from infdiff.images.field_files import save_field
 from infdiff.images.resumable_folder import fill_folder, filled, image_names, open_folder, save_rounded
@@ -26,8 +27,9 @@ from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
 from infdiff.processes import ALONE, Place
+from infdiff.runs.conditions import ConditionSource
 from infdiff.runs.editing import enlarge, enlarging_method
-from infdiff.runs.trained import TrainedModel
+from infdiff.runs.trained import NO_CONDITIONS, TrainedModel
 
 FIELD_SUFFIX = ".npy"
 _FLOAT_BYTES = 4
@@ -82,14 +84,21 @@ class ImageMaker:
     place: Place = ALONE
     on_images: Callable[[int], object] = lambda count: None
 
-    def generated(self, size: Size, count: int) -> GeneratedImages | None:
-        """Sample new images."""
+    def generated(
+        self, size: Size, count: int, given: StoredImages | None = None, weight: float = 1.0
+    ) -> GeneratedImages | None:
+        """Sample new images; given: those whose conditions they have, guided with this weight."""
         options = self._tiled(size)
+        conditions: ConditionSource = NO_CONDITIONS
+        settings = options.record(self.run.method) | {"latents": self.run.describe_latents()}
+        if given is not None:
+            sampled = options.sampled_at(size, training_size(self.run.config))
+            conditions = RealConditions(self.run, given, sampled, weight)
+            settings |= {"conditions": given.fingerprint, "weight": weight}
 
         def make(numbers: Sequence[int]) -> Tensor:
-            return self.run.sample(numbers, size, seed=self.seed, options=options, rounded=False)
+            return self.run.sample(numbers, size, seed=self.seed, options=options, conditions=conditions, rounded=False)
 
-        settings = options.record(self.run.method) | {"latents": self.run.describe_latents()}
         return self._made("generate", size, count, settings, make)
 
     def reconstructed(self, truth: StoredImages, size: Size) -> GeneratedImages | None:

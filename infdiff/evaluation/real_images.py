@@ -73,6 +73,10 @@ class StoredImages:
         """Return images (B, C, H, W) by their place, cropped to the aspect ratio of `size` and resized."""
         return torch.stack([ImageSet(store, [index], size)[0] for store, index in (self._every[n] for n in numbers)])
 
+    def label_rows(self, numbers: Sequence[int]) -> Tensor:
+        """Return labels (B, label_dim) of images by their place. Raises UserError for a store without."""
+        return torch.cat([store.label_rows([index]) for store, index in (self._every[n] for n in numbers)])
+
     def batches(self, size: Size) -> Iterator[Tensor]:
         """Yield batches (B, 3, H, W) uint8 of all images, cropped to the aspect ratio of `size` and resized."""
         for store, indices in self.pieces:

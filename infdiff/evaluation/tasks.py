@@ -15,6 +15,7 @@ from infdiff.errors import OptionError, UserError
 from infdiff.evaluation import real_images
 from infdiff.evaluation.denoising import denoising_losses
 from infdiff.evaluation.generated import GeneratedImages, ImageMaker, reduced
+from infdiff.evaluation.real_conditions import CONDITIONS
 from infdiff.evaluation.real_images import RealImages, StoredImages
 from infdiff.evaluation.results import Evaluation, Images
 from infdiff.images.sample_folder import SHEET
@@ -53,6 +54,8 @@ def check_request(
     method: str | None = None,
     guidance: str | None = None,
     lpips: bool = False,
+    conditions: str = CONDITIONS[0],
+    weight: float | None = None,
 ) -> None:
     """Raise OptionError for the first option that cannot work. images, data: whether these options are given."""
     if patches is not None and task != "generate":
@@ -67,6 +70,10 @@ def check_request(
         raise OptionError("guidance", guidance, "goes with --task superres --method guided only")
     if latents != LATENTS[0] and (images or task != "generate"):
         raise OptionError("latents", latents, "goes with --task generate of a run only")
+    if conditions != CONDITIONS[0] and (images or task != "generate" or latents != LATENTS[0]):
+        raise OptionError("conditions", conditions, "goes with --task generate of a run only, without --latents")
+    if weight is not None and conditions == CONDITIONS[0]:
+        raise OptionError("weight", f"{weight:g}", "of classifier-free guidance: goes with --conditions real")
     for size in sizes:
         if min(size) < SMALLEST:
             raise OptionError("res", format_size(size), f"want at least {SMALLEST} pixels along each side")
@@ -133,17 +140,19 @@ def score_run(
     latents: str = LATENTS[0],
     method: str | None = None,
     guidance: str | None = None,
+    conditions: str = CONDITIONS[0],
+    weight: float = 1.0,
 ) -> None:
     """Score a run on one of TASKS, by default at its training size. small, method: input size and way of superres.
 
-    latents: of generated images, one of LATENTS.
+    latents, conditions: of generated images, one of LATENTS and of CONDITIONS; weight: of the latter's guidance.
     """
     sizes = sizes or [training_size(maker.run.config)]
     if task == DENOISE:
         score_denoised(evaluation, maker.run, sizes, count, maker.seed)
         return
     if task == "generate":
-        score_generated(evaluation, maker, sizes, count, latents)
+        score_generated(evaluation, maker, sizes, count, latents, conditions, weight)
         return
     maker.run.require_encoder()
     if task == "reconstruct":
@@ -165,9 +174,18 @@ def score_denoised(evaluation: Evaluation, run: TrainedModel, sizes: Sequence[Si
 
 
 def score_generated(
-    evaluation: Evaluation, maker: ImageMaker, sizes: Sequence[Size], count: int, latents: str = LATENTS[0]
+    evaluation: Evaluation,
+    maker: ImageMaker,
+    sizes: Sequence[Size],
+    count: int,
+    latents: str = LATENTS[0],
+    conditions: str = CONDITIONS[0],
+    weight: float = 1.0,
 ) -> None:
-    """Score `count` new images at each size. latents: of the latent model, or those of training images."""
+    """Score `count` new images at each size. latents: of the latent model, or those of training images.
+
+    conditions: none, or those of the real images, with this weight of guidance.
+    """
     if latents == "real":
         maker.run.require_encoder()
     evaluation.require_patches(sizes)
@@ -175,9 +193,17 @@ def score_generated(
         if latents == "real":
             made = maker.decoded(evaluation.real.train.spread(count), size)
         else:
-            made = maker.generated(size, count)
+            made = maker.generated(size, *conditioned(evaluation, count, conditions), weight)
         if made is not None and enough(evaluation, made, "generated"):
             evaluation.score_images(made.images, size, "generated", made.about)
+
+
+def conditioned(evaluation: Evaluation, count: int, conditions: str) -> tuple[int, StoredImages | None]:
+    """Return how many images are generated, and the real ones whose conditions they have: at most as many as these."""
+    if conditions == CONDITIONS[0]:
+        return count, None
+    given = evaluation.real.chosen.spread(count)
+    return len(given), given
 
 
 def score_reconstructed(evaluation: Evaluation, maker: ImageMaker, sizes: Sequence[Size], count: int) -> None:

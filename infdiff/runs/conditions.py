@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -72,6 +72,13 @@ def labelled_as(store: ImageStore, labels: LabelDescription | None) -> ImageStor
     return store
 
 
+class ConditionSource(Protocol):
+    """What images to be sampled are conditioned on."""
+
+    def of(self, indices: Sequence[int], device: torch.device) -> Condition:
+        """Return the condition of images with these numbers."""
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Conditions of images to be sampled: image i has row i modulo their number.
@@ -119,9 +126,14 @@ def conditions_for(
     if guidance is not None and rows is None and known is None:
         raise OptionError("guidance", f"{guidance:g}", "goes with label, vector or condition")
     weight = 1.0 if guidance is None else float(guidance)
-    if not 0 <= weight < math.inf:
-        raise OptionError("guidance", f"{weight:g}", "want 0 (unconditional), 1 (conditional) or more")
+    check_weight("guidance", weight)
     return Conditions(rows, known, weight)
+
+
+def check_weight(option: str, weight: float) -> None:
+    """Raise OptionError for a weight of classifier-free guidance that is none."""
+    if not 0 <= weight < math.inf:
+        raise OptionError(option, f"{weight:g}", "want 0 (unconditional), 1 (conditional) or more")
 
 
 def _class_rows(labels: LabelDescription | None, label: str) -> Tensor:

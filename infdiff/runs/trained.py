@@ -30,7 +30,7 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.precision import with_bfloat16_weights
-from infdiff.runs.conditions import Conditions, conditions_for
+from infdiff.runs.conditions import Conditions, ConditionSource, conditions_for
 from infdiff.runs.fields import condition_field, generated_field
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.kept_records import read_record
@@ -63,8 +63,7 @@ class TrainedModel:
     denoiser: nn.Module
     encoder: SparseEncoder | None
     device: torch.device
-    field: FieldDescription | None = None  # of a run of fields: of what it generates
-    known_field: FieldDescription | None = None  # of its condition channels
+    stored_field: FieldDescription | None = None  # of a run of fields: of all channels of its data
     labels: LabelDescription | None = None  # of a run with labels
 
     @classmethod
@@ -85,7 +84,6 @@ class TrainedModel:
                 raise UserError(f"{run}: the weights of step {step} do not fit config.yaml: {reason}") from error
             module.to(device).eval().requires_grad_(False)
         encoder = cast(SparseEncoder | None, modules.get("encoder"))
-        field = read_record(run.field_file, FieldDescription.from_record)
         return cls(
             run,
             config,
@@ -94,10 +92,19 @@ class TrainedModel:
             modules["denoiser"],
             encoder,
             device,
-            generated_field(config, field),
-            condition_field(config, field),
+            read_record(run.field_file, FieldDescription.from_record),
             read_record(run.labels_file, LabelDescription.from_record),
         )
+
+    @cached_property
+    def field(self) -> FieldDescription | None:
+        """Of a run of fields: the description of what it generates."""
+        return generated_field(self.config, self.stored_field)
+
+    @cached_property
+    def known_field(self) -> FieldDescription | None:
+        """The description of the condition channels; None where there are none."""
+        return condition_field(self.config, self.stored_field)
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -151,7 +158,7 @@ class TrainedModel:
         seed: int,
         options: SamplingOptions,
         aspect: str = "stretch",
-        conditions: Conditions = NO_CONDITIONS,
+        conditions: ConditionSource = NO_CONDITIONS,
         rounded: bool = True,
         on_step: OnStep | None = None,
     ) -> Tensor:

@@ -8,17 +8,20 @@ import torch
 from PIL import Image
 
 import infdiff
+from infdiff.data.store import ImageStore
 from infdiff.errors import OptionError
+from infdiff.evaluation.real_images import StoredImages
+from infdiff.images.convert import to_images
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error, command_in, pixels
 from tests.runs.conftest import train_latent
 
-QUICK = ["train.learning_rate=5e-3", "train.warmup=0", "train.batch_size=16", "train.checkpoint_every=1000"]
+QUICK = ["train.learning_rate=1e-2", "train.warmup=0", "train.batch_size=16", "train.checkpoint_every=1000"]
 SMALL = [*QUICK, "data.size=8", "train.ema_decay=0.95", "train.validation_images=4", "train.bfloat16=false"]
 KINDS = {
     "points": [*TINY, *SMALL, "train.subsample=1", "model.grid_size=8", "diffusion.target=v", "diffusion.sigma=0.3"],
     "grid": [*TINY_GRID, *SMALL, "sample.steps=8", "edm.log_mean=0", "edm.sigma_max=10"],
 }
-STEPS = {"points": 200, "grid": 300}
+STEPS = {"points": 100, "grid": 150}
 
 
 def coloured_images(folder):
@@ -101,6 +104,34 @@ def test_the_command_samples_a_class_and_names_what_it_does_not_know(coloured_ru
     assert_one_line_error(command("sample", *run, "--condition", "x.npy"), "--condition x.npy", "condition channels")
 
 
+def test_evaluated_images_have_the_classes_of_the_real_ones(coloured_run, tmp_path):
+    command = command_in(tmp_path)
+    data = coloured_run.parent.parent / "x.lmdb"
+    run = ["--run", coloured_run, "--data", data, "--device", "cpu", "--n", 12, "--res", 12, "--metrics", "frechet"]
+    result = command("evaluate", *run, "--conditions", "real", "--weight", 1.5, "--out", "made", "--json", "x.json")
+    assert result.returncode == 0, result.stderr
+    made = torch.cat([to_images(Image.open(path)) for path in sorted((tmp_path / "made").rglob("0*.png"))])
+    real = StoredImages.all_of(ImageStore(data)).spread(12)
+    wanted = redness(real.take(range(12), (12, 12)))
+    assert len(made) == 12
+    assert (redness(made).sign() == wanted.sign()).all()
+    assert json.loads((tmp_path / "x.json").read_text())["runs"][0]["weight"] == 1.5
+
+
+def test_conditions_that_an_evaluation_cannot_have_are_one_line(coloured_run, points_run, tmp_path):
+    command = command_in(tmp_path)
+    run = ["--run", coloured_run, "--device", "cpu", "--n", 12, "--res", 12]
+    for options, parts in (
+        (["--weight", 2], ("--weight 2", "--conditions real")),
+        (["--conditions", "real", "--weight", -1], ("--weight -1", "0 (unconditional)")),
+        (["--conditions", "real", "--latents", "real"], ("--conditions real", "--latents")),
+        (["--conditions", "real", "--task", "denoise"], ("--conditions real", "--task generate")),
+    ):
+        assert_one_line_error(command("evaluate", *run, *options), *parts)
+    result = command("evaluate", "--run", points_run, "--n", 12, "--res", 12, "--conditions", "real")
+    assert_one_line_error(result, "--conditions real", "without labels")
+
+
 def test_the_latent_model_draws_latents_of_a_class(coloured_run, tmp_path):
     if "points" not in str(coloured_run):
         pytest.skip("this method has no latents")
@@ -136,7 +167,7 @@ def test_vectors_are_given_in_units_and_of_their_length(tmp_path, command):
         lines.append(f"{i:02}.png,{100 + 10 * i},{(i * 7) % 5}.5\n")
     (tmp_path / "x.csv").write_text("".join(lines))
     command("prepare-data", "grey", "--out", "x.lmdb", "--size", 8, "--labels", "x.csv", "--workers", 1)
-    result = command("train", "--data", tmp_path / "x.lmdb", "--out", "runs/x", "--steps", 300, *KINDS["grid"])
+    result = command("train", "--data", tmp_path / "x.lmdb", "--out", "runs/x", "--steps", 150, *KINDS["grid"])
     assert result.returncode == 0, result.stderr
     model = infdiff.load(tmp_path / "runs" / "x", device="cpu")
     dark, bright = (model.sample(8, vector=[v, 2.5], output="tensor").float().mean() for v in (130, 380))
@@ -172,7 +203,7 @@ def dense_run(request, tmp_path_factory):
     fields_with_a_condition(folder / "fields")
     result = command("prepare-data", "fields", "--out", "x.lmdb", "--size", 16, "--normalise", "meanstd")
     assert result.returncode == 0, result.stderr
-    settings = [*DENSE[request.param], "data.condition_channels=1", "--steps", 400]
+    settings = [*DENSE[request.param], "data.condition_channels=1", "--steps", 200]
     result = command("train", "--data", folder / "x.lmdb", "--out", "runs/x", *settings)
     assert result.returncode == 0, result.stderr
     return folder / "runs" / "x"
@@ -195,6 +226,22 @@ def test_samples_follow_their_condition_at_any_size(dense_run):
     assert not np.array_equal(free, images)
     again = model.sample(4, 16, condition=np.stack([field[1:] for field in given]), guidance=0, output="array")
     assert np.array_equal(again, free)
+
+
+def test_evaluated_fields_have_the_conditions_of_the_real_ones(dense_run, tmp_path):
+    command = command_in(tmp_path)
+    run = ["--run", dense_run, "--device", "cpu", "--n", 8, "--res", 16, "--split", "all"]
+    result = command("evaluate", *run, "--conditions", "real", "--out", "made")
+    assert result.returncode == 0, result.stderr
+    paths = sorted((tmp_path / "made").rglob("0*.npy"))
+    assert len(paths) == 8
+    # Of 24 fields every third one; which is which after the split says the best match.
+    fields = [np.load(path)[0] for path in sorted((dense_run.parent.parent / "fields").glob("*.npy"))]
+    found = [max(range(24), key=lambda i, path=path: correlation(np.load(path)[0], fields[i])) for path in paths]
+    assert len(set(found)) == 8
+    assert all(correlation(np.load(path)[0], fields[i]) > 0.9 for path, i in zip(paths, found, strict=True))
+    free = command("evaluate", *run, "--out", "free")
+    assert free.returncode == 0, free.stderr
 
 
 def test_a_condition_comes_from_a_file_with_or_without_holes(dense_run, tmp_path):
