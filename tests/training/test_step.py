@@ -77,11 +77,9 @@ def weights(trainer):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_those_of_before(name, tmp_path):
-    """To the last bit where they were made, with torch 2.13 and AVX-512; processors differ in how they sum."""
+    """To rounding: processors differ in how they sum, two with AVX-512 from different makers among them."""
     losses = train(trainer_of(name, tmp_path), 5)[:, 0].tolist()
     assert losses == pytest.approx(LOSSES[name], rel=1e-5)
-    if torch.__version__.startswith("2.13.") and torch.backends.cpu.get_cpu_capability() == "AVX512":
-        assert losses == LOSSES[name]
 
 
 @pytest.fixture
