@@ -30,8 +30,13 @@ from tests.cuda.emulate import Emulator, why_not
 ROOT = Path(__file__).resolve().parent.parent
 
 
+COLLECTED = pytest.StashKey[set[Path]]()  # the files of all tests, those that are not run among them
+
+
 # Only where kernels run do tests marked gpu; elsewhere they are skipped with the reason.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = {item.path for item in items}
     reason = launch.why_closed()
     if reason is not None:
         for item in items:

@@ -73,7 +73,7 @@ def labelled_as(store: ImageStore, labels: LabelDescription | None) -> ImageStor
 
 
 class ConditionSource(Protocol):
-    """What images to be sampled are conditioned on."""
+    """Any source of conditions for images to be sampled."""
 
     def of(self, indices: Sequence[int], device: torch.device) -> Condition:
         """Return the condition of images with these numbers."""

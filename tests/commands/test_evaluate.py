@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from infdiff.cli import explain
 from infdiff.commands.evaluate import main as evaluate_main
 from infdiff.errors import UserError
-from infdiff.metrics.features import NETWORKS
+from infdiff.metrics.features import DEFAULT, NETWORKS, FeatureNetwork
 from tests.conftest import ROOT, TINY, assert_one_line_error, command_in
 from tests.metrics.sets import NETWORK as MOMENTS
 
@@ -27,6 +28,19 @@ COST = {"seconds_per_image", "peak_mb", "made_on"}
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def light_features(monkeypatch):
+    """A network of as many features as the default one, at a hundredth of the time: for what is done with features."""
+    weights = torch.randn(192, 1280, generator=torch.Generator().manual_seed(0)) / 192**0.5
+
+    def extract(images):
+        small = F.interpolate(images.float() / 255, (8, 8), mode="bilinear", antialias=True)
+        return (small.flatten(1) @ weights).relu()
+
+    network = FeatureNetwork(DEFAULT, "light", 1280, extract, torch.device("cpu"))
+    monkeypatch.setitem(NETWORKS, DEFAULT, lambda name, device: network)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +128,7 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(co
     assert_same(shared["results"], whole["results"])
 
 
+@pytest.mark.usefixtures("light_features")
 def test_a_run_of_a_grid_network_alone(command, trained):
     config = [
         "--config",
@@ -148,6 +163,7 @@ def test_sizes_beyond_the_data_are_compared_at_the_datas(command, trained):
     assert not METRICS - {"frechet", "spectrum"} & set(row)
 
 
+@pytest.mark.usefixtures("light_features")
 def test_runs_side_by_side_with_a_report(command, trained):
     shutil.copytree(trained / "runs/x", trained / "runs/y")
     arguments = ("--run", "runs/x", "runs/y", "--res", "16,24", "--n", 5, "--report", "report.html", "--seed", 3)
@@ -235,6 +251,7 @@ def test_what_makes_a_comparison_wrong_is_named(command, trained):
         assert part.split(":")[0] in " ".join(result.stdout.split())
 
 
+@pytest.mark.usefixtures("light_features")
 def test_images_that_are_not_finite_are_reported_and_in_no_number(command, trained):
     path = trained / "runs/x/checkpoints/00000002/ema_denoiser.safetensors"
     tensors = safetensors.torch.load_file(path)
@@ -349,6 +366,7 @@ def test_losses_by_noise_level_on_all_pixels_and_on_a_part(command, trained):
     assert_one_line_error(command("evaluate", *call[:-1], "64"), "--res 64", "hold 32")
 
 
+@pytest.mark.usefixtures("light_features")
 def test_published_statistics_give_the_distance_that_their_images_give(command, trained, cache):
     pictures(trained / "some", 9, 32)
     for call in (("--images", "pictures", "--res", "16"), ("--run", "runs/x", "--n", 6)):
@@ -372,6 +390,7 @@ def test_published_statistics_give_the_distance_that_their_images_give(command, 
         shutil.rmtree(cache / "features")
 
 
+@pytest.mark.usefixtures("light_features")
 def test_patches_beside_the_images(command, trained):
     same = ("--images", "pictures", "--data", "photos.lmdb", "--metrics", "frechet")
     _, found = evaluate(command, trained, *same, "--patches", 32)
@@ -404,6 +423,7 @@ def test_patches_beside_the_images(command, trained):
     assert moved["results"][0]["patch_kid"] != small["patch_kid"]
 
 
+@pytest.mark.usefixtures("light_features")
 def test_several_networks_see_the_same_images(command, trained, monkeypatch):
     monkeypatch.setitem(NETWORKS, "moments", lambda name, device: MOMENTS)
     call = ("--run", "runs/x", "--n", 6, "--patches", 12)
@@ -442,6 +462,7 @@ def test_several_networks_see_the_same_images(command, trained, monkeypatch):
     assert "psnr (efficientnet-lite0)" not in pairs["results"][0]
 
 
+@pytest.mark.usefixtures("light_features")
 def test_samples_of_the_latents_of_training_images(command, trained):
     call = ("--run", "runs/x", "--n", 6, "--metrics", "frechet")
     _, found = evaluate(command, trained, *call, "--latents", "real")
@@ -454,6 +475,7 @@ def test_samples_of_the_latents_of_training_images(command, trained):
     assert_one_line_error(error, "--latents real", "--task generate")
 
 
+@pytest.mark.usefixtures("light_features")
 def test_numbers_of_steps_samplers_and_ways_to_larger_sizes(command, trained):
     call = ("--run", "runs/x", "--res", 24, "--n", 5, "--metrics", "spectrum")
     _, scores = evaluate(command, trained, *call, "--steps", "1,2", "--sampler", "dpm++", "--upscale", "cosine")
@@ -464,6 +486,7 @@ def test_numbers_of_steps_samplers_and_ways_to_larger_sizes(command, trained):
     assert len({row["spectrum"] for row in scores["results"]}) == 2
 
 
+@pytest.mark.usefixtures("light_features")
 def test_ways_of_super_resolution_are_chosen(command, trained):
     pair = ("--run", "runs/x", "--task", "superres", "--from", 12, "--res", 24, "--n", 5, "--data", "photos.lmdb")
     _, scores = evaluate(command, trained, *pair, "--method", "encode", "--steps", 2, "--split", "all")
