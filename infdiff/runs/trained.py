@@ -98,7 +98,7 @@ class TrainedModel:
 
     @cached_property
     def field(self) -> FieldDescription | None:
-        """Of a run of fields: the description of what it generates."""
+        """The description of what a run of fields generates."""
         return generated_field(self.config, self.stored_field)
 
     @cached_property
