@@ -1,11 +1,7 @@
 """Several processes train as one does: the same draws, losses, statistics and weights to rounding."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,34 +11,11 @@ from infdiff import processes
 from infdiff.nn.standardize import Standardize
 from infdiff.training import checkpoint
 from tests.conftest import ROOT, assert_one_line_error, command_in
+from tests.together import finish, start
 from tests.training import train_together
 
 STEPS = 50
 KINDS = ("points", "muon", "mixture", "tuned", "latent")
-
-
-def start(count, arguments, folder, own=None):
-    """Processes as torchrun starts them. own: further arguments of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments), *(own[rank] if own else ())],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **given, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-
-
-def finish(started):
-    outputs = [process.communicate(timeout=400) for process in started]
-    return [process.returncode for process in started], outputs
 
 
 def together(count, folder, steps, kinds):
@@ -132,10 +105,10 @@ def test_without_torchrun_everything_is_ones_own():
 def test_what_cannot_be_shared_is_one_line_of_the_first_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = command_in(tmp_path)
-    for name, option in (("sample", "--run"), ("prepare-data", "--out")):
+    for name, option in (("superres", "--run"), ("prepare-data", "--out")):
         assert_one_line_error(command(name, "x", option, "y"), f"{name} works in one process", "torchrun")
     monkeypatch.setenv("RANK", "1")
-    result = command("sample", "--run", "y")
+    result = command("superres", "--run", "y")
     assert (result.returncode, result.stderr) == (2, "")
 
 
