@@ -213,6 +213,17 @@ def exchange(values: Tensor, parts: Sequence[range], dim: int) -> None:
         own.copy_(sent)
 
 
+def sent(values: Tensor | None, owner: int, device: torch.device) -> Tensor:
+    """The tensor of the process of rank `owner`, in every process, on `device`. values: None in the others."""
+    shape = [None if values is None else (values.shape, values.dtype)]
+    distributed.broadcast_object_list(shape, src=owner)
+    assert shape[0] is not None
+    size, dtype = shape[0]
+    result = torch.empty(size, dtype=dtype, device=device) if values is None else values.contiguous()
+    distributed.broadcast(result, src=owner)
+    return result
+
+
 def of_the_first(value: T) -> T:
     """The value of the first process, in every process."""
     if joined().count == 1:

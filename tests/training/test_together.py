@@ -4,13 +4,14 @@ import json
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from infdiff import processes
 from infdiff.nn.standardize import Standardize
 from infdiff.training import checkpoint
-from tests.conftest import ROOT, assert_one_line_error, command_in
+from tests.conftest import ROOT, assert_one_line_error, command_in, pixels
 from tests.together import finish, start
 from tests.training import train_together
 
@@ -50,6 +51,26 @@ def test_losses_are_those_of_one_process(alone, tmp_path, count):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         norms = values(alone, kind, "gradient_norm")
         torch.testing.assert_close(values(tmp_path, kind, "gradient_norm"), norms, rtol=1e-3, atol=1e-6)
+    # Samples are shared, too: those of a small evaluation, and of the previews after the last step.
+    (expected,), (found,) = (evaluations(folder) for folder in (alone, tmp_path))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    for kind in ("points", "mixture"):
+        sheets = [tmp_path / kind / "samples" / path.name for path in (alone / kind / "samples").iterdir()]
+        assert len(sheets) == (2 if kind == "points" else 1)
+        for sheet in sheets:
+            same_pictures(sheet, alone / kind / "samples" / sheet.name)
+
+
+def evaluations(folder):
+    return [record["evaluation"] for record in records(folder, "points") if "evaluation" in record]
+
+
+def same_pictures(found, expected):
+    """The same but for rounding, in the columns that there was time for in both."""
+    found, expected = pixels(found), pixels(expected)
+    width = min(found.shape[1], expected.shape[1])
+    assert width >= 16
+    assert np.abs(found[:, :width] - expected[:, :width]).max() <= 3
 
 
 @pytest.mark.parametrize("counts", [(2,), pytest.param((4, 2), marks=pytest.mark.long)])
