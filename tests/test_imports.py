@@ -105,6 +105,7 @@ ALLOWED = {
         "config",
         "coordinates",
         "cuda_graphs",
+        "data",
         "errors",
         "files",
         "memory",

@@ -344,9 +344,8 @@ class Trainer:
             processes.wait()
         self._resume_from_newest()
         if self.place.first:
-            if (
-                self.step
-            ):  # a call that was killed after it had saved may have kept more, and the last step is not saved again
+            # A call that was killed after it had saved may have kept more, and the last step is not saved again.
+            if self.step > 0:
                 checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
             processes.wait()
 
