@@ -8,7 +8,7 @@
   infdiff sample --run runs/rain --condition coarse.npy --res 256 --n 4
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
   infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
-  torchrun --nproc-per-node 8 -m infdiff sample --run runs/photos --n 64 # eight processes share the images
+  torchrun --nproc-per-node 8 -m -- infdiff sample --run runs/photos --n 64 # eight processes share the images
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
