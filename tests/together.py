@@ -31,6 +31,6 @@ def start(count, arguments, folder, own=None):
     ]
 
 
-def finish(started):
-    outputs = [process.communicate(timeout=400) for process in started]
+def finish(started, seconds=400.0):
+    outputs = [process.communicate(timeout=seconds) for process in started]
     return [process.returncode for process in started], outputs
