@@ -24,7 +24,7 @@ COMMANDS = {
 }
 
 _AS_MODULE = {"doctor": "python -m infdiff.doctor"}  # has no script
-_CALL = re.compile(rf"(-m )?\binfdiff ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})\b(?!-)")
+_CALL = re.compile(rf"(-m -- )?\binfdiff ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})\b(?!-)")
 
 
 def module_of(name: str) -> str:
@@ -42,7 +42,7 @@ def as_called(text: str, program: str) -> str:
 
     def script(match: re.Match[str]) -> str:
         name = match[2]
-        path = f"scripts/{module_of(name)}.py"  # after torchrun, as `torchrun -m infdiff train`, without "python"
-        return path if match[1] else _AS_MODULE.get(name, f"python {path}")
+        path = f"scripts/{module_of(name)}.py"  # after torchrun, as `torchrun -m -- infdiff train`, without "python"
+        return f"-- {path}" if match[1] else _AS_MODULE.get(name, f"python {path}")
 
     return _CALL.sub(script, text)

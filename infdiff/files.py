@@ -22,6 +22,7 @@ except ImportError:  # not there on Windows
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
+_LOCK = "writer.lock"  # in a partial folder
 # File systems allow names of 255 bytes, and a partial file's name is longer than its target's.
 _LONGEST_NAME = 48
 
@@ -47,6 +48,32 @@ def whole_file(path: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a partial folder to fill, next to `path`. On success it is flushed and renamed to `path`.
+
+    A folder that is there stays as it was until then, and on any failure the partial one is removed. Raises UserError
+    for an OSError.
+    """
+    with writing(path):
+        target = Path(os.path.realpath(path))
+        own = f".{target.name[:_LONGEST_NAME]}.{os.getpid()}-{secrets.token_hex(4)}"
+        partial, earlier = (target.with_name(f"{own}{end}{_SUFFIX}") for end in ("", "-earlier"))
+        try:
+            partial.mkdir()
+            with locked(partial / _LOCK):  # says that its writer lives: see `clean_partials`
+                yield partial
+                (partial / _LOCK).unlink()
+                for written in (*partial.iterdir(), partial):
+                    flush(written)
+                if target.exists():
+                    target.rename(earlier)
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(earlier, ignore_errors=True)
 
 
 @contextmanager
@@ -88,12 +115,18 @@ def is_partial(path: Path) -> bool:
 
 
 def clean_partials(folder: Path, name: str = "") -> None:
-    """Remove what killed processes left of files with this name in a folder; with no name, of all files in it."""
+    """Remove what killed processes left of files with this name in a folder; with no name, of all files in it.
+
+    Of folders with this name, too.
+    """
     pattern = f".{glob.escape(name[:_LONGEST_NAME])}.*{_SUFFIX}" if name else f".*{_SUFFIX}"
     for partial in folder.glob(pattern):
         # A living writer holds the lock; without locks nobody knows, and the file stays.
-        with suppress(OSError), locked(partial, create=False) as ours:
-            if ours:
+        is_folder = partial.is_dir()
+        with suppress(OSError), locked(partial / _LOCK if is_folder else partial, create=is_folder) as ours:
+            if ours and is_folder:
+                shutil.rmtree(partial)
+            elif ours:
                 partial.unlink()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from infdiff.config.files import changed, load_config
 from infdiff.methods.checks import check_config
@@ -45,6 +46,21 @@ def test_a_name_that_leads_nowhere_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("`infdiff/nowhere.py` and [a page](other.md), `points.py`")
     assert missing(page) == ["infdiff/nowhere.py", "other.md"]
+
+
+# A line of a page or of a command's help, up to two spaces and a comment; the options of commands may be cut short.
+CALLED = re.compile(r"^ *torchrun (.*?)(?:  +#.*| #.*)?$", re.MULTILINE)
+
+
+def test_torchrun_understands_every_line_that_calls_it():
+    """With Python 3.11 it takes the options --run and --n of a command for its own, unless -- is before the command."""
+    files = [*PAGES, *sorted((ROOT / "infdiff" / "commands").glob("*.py"))]
+    calls = [line for file in files for line in CALLED.findall(file.read_text())]
+    assert len(calls) >= 7
+    for call in calls:
+        given = get_args_parser().parse_args(shlex.split(call))
+        assert (given.module, given.training_script) == (True, "infdiff")
+        assert given.training_script_args == shlex.split(call.partition("infdiff ")[2])
 
 
 def test_the_example_trains(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The command `infdiff benchmark`. Its options and help are in `benchmark_parser`."""
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from infdiff import __version__
 from infdiff.benchmark import (
     counted,
+    data,
     kernel_counts,
     kernel_table,
     operator_table,
@@ -24,6 +26,9 @@ from infdiff.cli import choose_device, numbers, output_file, positive, size_argu
 from infdiff.commands.benchmark_parser import make_parser
 from infdiff.config.files import load_config
 from infdiff.config.settings import Config
+from infdiff.data.prepare import Recipe
+from infdiff.data.prepare_fields import without_arrays
+from infdiff.data.sources import open_source
 from infdiff.errors import UserError
 from infdiff.files import save_json
 
@@ -40,6 +45,9 @@ def run(arguments: Namespace) -> None:
         count_instructions(arguments)
         return
     positive("--repeat", arguments.repeat)
+    if arguments.WHAT == "data":
+        time_data(arguments)
+        return
     output_file("--profile", getattr(arguments, "profile", None))
     if not 0 <= arguments.seed < 2**63:
         raise UserError(f"--seed {arguments.seed}: want 0 to 2^63 - 1")
@@ -57,6 +65,28 @@ def count_instructions(arguments: Namespace) -> None:
     if arguments.json is not None:
         kernel_table.save(arguments.json, arguments.arch, compiler, counts)
     print(kernel_table.as_text(arguments.arch, compiler, counts))
+
+
+def time_data(arguments: Namespace) -> None:
+    """Run `infdiff benchmark data`."""
+    source = without_arrays(open_source(arguments.source))
+    recipe = Recipe(size_argument("--size", arguments.size), arguments.crops, format=arguments.format)
+    shards, workers = whole("--shards", arguments.shards, 0), whole("--workers", arguments.workers, 1)
+    repeat = arguments.repeat
+    with tqdm(total=2 * repeat * len(shards) * len(workers), unit="case", disable=None) as bar:
+        rates = data.measure_data(source, recipe, shards=shards, workers=workers, repeat=repeat, on_case=bar.update)
+    if arguments.json is not None:
+        about = {"infdiff": __version__, "cores": os.cpu_count(), "repeats": repeat}
+        save_json(arguments.json, {"environment": about, "results": data.as_records(rates)})
+    print(f"images/s, median (least to most) of {repeat}, {os.cpu_count()} cores\n{data.as_text(rates)}")
+
+
+def whole(option: str, text: str, least: int) -> list[int]:
+    """Return the whole numbers that an option lists. Raises UserError for others, and for none."""
+    found = [int(number) for number in numbers(option, text) if number == int(number) >= least]
+    if not found or len(found) != len(text.split(",")):
+        raise UserError(f"{option} {text}: want whole numbers from {least} on, with commas between them")
+    return found
 
 
 def time_operators(arguments: Namespace) -> None:

@@ -1,9 +1,10 @@
-"""Options of `infdiff benchmark` and its four subcommands."""
+"""Options of `infdiff benchmark` and its five subcommands."""
 
 from pathlib import Path
 
 from infdiff.benchmark import operators, paper_tables
 from infdiff.cli import Parser
+from infdiff.data.store import FORMATS
 
 BENCHMARK = """Measure how fast infdiff is on this machine.
 
@@ -11,6 +12,7 @@ BENCHMARK = """Measure how fast infdiff is on this machine.
   infdiff benchmark train --subsample 1,2,4,8,16           # training steps of the demo configuration
   infdiff benchmark train --table 4                        # the paper's Table 4 (also 3 and 5)
   infdiff benchmark sample --res 64,256,1024 --batch 1     # sampling steps at these sizes
+  infdiff benchmark data photos --shards 0,8               # preparing and reading images, by worker processes
   infdiff benchmark kernels --arch sm_90                   # instructions of the CUDA kernels, without a GPU
   infdiff benchmark train --help                           # all options, with more examples
 
@@ -46,6 +48,14 @@ SAMPLE = """Time the steps of a configuration's sampler, with untrained weights.
   infdiff benchmark sample --config ffhq_256 --res 256 --batch 8 --json sample.json
   infdiff benchmark sample --config ffhq_256 --count
 """
+DATA = """Time how fast images are prepared, and read by training with data.cache: none, from one file and from shards.
+
+  infdiff benchmark data photos --size 256 --shards 0,8 --workers 1,2,4
+  infdiff benchmark data photos.zip --size 128 --crops 16 --format webp --json data.json
+
+The images are prepared into a folder that is deleted again. Printed are medians of images a second, the least and the
+most. Cases take turns.
+"""
 KERNELS = """Count what the CUDA kernels need and run: registers, spills, shared memory, instructions. Needs no GPU.
 
   infdiff benchmark kernels --arch sm_90
@@ -78,6 +88,14 @@ def make_parser(prog: str | None) -> Parser:
         "kernels", help="instructions of the CUDA kernels, without a GPU", description=KERNELS
     )
     kernels.add_argument("--arch", default="sm_90", help="architecture: sm_80, sm_90, sm_100 (default sm_90)")
+    data = commands.add_parser("data", help="preparing and reading images", description=DATA)
+    data.add_argument("source", metavar="SRC", help="folder, zip or LMDB of images, as prepare-data takes it")
+    data.add_argument("--size", default="256", help="256, or 192x256 (default 256)")
+    data.add_argument("--crops", type=int, default=0, help="random crops of each image (default 0: one centre crop)")
+    data.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="as prepare-data's (default png)")
+    data.add_argument("--shards", default="0,8", help="0,8: numbers of shards; 0: one file (default 0,8)")
+    data.add_argument("--workers", default="1,2,4", help="1,2,4: numbers of worker processes (default 1,2,4)")
+    data.add_argument("--repeat", type=int, default=3, help="number of timed repeats (default 3)")
     for command in (train, sample):
         command.add_argument("--config", type=Path, help="YAML file or name (default demo, or the table's own)")
         command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
@@ -89,6 +107,6 @@ def make_parser(prog: str | None) -> Parser:
         command.add_argument("--repeat", type=int, default=repeat, help=f"number of timed repeats (default {repeat})")
         command.add_argument("--seed", type=int, default=0, help="seed of all random data (default 0)")
         command.add_device()
-    for command in (ops, train, sample, kernels):
+    for command in (ops, train, sample, kernels, data):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and the environment")
     return parser

@@ -15,7 +15,7 @@
   infdiff evaluate --run runs/photos --res 64 --steps 10,25,50,100  # the distance against the number of steps
   infdiff evaluate --task calibrate --res 256 --data photos256.lmdb # what the numbers mean: known corruptions
   infdiff evaluate --run runs/sea --data complete.lmdb --report sea.html # fields: spectra, values, variograms, patches
-  torchrun --nproc-per-node 8 -m infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
+  torchrun --nproc-per-node 8 -m -- infdiff evaluate --run runs/photos --res 256 # eight processes share the sampling
 
 Sampled images are kept in the run directory, so an evaluation that was stopped continues where it was.
 """

@@ -3,6 +3,7 @@
   infdiff prepare-data ~/photos --out photos.lmdb --size 256
   infdiff prepare-data photos.zip --out crops.lmdb --size 128 --crops 16 --format webp
   infdiff prepare-data ~/photos --out native.lmdb --size 720x1440 --format tiles
+  infdiff prepare-data ~/photos --out photos.lmdb --size 256 --shards 64    # a folder of files, written by all cores
   infdiff prepare-data church_outdoor_train_lmdb --out church.lmdb --size 256 --format jpeg
   infdiff prepare-data ~/pets --out pets.lmdb --size 64 --labels folders
   infdiff prepare-data radar --out radar.lmdb --size 128 --units mm/h --missing -1 --normalise quantile
@@ -50,7 +51,9 @@ def make_parser(prog: str | None) -> Parser:
     """Every option of the command."""
     parser = Parser(__doc__, prog or "infdiff prepare-data")
     parser.add_argument("source", metavar="SRC", help="folder (searched recursively), zip, or LMDB")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the LMDB file to write")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="the LMDB file to write, or with --shards the folder"
+    )
     parser.add_argument("--size", default="256", help="256, 192x256 (height x width), or native (default 256)")
     parser.add_argument("--crops", type=int, default=0, help="random crops of each image; 0: one centre crop (default)")
     parser.add_argument("--min-crop", type=float, default=0.5, help="smallest random crop, as a part of the largest")
@@ -61,6 +64,9 @@ def make_parser(prog: str | None) -> Parser:
     )
     parser.add_argument("--tile", type=int, default=0, help="side of the tiles of --format tiles (default 64 pixels)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--shards", type=int, default=0, help="files of a folder --out, each written by one process (default: one file)"
+    )
     parser.add_argument("--min-side", type=int, default=8, help="leave out images with a shorter side (default 8)")
     parser.add_argument(
         "--max-pixels", type=int, default=200_000_000, help="leave out larger images (default 200 million)"
@@ -96,14 +102,19 @@ def run(arguments: Namespace) -> None:
     source = open_source(arguments.source)
     workers = min(positive("--workers", arguments.workers), len(source.names))
     options = field_options(arguments, source)
+    if arguments.shards < 0:
+        raise OptionError("shards", arguments.shards, "want 1 or more, or 0: one file")
     if options is None:
         source = without_arrays(source)
         names, labels = source.names, labels_of(arguments, source.names)
-        left_out = prepare(source, arguments.out, recipe, labels=labels, workers=workers).left_out
+        done = prepare(source, arguments.out, recipe, labels=labels, workers=workers, shards=arguments.shards)
+        left_out = done.left_out
     else:
         names = without_masks(source.names)[0]
         labels = labels_of(arguments, names)
-        prepared = prepare_fields(source, arguments.out, recipe, options, labels=labels, workers=workers)
+        prepared = prepare_fields(
+            source, arguments.out, recipe, options, labels=labels, workers=workers, shards=arguments.shards
+        )
         left_out = prepared.left_out
     for name, reason in left_out:
         print(f"left out: {name}: {reason}")

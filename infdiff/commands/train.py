@@ -7,7 +7,7 @@
   infdiff train --finetune runs/dfu_ffhq_96 --config dfu_finetune_160 --data ffhq.lmdb
   infdiff train --config ffhq_256 --data ffhq.lmdb train.batch_size=16 train.accumulate=2
   infdiff train --config dfu_landscapes_64 --dry-run
-  torchrun --nproc-per-node 8 -m infdiff train --config ffhq_256 --data ffhq.lmdb     # on 8 GPUs (docs/clusters.md)
+  torchrun --nproc-per-node 8 -m -- infdiff train --config ffhq_256 --data ffhq.lmdb     # on 8 GPUs (docs/clusters.md)
 
 The run directory holds everything. The same command again continues where it stopped.
 Validation and previews take at most about a tenth of the time, and the progress bar says when they run.

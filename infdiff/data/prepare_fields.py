@@ -14,9 +14,10 @@ from infdiff.data.field_records import FieldRecipe, Form, first_form, records_of
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription
 from infdiff.data.label_files import SourceLabels
 from infdiff.data.normalisation import NORMALISATIONS, Normalisation, Statistics
-from infdiff.data.prepare import Recipe, in_processes, new_store
+from infdiff.data.prepare import Recipe
 from infdiff.data.sources import Source
-from infdiff.data.store import Header, entry_key, header_entry
+from infdiff.data.store import Header
+from infdiff.data.writers import new_store
 from infdiff.errors import OptionError, UserError
 from infdiff.images.field_files import ARRAY_SUFFIXES, LAYOUTS, UNREADABLE, is_deep
 from infdiff.images.transforms import RESIZE_FILTER
@@ -108,50 +109,47 @@ def prepare_fields(
     *,
     labels: SourceLabels | None = None,
     workers: int = 0,
+    shards: int = 0,
     progress: bool = True,
 ) -> Prepared:
     """Write the store to a partial file and rename it, as `prepare` does.
 
-    labels: of each field. Raises UserError, naming the file and the remedy and leaving nothing behind, for files whose
-    channels or types differ, that hold infinite values or no valid pixel, or whose mask does not fit; and when none is
-    usable.
+    labels: of each field. shards: as there. Raises UserError, naming the file and the remedy and leaving nothing
+    behind, for files whose channels or types differ, that hold infinite values or no valid pixel, or whose mask does
+    not fit; and when none is usable.
     """
     names, masks = without_masks(source.names)
     source = replace(source, names=names)
     reading = FieldRecipe(options.key, options.layout or "", options.missing, masks, options.min_valid)
     sample = max(_SAMPLE_EACH, _SAMPLE // (len(names) * max(1, recipe.crops)))
-    written, left_out, statistics, fewest, used = 0, [], [], [], []
-    with new_store(out) as writer:
+    left_out, statistics, fewest, used = [], [], [], []
+    with new_store(out, shards, len(names)) as writer:
         form = first_form(source, reading)
         _check_channels(options, form)
-        made = in_processes(partial(records_of, source, recipe, reading, form, sample), len(names), workers)
+        made = writer.write(partial(records_of, source, recipe, reading, form, sample), len(names), workers)
         for records in tqdm(made, total=len(names), unit="field", disable=None if progress else True):
             if records.fatal:
                 raise UserError(f"{source.path}: {records.name} {records.reason}")
             if records.reason:
                 left_out.append((records.name, records.reason))
-            for entry in records.entries:
-                writer.put(entry_key(written), entry)
-                written += 1
-                used.append(records.name)
+            used += [records.name] * len(records.entries)
             statistics += records.statistics
             fewest += [] if records.fewest is None else [records.fewest]
-        if not written:
+        if not used:
             name, reason = left_out[0]
             raise UserError(f"none of the {len(names)} files in {source.path} is usable: {name}: {reason}")
         described = _description(form, options, Statistics.merge(statistics), min(fewest, default=None))
         header = Header(
-            written,
+            len(used),
             recipe.size,
             FIELD_FORMAT,
             RESIZE_FILTER,
             max(1, recipe.crops),
             source.path,
             field=described.record(),
-            labels=writer.put_labels(labels, used),
         )
-        writer.put(*header_entry(header))
-    return Prepared(described, form.layout, written, left_out)
+        writer.finish(header, labels, used)
+    return Prepared(described, form.layout, len(used), left_out)
 
 
 def _description(form: Form, options: FieldOptions, statistics: Statistics, fewest: int | None) -> FieldDescription:

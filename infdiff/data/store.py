@@ -1,13 +1,15 @@
-"""The image store: one LMDB file of encoded images and a header that describes them."""
+"""The image store: encoded images and a header that describes them, in one LMDB file or in a folder of shards."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from infdiff.coordinates import Size
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription, decode_field, field_at
 from infdiff.data.labels import LabelDescription, Value, decode_label, encode_label
 from infdiff.data.lmdb_files import count_entries, read_checked, view_value
+from infdiff.data.shards import shard_files
 from infdiff.data.tiles import TILE, TiledImage, encode_tiles
 from infdiff.errors import UserError, first_line
 from infdiff.images.transforms import crop_to_aspect, resize, to_rgb
@@ -54,10 +57,14 @@ class Header:
     tile: int = 0  # side of the tiles that images are stored in; 0: none
     field: dict[str, Any] | None = None  # the record of a `FieldDescription`; None for 8-bit RGB images
     labels: dict[str, Any] | None = None  # the record of a `LabelDescription`; None for images without labels
+    shard: list[Any] | None = None  # of a shard: its number, that of all shards, and a name of the set; else None
 
     def encode(self) -> bytes:
         """Return the header as JSON."""
-        return json.dumps({"kind": _KIND} | asdict(self)).encode()
+        values = asdict(self)
+        if self.shard is None:  # earlier versions do not know it
+            del values["shard"]
+        return json.dumps({"kind": _KIND} | values).encode()
 
     @staticmethod
     def decode(value: bytes) -> Header:
@@ -72,7 +79,9 @@ class Header:
 
     def check(self) -> None:
         """Raise ValueError for a value that no store has."""
-        numbers = {"count": self.count, "crops": self.crops, "height and width": self.size or (1, 1)}
+        # A shard all of whose images were left out is there, and empty.
+        count = self.count or 1 if self.shard is not None else self.count
+        numbers = {"count": count, "crops": self.crops, "height and width": self.size or (1, 1)}
         for name, value in numbers.items():
             for number in value if isinstance(value, tuple) else (value,):
                 if type(number) is not int or not 1 <= number < 1 << 31:
@@ -90,27 +99,34 @@ class Header:
 
 
 class ImageStore:
-    """Read-only access to a store written by `prepare`.
+    """Read-only access to a store written by `prepare`: a file, or a folder of shards, which are one store.
 
-    Raises UserError when the file is missing, is no LMDB, or is one of another kind.
+    Raises UserError when the file is missing, is no LMDB, or is one of another kind; and for shards that are missing or
+    not of one data set.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         if not Path(path).exists():
             raise UserError(f"no data set at {path}: make one with infdiff prepare-data SRC --out {path}")
+        shards = shard_files(path)
+        self.files = [str(file) for file in shards] or [self.path]
+        headers = [_header_of(file) for file in self.files]
+        if shards:
+            _check_shards(self.files, headers)
+        elif headers[0].shard is not None:
+            number, count, _ = headers[0].shard
+            raise UserError(f"{path} is shard {number} of {count}: name the folder that holds all of them")
+        # Numbers of the first image of each file, and of all images.
+        self.starts = [*itertools.accumulate((header.count for header in headers), initial=0)]
+        self.header = replace(headers[0], count=self.starts[-1], shard=None)
         try:
-            self.header = Header.decode(read_checked(path, _HEADER_KEY) or b"{}")
-            if (entries := count_entries(path)) <= self.header.count:
-                raise ValueError(f"it holds {entries} entries for {self.header.count} images")
             described = self.header.field
             self.field = None if described is None else FieldDescription.from_record(described)
             labels = self.header.labels
             self.labels = None if labels is None else LabelDescription.from_record(labels)
-        except (lmdb.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(
-                f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data"
-            ) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _no_data_set(path, error) from error
 
     def __len__(self) -> int:
         return self.header.count
@@ -164,7 +180,8 @@ class ImageStore:
 
     @contextmanager
     def _tiled(self, index: int) -> Iterator[TiledImage]:
-        with view_value(self.path, entry_key(index)) as value:
+        file, number = self._place(index)
+        with view_value(file, entry_key(number)) as value:
             if value is None:
                 raise self._damaged(index, "it is missing")
             yield TiledImage(value)
@@ -189,7 +206,7 @@ class ImageStore:
         rows = []
         for index in indices:
             try:
-                rows.append(self.labels.row(decode_label(self._entry(_label_key(index), index))))
+                rows.append(self.labels.row(decode_label(self._entry(_label_key, index))))
             except ValueError as error:
                 raise self._damaged(index, f"its label: {first_line(error)}") from error
         return torch.stack(rows)
@@ -202,11 +219,17 @@ class ImageStore:
         return digest.hexdigest()
 
     def _value(self, index: int) -> bytes:
-        return self._entry(entry_key(index), index)
+        return self._entry(entry_key, index)
 
-    def _entry(self, key: bytes, index: int) -> bytes:
+    def _place(self, index: int) -> tuple[str, int]:
+        """The file that holds image `index`, and its number there."""
+        shard = bisect_right(self.starts, index, hi=len(self.files)) - 1
+        return self.files[shard], index - self.starts[shard]
+
+    def _entry(self, key: Callable[[int], bytes], index: int) -> bytes:
+        file, number = self._place(index)
         try:
-            value = read_checked(self.path, key)
+            value = read_checked(file, key(number))
         except (lmdb.Error, OSError, ValueError) as error:
             raise self._damaged(index, first_line(error)) from error
         if value is None:
@@ -215,6 +238,32 @@ class ImageStore:
 
     def _damaged(self, index: int, reason: str) -> UserError:
         return UserError(f"{self.path} is damaged: image {index} of {len(self)}: {reason}: prepare it again")
+
+
+def _header_of(path: str) -> Header:
+    try:
+        header = Header.decode(read_checked(path, _HEADER_KEY) or b"{}")
+        if (entries := count_entries(path)) <= header.count:
+            raise ValueError(f"it holds {entries} entries for {header.count} images")
+    except (lmdb.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _no_data_set(path, error) from error
+    return header
+
+
+def _no_data_set(path: str | Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not an infdiff data set ({error or 'no header'}): make one with infdiff prepare-data")
+
+
+def _check_shards(files: Sequence[str], headers: Sequence[Header]) -> None:
+    """Raise UserError unless all shards are of one data set, each with the number that its name says."""
+    first = headers[0]
+    for number, (file, header) in enumerate(zip(files, headers, strict=True)):
+        if header.shard is None or header.shard[:2] != [number, len(files)]:
+            raise UserError(f"{file} is not shard {number} of {len(files)}: prepare the data set again")
+        if replace(header, count=0, shard=None) != replace(first, count=0, shard=None):
+            raise UserError(f"{file} has other settings than {files[0]}: prepare the data set again")
+        if header.shard != [number, *(first.shard or [])[1:]]:
+            raise UserError(f"{file} and {files[0]} are of two data sets: prepare the data set again")
 
 
 def entry_key(index: int) -> bytes:

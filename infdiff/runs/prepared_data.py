@@ -16,6 +16,7 @@ from infdiff.config.settings import Config
 from infdiff.coordinates import Size, format_size
 from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.prepare_fields import FieldOptions, fields_of, prepare_fields, without_arrays
+from infdiff.data.shards import shard_files
 from infdiff.data.sources import SOURCES, FolderSource, Source, ZipSource, open_source
 from infdiff.data.store import ImageStore
 from infdiff.files import cache_folder
@@ -71,7 +72,9 @@ def _prepare(source: Source, place: Path, recipe: Recipe, workers: int) -> list[
 
 
 def holds_images(path: str | Path) -> bool:
-    """Return True for a folder or zip of images, False for an LMDB and for nothing."""
+    """Return True for a folder or zip of images, False for an LMDB, for a folder of shards and for nothing."""
+    if shard_files(path):
+        return False
     kind = next((kind for kind in SOURCES if kind.accepts(Path(path))), None)
     return kind in (FolderSource, ZipSource)
 

@@ -56,10 +56,12 @@ def test_an_unknown_command_is_one_line(given, hint, capsys):
 
 
 def test_help_shows_the_way_that_the_command_was_called():
-    text = "infdiff train-latent; infdiff train; torchrun --nproc 2 -m infdiff evaluate; infdiff doctor; infdiff, too"
+    text = (
+        "infdiff train-latent; infdiff train; torchrun --nproc 2 -m -- infdiff evaluate; infdiff doctor; infdiff, too"
+    )
     assert as_called(text, "infdiff train") == text
     assert as_called(text, "python scripts/sample.py") == (
-        "python scripts/train_latent.py; python scripts/train.py; torchrun --nproc 2 scripts/evaluate.py; "
+        "python scripts/train_latent.py; python scripts/train.py; torchrun --nproc 2 -- scripts/evaluate.py; "
         "python -m infdiff.doctor; infdiff, too"
     )
 
