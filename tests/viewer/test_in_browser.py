@@ -16,10 +16,10 @@ from PIL import Image
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.runs.trained import TrainedModel
 from infdiff.viewer import zoomed
-from infdiff.viewer.serve import make_server, painter_for
+from infdiff.viewer.serve import painter_for
 from tests.conftest import TINY, pixels, trained_run
 from tests.viewer.browser import chromium, until
-from tests.viewer.conftest import Running
+from tests.viewer.conftest import served
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,8 @@ def running(tmp_path_factory):
     run = trained_run(tmp_path_factory.mktemp("run"), [*TINY, "data.size=32"])
     trained = TrainedModel.load(run, torch.device("cpu"))
     painter = painter_for(trained, SamplingOptions.of(trained.method, (32, 32)), (1024, 1024))
-    folder = tmp_path_factory.mktemp("served") / "tiles"
-    server = make_server(painter, folder, [0], 0)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield Running(server.url, server.port, painter, folder)
-    server.close()
-    thread.join()
+    with served(painter, tmp_path_factory.mktemp("served") / "tiles") as running:
+        yield running
 
 
 # A window with a view in which few tiles are in sight.
@@ -284,14 +279,26 @@ def test_a_mask_is_painted_and_filled_by_keyboard(edit, photo):
     edit.until("document.querySelectorAll('#variants button').length === 1")
 
 
+def said(edit, what):
+    """Wait until the page says something in its alert."""
+    edit.until(f"document.getElementById('error').innerText.includes({json.dumps(what)})")
+
+
 def test_what_cannot_work_is_said_on_the_page(browser, running, photo, tmp_path):
-    broken = tmp_path / "notes.png"
+    broken, large, mask = tmp_path / "notes.png", tmp_path / "large.png", tmp_path / "mask.png"
     broken.write_text("no picture")
+    Image.new("1", (10000, 10000)).save(large)
+    Image.new("L", (5, 5), 255).save(mask)
     with browser.page(f"{running.url}edit", **SMALL) as edit:
         edit.give_files("#picture", broken)
-        assert "notes.png: cannot be read" in edit.until("document.getElementById('error').innerText")
+        said(edit, "notes.png: cannot be read as an image")
+        edit.give_files("#picture", large)
+        said(edit, "large.png: more than 17 megapixels")
         assert not edit.value("document.getElementById('work').offsetParent")
         give(edit, photo)
         edit.click("#go")
-        assert "nothing to do" in edit.until("document.getElementById('error').innerText")
+        said(edit, "nothing to do")
+        edit.give_files("#mask", mask)
+        said(edit, "mask.png")
+        assert not painted(edit).any()
         assert all("status of 400" in complaint for complaint in edit.complaints())

@@ -10,11 +10,16 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from infdiff.methods.sampling import SamplingOptions
+from infdiff.runs.trained import TrainedModel
+from infdiff.viewer.serve import painter_for
 from infdiff.viewer.worker import AbandonedError, Worker
 from infdiff.viewer.zoomed import ZoomedImage
-from tests.conftest import assert_one_line_error, copy_of, pixels
+from tests.conftest import TINY, assert_one_line_error, copy_of, pixels
+from tests.viewer.conftest import served
 
 
 def ask(running, path, body=None):
@@ -109,6 +114,27 @@ def test_tiles_that_are_not_there(running, path):
     assert not any(running.folder.rglob("*.png"))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "static/../serve.py",
+        "static/..%2fserve.py",
+        "static/%2e%2e/%2e%2e/errors.py",
+        "static//etc/hostname",
+        "static/%2fetc%2fhostname",
+        "static/..%5cserve.py",
+        "static/style.css%00.js",
+        "/etc/hostname",
+        "%2e%2e/config.yaml",
+        "zoom.json",
+    ],
+)
+def test_no_file_but_the_pages_own_is_served(running, path):
+    status, content = ask(running, path)
+    assert status == 404
+    assert content["error"].endswith("not here")
+
+
 def test_a_tile_that_nobody_waits_for_ends_within_a_step(painter, tmp_path):
     image, worker, steps = ZoomedImage(painter, 0, tmp_path), Worker(), []
     begun, wanted = threading.Event(), [True]
@@ -199,6 +225,51 @@ def test_filling_and_enlarging(running):
     assert (np.asarray(Image.open(io.BytesIO(enlarged))) == np.asarray(resized)).all()
 
 
+def test_two_jobs_at_once_both_end(running):
+    jobs = []
+    for _ in range(2):
+        name = ask(running, "api/pictures", picture())[1]["picture"]
+        jobs.append(ask(running, f"api/pictures/{name}/jobs?size=40", b"")[1]["job"])
+    first, second = (finished(running, job) for job in jobs)
+    assert (first["made"], first["error"]) == (second["made"], second["error"]) == (1, None)
+    assert ask(running, f"api/jobs/{jobs[0]}/0.png")[1] == ask(running, f"api/jobs/{jobs[1]}/0.png")[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no picture at all", "cannot be read as an image"),
+        (as_png(np.zeros((10000, 10000), dtype=np.uint8)), "megapixels"),
+        (as_png(np.zeros((5, 5), dtype=np.uint8)), "5"),
+    ],
+)
+def test_masks_that_are_refused(running, content, message):
+    name = ask(running, "api/pictures", picture())[1]["picture"]
+    status, answer = ask(running, f"api/pictures/{name}/mask?name=m.png", content)
+    assert status == 400
+    assert "m.png" in answer["error"]
+    assert message in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_a_run_that_is_trained_further_changes_nothing(command, points_run, tmp_path):
+    run = copy_of(points_run, tmp_path)
+    trained = TrainedModel.load(run, torch.device("cpu"))
+    painter = painter_for(trained, SamplingOptions.of(trained.method, (16, 16)), (64, 64))
+    with served(painter, tmp_path / "tiles") as running:
+        first = ask(running, "tiles/3/5/0_0.png")[1]
+        result = command("train", "--out", "runs/x", "--steps", 4, *TINY)
+        assert result.returncode == 0, result.stderr
+        assert TrainedModel.load(run, torch.device("cpu")).step == 4
+        assert ask(running, "api/run")[1]["step"] == 2
+        for path in (tmp_path / "tiles").rglob("*.png"):
+            path.unlink()
+        assert ask(running, "tiles/3/5/0_0.png")[1] == first
+        name = ask(running, "api/pictures", picture())[1]["picture"]
+        job = ask(running, f"api/pictures/{name}/jobs?size=40", b"")[1]["job"]
+        assert finished(running, job)["error"] is None
+
+
 def test_jobs_that_are_refused(running):
     name = ask(running, "api/pictures", picture())[1]["picture"]
     for query, message in (
@@ -211,8 +282,6 @@ def test_jobs_that_are_refused(running):
         status, answer = ask(running, f"api/pictures/{name}/jobs{query}", b"")
         assert status in (400, 404)
         assert message in answer["error"]
-    status, answer = ask(running, f"api/pictures/{name}/mask?name=m.png", as_png(np.zeros((5, 5), dtype=np.uint8)))
-    assert (status, "m.png" in answer["error"], "5" in answer["error"]) == (400, True, True)
     assert ask(running, "api/jobs/none")[0] == 404
 
 
