@@ -19,7 +19,6 @@ from infdiff.commands.trained_run import load_run
 from infdiff.coordinates import format_size
 from infdiff.errors import OptionError, UserError
 from infdiff.methods.sampling import SamplingOptions
-from infdiff.server import Server
 from infdiff.viewer.measure import measure
 from infdiff.viewer.serve import make_server, painter_for, tiles_folder
 from infdiff.viewer.zoom_routes import MOST_SEED
@@ -67,15 +66,7 @@ def run(arguments: Namespace) -> None:
     server = make_server(painter, folder, seeds, arguments.port)
     print(f"{trained.folder}, step {trained.step}; latents: {trained.describe_latents()}", flush=True)
     print(f"images of {format_size(painter.size)} pixels at {server.url} (tiles in {folder}; Ctrl-C ends)", flush=True)
-    serve(server)
-
-
-def serve(server: Server) -> None:
-    """Answer until interrupted, which is the way to end it."""
-    try:
-        server.serve()
-    except KeyboardInterrupt:
-        print("ended", flush=True)
+    server.serve_until_interrupted(print)
 
 
 def seed_of(text: str) -> int:

@@ -53,7 +53,12 @@ def make_server(painter: Painter, folder: Path, seeds: Sequence[int], port: int)
         Route("GET", "/edit", lambda request: file_of(STATIC, "edit.html")),
         Route("GET", "/static/{name*}", lambda request: file_of(STATIC, request.parts["name"])),
     ]
-    server = Server([*pages, *zoom.routes(), *edits.routes()], port)
+
+    def close() -> None:
+        zoom.close()
+        edits.close()
+
+    server = Server([*pages, *zoom.routes(), *edits.routes()], port, close)
     options = painter.options.record(painter.trained.method)
     save_json(folder / "zoom.json", options | {"step": painter.trained.step, "size": list(painter.size)})
     return server

@@ -161,6 +161,44 @@ def test_a_tile_that_nobody_waits_for_ends_within_a_step(painter, tmp_path):
     assert not any(tmp_path.rglob("*.png"))
 
 
+def test_a_closed_worker_ends_within_a_step_and_begins_nothing(painter, tmp_path):
+    image, worker, begun, ended = ZoomedImage(painter, 0, tmp_path), Worker(), threading.Event(), []
+
+    def draw(check):
+        def report(drawing):
+            begun.set()
+            check()
+            time.sleep(0.01)
+
+        return image.tile(9, 7, 7, report)
+
+    def wait():
+        try:
+            worker.do(draw, lambda: True)
+        except AbandonedError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    worker.close()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 2
+    assert not image.pyramid.path(9, 7, 7).exists()
+
+
+def test_the_end_of_the_server_is_the_end_of_its_threads(painter, tmp_path):
+    before = set(threading.enumerate())
+    with served(painter, tmp_path / "tiles") as running:
+        assert ask(running, "tiles/0/4/0_0.png")[0] == 200
+        assert len(set(threading.enumerate()) - before) >= 3
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # connections that are closed
+        assert not thread.is_alive()
+
+
 def test_a_closed_connection_is_given_up(running):
     with socket.create_connection(("127.0.0.1", running.port)) as connection:
         connection.sendall(f"GET /tiles/9/9/0_0.png HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n\r\n".encode())
@@ -302,6 +340,13 @@ def test_the_command_refuses_what_cannot_work(command, points_run, edm_run, tmp_
     assert_one_line_error(command("view", *run, "--seed", "0,a"), "--seed a")
     assert_one_line_error(command("view", *run, "--res", "0"), "--res")
     assert_one_line_error(command("view", "--run", edm_run), "infinity_diff")
+
+
+def test_an_interrupt_ends_the_command(command, points_run, tmp_path, interrupted):
+    copy_of(points_run, tmp_path)
+    result = command("view", "--run", "runs/x", "--res", "64", "--port", "0")
+    assert (result.returncode, result.stderr) == (130, "")
+    assert result.stdout.endswith("ended\n")
 
 
 def test_measuring_prints_time_and_memory(command, points_run, tmp_path):
