@@ -8,6 +8,7 @@
   infdiff sample --run runs/rain --condition coarse.npy --res 256 --n 4
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
   infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
+  infdiff sample --run runs/photos --zoom 512:16384 --seconds 8 --at 0.4,0.6 --out zoom.mp4
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from infdiff.cli import Parser, positive, size_argument
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
+from infdiff.commands.zoom_video import add_zoom, write_zoom
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
@@ -82,8 +84,11 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--pyramid", action="store_true", help="write each image as a Deep Zoom pyramid, not as a PNG")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
     parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
+    add_zoom(parser)
     add_format(parser)
-    parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
+    parser.add_argument(
+        "--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED), of --zoom a .webp, .gif or .mp4 file"
+    )
     parser.add_device()
     return parser
 
@@ -91,6 +96,9 @@ def make_parser(prog: str | None) -> Parser:
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images."""
     trained = load_run(arguments)
+    if arguments.zoom is not None:
+        write_zoom(trained, arguments)
+        return
     writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)

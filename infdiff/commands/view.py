@@ -17,10 +17,9 @@ from pathlib import Path
 from infdiff.cli import Parser, positive, size_argument
 from infdiff.commands.trained_run import load_run
 from infdiff.coordinates import format_size
-from infdiff.errors import OptionError, UserError
-from infdiff.methods.sampling import SamplingOptions
+from infdiff.errors import OptionError
 from infdiff.viewer.measure import measure
-from infdiff.viewer.serve import make_server, painter_for, tiles_folder
+from infdiff.viewer.serve import make_server, painter_for, tiles_folder, zoom_options
 from infdiff.viewer.zoom_routes import MOST_SEED
 
 PORT = 8737
@@ -53,12 +52,7 @@ def run(arguments: Namespace) -> None:
     seeds = [seed_of(text) for text in arguments.seed.split(",")]
     asked = size_argument("--res", arguments.res)
     trained = load_run(arguments)
-    if trained.field is not None:
-        raise UserError(f"{trained.folder} is a run of fields, and the pages show RGB images: use sample and inpaint")
-    base = trained.infinity_diff.process.mollifier.base
-    trained.require_encoder()
-    options = SamplingOptions.of(trained.method, base, trained.device, truncation=arguments.truncation)
-    painter = painter_for(trained, options, asked)
+    painter = painter_for(trained, zoom_options(trained, truncation=arguments.truncation), asked)
     if arguments.measure:
         measure(painter, positive("--tiles", arguments.tiles), print)
         return
