@@ -145,8 +145,12 @@ class Route:
 class Server:
     """Routes, served on 127.0.0.1 with a thread for each connection, until `close`."""
 
-    def __init__(self, routes: Sequence[Route], port: int = 0) -> None:
-        """Listen on a port, 0 for a free one. Raises OptionError when it cannot be had."""
+    def __init__(self, routes: Sequence[Route], port: int = 0, at_end: Callable[[], object] | None = None) -> None:
+        """Listen on a port, 0 for a free one. Raises OptionError when it cannot be had.
+
+        at_end: called when `serve` ends; what runs in threads of its own has to be over when it returns.
+        """
+        self._at_end = at_end
         if not 0 <= port <= 65535:
             raise OptionError("port", port, "want 1 to 65535, or 0 for a free one")
         try:
@@ -168,7 +172,20 @@ class Server:
 
     def serve(self) -> None:
         """Answer requests until `close` is called in another thread, or the process is interrupted."""
-        self._http.serve_forever(poll_interval=0.1)
+        try:
+            self._http.serve_forever(poll_interval=0.1)
+        finally:
+            self._http.server_close()
+            if self._at_end is not None:
+                self._at_end()
+
+    def serve_until_interrupted(self, say: Callable[[str], object]) -> None:
+        """Answer requests until Ctrl-C: then stop listening, say so, and raise KeyboardInterrupt."""
+        try:
+            self.serve()
+        except KeyboardInterrupt:
+            say("ended")
+            raise
 
     def close(self) -> None:
         """Stop `serve`, where it runs in another thread, and listening."""

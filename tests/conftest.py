@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from infdiff import cli
 from infdiff.command_names import module_of
 from infdiff.commands import start
 from infdiff.ops.gpu import launch
+from infdiff.server import Server
 from tests.cuda.emulate import Emulator, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,6 +200,20 @@ def restored_process() -> Iterator[None]:
 def command(tmp_path: Path) -> Command:
     """Run a command in an empty folder: command("train", "--steps", 4)."""
     return command_in(tmp_path)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server of pages is interrupted, as by Ctrl-C, soon after it has begun to answer."""
+    serve, handler = Server.serve, signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def serve_shortly(self: Server) -> None:
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        serve(self)
+
+    monkeypatch.setattr(Server, "serve", serve_shortly)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(scope="session")

@@ -151,6 +151,17 @@ def test_a_port_in_use_is_one_line(server):
         Server([], 70000)
 
 
+def test_an_interrupt_stops_listening_and_is_passed_on(interrupted):
+    said, ended = [], threading.Event()
+    server = Server([], at_end=ended.set)
+    with pytest.raises(KeyboardInterrupt):
+        server.serve_until_interrupted(said.append)
+    assert said == ["ended"]
+    assert ended.is_set()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), 2)
+
+
 def test_a_closed_connection_is_noticed():
     seen = threading.Event()
 

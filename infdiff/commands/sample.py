@@ -9,6 +9,7 @@
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
   infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
   torchrun --nproc-per-node 8 -m -- infdiff sample --run runs/photos --n 64 # eight processes share the images
+  infdiff sample --run runs/photos --zoom 512:16384 --seconds 8 --at 0.4,0.6 --out zoom.mp4
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
@@ -27,6 +28,7 @@ from infdiff import processes
 from infdiff.cli import Parser, choose_device, positive, size_argument
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
 from infdiff.commands.trainings import require_same_options, require_same_program, say
+from infdiff.commands.zoom_video import add_zoom, write_zoom
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
@@ -87,16 +89,20 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--pyramid", action="store_true", help="write each image as a Deep Zoom pyramid, not as a PNG")
     parser.add_argument("--interpolate", type=Path, nargs=2, metavar=("A", "B"), help="morph one image into another")
     parser.add_argument("--frames", type=int, default=8, help="frames of --interpolate, both ends included")
+    add_zoom(parser)
     add_format(parser)
-    parser.add_argument("--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED)")
+    parser.add_argument(
+        "--out", type=Path, help="folder (default RUN/samples/SIZE-seedSEED), of --zoom a .webp, .gif or .mp4 file"
+    )
     parser.add_device()
     return parser
 
 
 def run(arguments: Namespace) -> None:
     """Sample images into a folder, or interpolate between two images, on all processes of torchrun."""
-    if arguments.interpolate:
-        processes.require_one_process("sample --interpolate")
+    for name in ("interpolate", "zoom"):
+        if getattr(arguments, name):
+            processes.require_one_process(f"sample --{name}")
     processes.select_gpu()
     with processes.together(choose_device(arguments.device), "sampling", "the same command draws its images again"):
         _run(arguments)
@@ -105,6 +111,9 @@ def run(arguments: Namespace) -> None:
 def _run(arguments: Namespace) -> None:
     trained = load_run(arguments)
     require_same_program(trained.config)
+    if arguments.zoom is not None:
+        write_zoom(trained, arguments)
+        return
     writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)

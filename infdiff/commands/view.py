@@ -17,11 +17,9 @@ from pathlib import Path
 from infdiff.cli import Parser, positive, size_argument
 from infdiff.commands.trained_run import load_run
 from infdiff.coordinates import format_size
-from infdiff.errors import OptionError, UserError
-from infdiff.methods.sampling import SamplingOptions
-from infdiff.server import Server
+from infdiff.errors import OptionError
 from infdiff.viewer.measure import measure
-from infdiff.viewer.serve import make_server, painter_for, tiles_folder
+from infdiff.viewer.serve import make_server, painter_for, tiles_folder, zoom_options
 from infdiff.viewer.zoom_routes import MOST_SEED
 
 PORT = 8737
@@ -54,12 +52,7 @@ def run(arguments: Namespace) -> None:
     seeds = [seed_of(text) for text in arguments.seed.split(",")]
     asked = size_argument("--res", arguments.res)
     trained = load_run(arguments)
-    if trained.field is not None:
-        raise UserError(f"{trained.folder} is a run of fields, and the pages show RGB images: use sample and inpaint")
-    base = trained.infinity_diff.process.mollifier.base
-    trained.require_encoder()
-    options = SamplingOptions.of(trained.method, base, trained.device, truncation=arguments.truncation)
-    painter = painter_for(trained, options, asked)
+    painter = painter_for(trained, zoom_options(trained, truncation=arguments.truncation), asked)
     if arguments.measure:
         measure(painter, positive("--tiles", arguments.tiles), print)
         return
@@ -67,15 +60,7 @@ def run(arguments: Namespace) -> None:
     server = make_server(painter, folder, seeds, arguments.port)
     print(f"{trained.folder}, step {trained.step}; latents: {trained.describe_latents()}", flush=True)
     print(f"images of {format_size(painter.size)} pixels at {server.url} (tiles in {folder}; Ctrl-C ends)", flush=True)
-    serve(server)
-
-
-def serve(server: Server) -> None:
-    """Answer until interrupted, which is the way to end it."""
-    try:
-        server.serve()
-    except KeyboardInterrupt:
-        print("ended", flush=True)
+    server.serve_until_interrupted(print)
 
 
 def seed_of(text: str) -> int:

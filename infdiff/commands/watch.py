@@ -35,5 +35,5 @@ def run(arguments: Namespace) -> None:
     """Serve the page until interrupted."""
     folder = RunFolder(arguments.run) if arguments.run else RunFolder.newest()
     server = make_server(folder, arguments.port)
-    print(f"{folder}: {server.url} (stop with Ctrl-C)", flush=True)
-    server.serve()
+    print(f"{folder}: {server.url} (Ctrl-C ends)", flush=True)
+    server.serve_until_interrupted(print)

@@ -51,6 +51,10 @@ class EditRoutes:
             Route("GET", "/api/jobs/{job}/{number}.png", self.result),
         ]
 
+    def close(self) -> None:
+        """End what is under way within a step."""
+        self._worker.close()
+
     def take_picture(self, request: Request) -> Response:
         """A picture in any format and mode; the answer names it."""
         name = Path(request.query.get("name", "picture")[:200]).name

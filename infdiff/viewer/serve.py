@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from infdiff import __version__
 from infdiff.coordinates import LARGEST_SIDE, Size
-from infdiff.errors import OptionError
+from infdiff.errors import OptionError, UserError
 from infdiff.files import make_folder, save_json
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import training_size
@@ -20,17 +21,30 @@ from infdiff.viewer.zoom_routes import ZoomRoutes
 from infdiff.viewer.zoomed import Painter
 
 
-def painter_for(trained: TrainedModel, options: SamplingOptions, asked: Size) -> Painter:
+def zoom_options(trained: TrainedModel, **given: Any) -> SamplingOptions:
+    """Options of sampling at the training size, where a zoom begins. given: as `SamplingOptions.of`.
+
+    Raises UserError for a run without encoder, of another method, or of fields.
+    """
+    if trained.field is not None:
+        raise UserError(f"{trained.folder} is a run of fields, and a zoom shows RGB images: use sample and inpaint")
+    base = trained.infinity_diff.process.mollifier.base
+    trained.require_encoder()
+    return SamplingOptions.of(trained.method, base, trained.device, **given)
+
+
+def painter_for(trained: TrainedModel, options: SamplingOptions, asked: Size, option: str = "res") -> Painter:
     """A painter of images at least as large as asked for.
 
-    Raises OptionError when they would be too large, and UserError for a run without encoder or of another method.
+    Raises OptionError, with the name of the option, when they would be too large, and UserError for a run without
+    encoder or of another method.
     """
     base = training_size(trained.config)
     ratio = max(asked[0] / base[0], asked[1] / base[1])
     halvings = max(0, (int(-(-ratio // 1)) - 1).bit_length())
     painter = Painter(trained, options, halvings)
     if max(painter.size) > LARGEST_SIDE:
-        raise OptionError("res", max(asked), f"want at most {LARGEST_SIDE}")
+        raise OptionError(option, max(asked), f"want at most {LARGEST_SIDE}")
     painter.window_model(base)
     # At the start, not at the first tile; and the checkpoint's own, should a training go on.
     painter.latent(0)
@@ -53,7 +67,12 @@ def make_server(painter: Painter, folder: Path, seeds: Sequence[int], port: int)
         Route("GET", "/edit", lambda request: file_of(STATIC, "edit.html")),
         Route("GET", "/static/{name*}", lambda request: file_of(STATIC, request.parts["name"])),
     ]
-    server = Server([*pages, *zoom.routes(), *edits.routes()], port)
+
+    def close() -> None:
+        zoom.close()
+        edits.close()
+
+    server = Server([*pages, *zoom.routes(), *edits.routes()], port, close)
     options = painter.options.record(painter.trained.method)
     save_json(folder / "zoom.json", options | {"step": painter.trained.step, "size": list(painter.size)})
     return server

@@ -35,7 +35,9 @@ class Worker:
     def __init__(self) -> None:
         self._tasks: queue.PriorityQueue[_Task] = queue.PriorityQueue()
         self._numbers = itertools.count()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -45,12 +47,13 @@ class Worker:
     def do(self, run: Callable[[Check], Result], wanted: Callable[[], bool], priority: int = 0) -> Result:
         """Wait for run(check) in the thread and return its result, or raise what it raised.
 
-        wanted: False once nobody waits; then AbandonedError is raised. priority: lower ones first.
+        wanted: False once nobody waits; then, and once this is closed, AbandonedError is raised. priority: lower
+        ones first, from 0.
         """
         outcome = _Outcome[Result]()
 
         def check() -> None:
-            if not wanted():
+            if self._closed or not wanted():
                 raise AbandonedError
 
         def task() -> None:
@@ -69,8 +72,17 @@ class Worker:
         assert outcome.result is not None
         return outcome.result
 
+    def close(self) -> None:
+        """End the task under way within a step, and begin no other one.
+
+        A process that ends while PyTorch computes in a thread is aborted by the C++ library.
+        """
+        self._closed = True
+        self._tasks.put(_Task(-1, next(self._numbers), lambda: None))  # wakes the thread
+        self._thread.join()
+
     def _work(self) -> None:
-        while True:
+        while not self._closed:
             self._tasks.get().run()
 
 

@@ -34,6 +34,10 @@ class ZoomRoutes:
             Route("GET", "/tiles/{seed}/{level}/{place}", self.tile),
         ]
 
+    def close(self) -> None:
+        """End what is under way within a step."""
+        self._worker.close()
+
     def run(self, request: Request) -> Response:
         """The run and the layout of its pyramids."""
         painter, trained, layout = self.painter, self.painter.trained, self.image(0).pyramid

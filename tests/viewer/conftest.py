@@ -1,9 +1,12 @@
 """A server of the pages of a tiny run, in a thread of the tests."""
 
 import threading
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -33,12 +36,23 @@ def painter(points_run, tmp_path_factory) -> Painter:
     return painter_for(trained, SamplingOptions.of(trained.method, (16, 16)), (500, 300))
 
 
+@contextmanager
+def served(painter: Painter, folder: Path) -> Iterator[Running]:
+    """A server of the pages in a thread, until the end of the block. No request may end in a traceback."""
+    server = make_server(painter, folder, [0], 0)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        with mock.patch.object(traceback, "print_exc") as errors:
+            yield Running(server.url, server.port, painter, folder)
+    finally:
+        server.close()
+        thread.join()
+    assert errors.call_count == 0
+
+
 @pytest.fixture
 def running(painter, tmp_path) -> Iterator[Running]:
     """A server with no tile yet."""
-    server = make_server(painter, tmp_path / "tiles", [0], 0)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield Running(server.url, server.port, painter, tmp_path / "tiles")
-    server.close()
-    thread.join()
+    with served(painter, tmp_path / "tiles") as running:
+        yield running

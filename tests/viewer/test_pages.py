@@ -10,11 +10,16 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from infdiff.methods.sampling import SamplingOptions
+from infdiff.runs.trained import TrainedModel
+from infdiff.viewer.serve import painter_for
 from infdiff.viewer.worker import AbandonedError, Worker
 from infdiff.viewer.zoomed import ZoomedImage
-from tests.conftest import assert_one_line_error, copy_of, pixels
+from tests.conftest import TINY, assert_one_line_error, copy_of, pixels
+from tests.viewer.conftest import served
 
 
 def ask(running, path, body=None):
@@ -109,6 +114,27 @@ def test_tiles_that_are_not_there(running, path):
     assert not any(running.folder.rglob("*.png"))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "static/../serve.py",
+        "static/..%2fserve.py",
+        "static/%2e%2e/%2e%2e/errors.py",
+        "static//etc/hostname",
+        "static/%2fetc%2fhostname",
+        "static/..%5cserve.py",
+        "static/style.css%00.js",
+        "/etc/hostname",
+        "%2e%2e/config.yaml",
+        "zoom.json",
+    ],
+)
+def test_no_file_but_the_pages_own_is_served(running, path):
+    status, content = ask(running, path)
+    assert status == 404
+    assert content["error"].endswith("not here")
+
+
 def test_a_tile_that_nobody_waits_for_ends_within_a_step(painter, tmp_path):
     image, worker, steps = ZoomedImage(painter, 0, tmp_path), Worker(), []
     begun, wanted = threading.Event(), [True]
@@ -133,6 +159,44 @@ def test_a_tile_that_nobody_waits_for_ends_within_a_step(painter, tmp_path):
     assert worker.do(lambda check: "next", lambda: True) == "next"
     assert len(steps) == 1
     assert not any(tmp_path.rglob("*.png"))
+
+
+def test_a_closed_worker_ends_within_a_step_and_begins_nothing(painter, tmp_path):
+    image, worker, begun, ended = ZoomedImage(painter, 0, tmp_path), Worker(), threading.Event(), []
+
+    def draw(check):
+        def report(drawing):
+            begun.set()
+            check()
+            time.sleep(0.01)
+
+        return image.tile(9, 7, 7, report)
+
+    def wait():
+        try:
+            worker.do(draw, lambda: True)
+        except AbandonedError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    worker.close()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 2
+    assert not image.pyramid.path(9, 7, 7).exists()
+
+
+def test_the_end_of_the_server_is_the_end_of_its_threads(painter, tmp_path):
+    before = set(threading.enumerate())
+    with served(painter, tmp_path / "tiles") as running:
+        assert ask(running, "tiles/0/4/0_0.png")[0] == 200
+        assert len(set(threading.enumerate()) - before) >= 3
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # connections that are closed
+        assert not thread.is_alive()
 
 
 def test_a_closed_connection_is_given_up(running):
@@ -199,6 +263,51 @@ def test_filling_and_enlarging(running):
     assert (np.asarray(Image.open(io.BytesIO(enlarged))) == np.asarray(resized)).all()
 
 
+def test_two_jobs_at_once_both_end(running):
+    jobs = []
+    for _ in range(2):
+        name = ask(running, "api/pictures", picture())[1]["picture"]
+        jobs.append(ask(running, f"api/pictures/{name}/jobs?size=40", b"")[1]["job"])
+    first, second = (finished(running, job) for job in jobs)
+    assert (first["made"], first["error"]) == (second["made"], second["error"]) == (1, None)
+    assert ask(running, f"api/jobs/{jobs[0]}/0.png")[1] == ask(running, f"api/jobs/{jobs[1]}/0.png")[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no picture at all", "cannot be read as an image"),
+        (as_png(np.zeros((10000, 10000), dtype=np.uint8)), "megapixels"),
+        (as_png(np.zeros((5, 5), dtype=np.uint8)), "5"),
+    ],
+)
+def test_masks_that_are_refused(running, content, message):
+    name = ask(running, "api/pictures", picture())[1]["picture"]
+    status, answer = ask(running, f"api/pictures/{name}/mask?name=m.png", content)
+    assert status == 400
+    assert "m.png" in answer["error"]
+    assert message in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_a_run_that_is_trained_further_changes_nothing(command, points_run, tmp_path):
+    run = copy_of(points_run, tmp_path)
+    trained = TrainedModel.load(run, torch.device("cpu"))
+    painter = painter_for(trained, SamplingOptions.of(trained.method, (16, 16)), (64, 64))
+    with served(painter, tmp_path / "tiles") as running:
+        first = ask(running, "tiles/3/5/0_0.png")[1]
+        result = command("train", "--out", "runs/x", "--steps", 4, *TINY)
+        assert result.returncode == 0, result.stderr
+        assert TrainedModel.load(run, torch.device("cpu")).step == 4
+        assert ask(running, "api/run")[1]["step"] == 2
+        for path in (tmp_path / "tiles").rglob("*.png"):
+            path.unlink()
+        assert ask(running, "tiles/3/5/0_0.png")[1] == first
+        name = ask(running, "api/pictures", picture())[1]["picture"]
+        job = ask(running, f"api/pictures/{name}/jobs?size=40", b"")[1]["job"]
+        assert finished(running, job)["error"] is None
+
+
 def test_jobs_that_are_refused(running):
     name = ask(running, "api/pictures", picture())[1]["picture"]
     for query, message in (
@@ -211,8 +320,6 @@ def test_jobs_that_are_refused(running):
         status, answer = ask(running, f"api/pictures/{name}/jobs{query}", b"")
         assert status in (400, 404)
         assert message in answer["error"]
-    status, answer = ask(running, f"api/pictures/{name}/mask?name=m.png", as_png(np.zeros((5, 5), dtype=np.uint8)))
-    assert (status, "m.png" in answer["error"], "5" in answer["error"]) == (400, True, True)
     assert ask(running, "api/jobs/none")[0] == 404
 
 
@@ -233,6 +340,13 @@ def test_the_command_refuses_what_cannot_work(command, points_run, edm_run, tmp_
     assert_one_line_error(command("view", *run, "--seed", "0,a"), "--seed a")
     assert_one_line_error(command("view", *run, "--res", "0"), "--res")
     assert_one_line_error(command("view", "--run", edm_run), "infinity_diff")
+
+
+def test_an_interrupt_ends_the_command(command, points_run, tmp_path, interrupted):
+    copy_of(points_run, tmp_path)
+    result = command("view", "--run", "runs/x", "--res", "64", "--port", "0")
+    assert (result.returncode, result.stderr) == (130, "")
+    assert result.stdout.endswith("ended\n")
 
 
 def test_measuring_prints_time_and_memory(command, points_run, tmp_path):

@@ -140,3 +140,9 @@ def test_bad_input_is_one_line(command, run, tmp_path):
     assert_one_line_error(command("watch", "--run", tmp_path / "nowhere"), "is not a run directory")
     assert_one_line_error(command("watch", "--run", run.path, "--port", 70000), "--port 70000")
     assert_one_line_error(command("watch"), "no run in runs/")
+
+
+def test_an_interrupt_ends_the_command(command, run, interrupted):
+    result = command("watch", "--run", run.path, "--port", "0")
+    assert (result.returncode, result.stderr) == (130, "")
+    assert result.stdout.endswith("ended\n")

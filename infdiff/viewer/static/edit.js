@@ -6,7 +6,7 @@ const most = 32 * 2 ** 20;
 let picture = null; // {picture, width, height} as the server names it
 let loadedMask = null;
 let job = null;
-const painter = new MaskPainter(byId("paint"), () => { loadedMask = null; });
+const painter = new MaskPainter(byId("paint"), byId("cursor"), () => { loadedMask = null; });
 
 function say(message) { byId("error").textContent = message; }
 

@@ -2,8 +2,10 @@
 "use strict";
 
 class MaskPainter {
-  constructor(canvas, onStroke) {
+  // cursor: an element that shows the brush of the keyboard, over the canvas.
+  constructor(canvas, cursor, onStroke) {
     this.canvas = canvas;
+    this.cursor = cursor;
     this.pen = canvas.getContext("2d", { willReadFrequently: true });
     this.onStroke = onStroke;
     this.erasing = false;
@@ -12,6 +14,7 @@ class MaskPainter {
     this.at = null; // the keyboard's place
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button) return;
+      cursor.hidden = true;
       canvas.setPointerCapture(event.pointerId);
       this.remember();
       this.last = this.place(event);
@@ -29,6 +32,8 @@ class MaskPainter {
       canvas.addEventListener(name, () => { if (this.last) { this.last = null; this.onStroke(); } });
     }
     canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible")) this.showCursor(); });
+    canvas.addEventListener("blur", () => { cursor.hidden = true; this.lift(); });
   }
 
   reset(width, height) {
@@ -36,6 +41,23 @@ class MaskPainter {
     this.canvas.height = height;
     this.earlier = [];
     this.at = [width / 2, height / 2];
+    this.painting = false;
+  }
+
+  // The end of a stroke by keyboard.
+  lift() {
+    if (!this.painting) return;
+    this.painting = false;
+    this.onStroke();
+  }
+
+  showCursor() {
+    const { cursor, canvas } = this;
+    cursor.hidden = false;
+    cursor.classList.toggle("painting", Boolean(this.painting));
+    cursor.style.left = `${100 * this.at[0] / canvas.width}%`;
+    cursor.style.top = `${100 * this.at[1] / canvas.height}%`;
+    cursor.style.width = `${200 * this.radius / canvas.width}%`;
   }
 
   // Of the brush, in pixels of the picture.
@@ -117,13 +139,19 @@ class MaskPainter {
       this.at = [Math.min(Math.max(from[0] + move[0], 0), this.canvas.width), Math.min(Math.max(from[1] + move[1], 0), this.canvas.height)];
       if (this.painting) this.line(from, this.at);
     } else if (event.key === " ") {
-      this.painting = !this.painting;
-      if (this.painting) { this.remember(); this.line(this.at, this.at); } else this.onStroke();
+      if (this.painting) {
+        this.lift();
+      } else {
+        this.painting = true;
+        this.remember();
+        this.line(this.at, this.at);
+      }
     } else if (event.key === "[" || event.key === "]") {
       this.width = Math.min(100, Math.max(1, this.width + (event.key === "]" ? 4 : -4)));
     } else if (event.key === "z") {
       this.undo();
     } else return;
+    this.showCursor();
     event.preventDefault();
   }
 }

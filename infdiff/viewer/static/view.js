@@ -6,6 +6,12 @@ const views = new Map(); // seed -> {viewer, element, pending}
 let run = null;
 let leading = null; // the viewer that the others follow
 
+// A tile that is given up is no error, which the viewer would log.
+const givenUp = ["out of sight", "Image load aborted."], log = OpenSeadragon.console;
+OpenSeadragon.console = Object.assign(Object.create(log), {
+  error: (...words) => { if (!givenUp.includes(words.at(-1))) log.error(...words); },
+});
+
 // A browser opens few connections to one server, and tiles are drawn one at a time: the rest waits here.
 const queue = { running: 0, waiting: [], most: 2 };
 
@@ -48,7 +54,7 @@ function dropUnseen(view) {
     if (!apart && pixels > run.tile / 4) continue;
     end(job);
     job.abort.abort();
-    job.context.fail("out of sight", null);
+    job.context.fail(givenUp[0], null);
     setTimeout(() => { tile.exists = true; view.viewer.forceRedraw(); }, 0);
   }
 }
@@ -94,7 +100,11 @@ function show(seed) {
   view.viewer.addHandler("tile-loaded", () => { byId("error").textContent = ""; });
   view.viewer.addHandler("canvas-press", () => { leading = view; });
   view.viewer.addHandler("canvas-scroll", () => { leading = view; });
-  view.viewer.addHandler("canvas-key", () => { leading = view; });
+  view.viewer.addHandler("canvas-key", (event) => {
+    leading = view;
+    // The viewer's own keys for these are places on an American keyboard.
+    if (keys[event.originalEvent.key]) event.preventDefaultAction = true;
+  });
   listed();
 }
 
@@ -207,9 +217,17 @@ function lead(act) {
   act(view.viewer.viewport);
 }
 
-byId("in").addEventListener("click", () => lead((v) => v.zoomBy(2)));
-byId("out").addEventListener("click", () => lead((v) => v.zoomBy(0.5)));
-byId("home").addEventListener("click", () => lead((v) => v.goHome()));
+const zoomIn = () => lead((v) => v.zoomBy(2)), zoomOut = () => lead((v) => v.zoomBy(0.5)), home = () => lead((v) => v.goHome());
+const keys = { "+": zoomIn, "=": zoomIn, "-": zoomOut, "0": home };
+byId("in").addEventListener("click", zoomIn);
+byId("out").addEventListener("click", zoomOut);
+byId("home").addEventListener("click", home);
+document.addEventListener("keydown", (event) => {
+  const act = keys[event.key];
+  if (!act || !views.size || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input")) return;
+  act();
+  event.preventDefault();
+});
 byId("add").addEventListener("click", () => {
   const seed = Number(byId("seed").value);
   if (!Number.isInteger(seed) || seed < 0 || seed > run.mostSeed) {
