@@ -27,7 +27,7 @@ ALLOWED = {
     "tables": set(),
     "trackers": {"errors", "files"},
     "cli": {"command_names", "errors", "memory", "coordinates", "processes"},
-    "points": {"coordinates"},
+    "points": {"coordinates", "ops"},
     "labelled": {"points"},
     "ops": {"errors", "files", "coordinates"},
     "nn": {"coordinates", "ops", "points", "precision", "processes"},

@@ -229,6 +229,14 @@ def works() -> list[Work]:
     norm_blocks, norm_rows = norms.blocks_of_backward(BATCH, POINTS, CHANNELS)
     return [
         Work(
+            "permuted_pixels.cu",
+            "permuted_pixels",
+            {},
+            points / 32,
+            points,
+            {"for (int round = blockIdx.y; round < rounds * batch": Turns(4)},
+        ),
+        Work(
             "neighbour_lists.cu",
             "neighbour_lists",
             _WINDOW,

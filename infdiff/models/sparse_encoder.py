@@ -87,6 +87,7 @@ class SparseEncoder(nn.Module):
             kernel_size=self.kernel_size,
             grid=self.grid,
             backend=self.backend,
+            positions=self.lift.positions,
             levels=len(self.trunk.levels) if isinstance(self.trunk, PointDown) else 0,
         )
 

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Bytes that are kept, and not computed again: reading and writing them takes a GPU about as long as a launch.
+_KEPT = 1 << 25
+
 
 def applied(function: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(cheap(x)). On CUDA under autocast, backward calls `cheap` again and its result is not kept.
+    """function(cheap(x)). On CUDA under autocast, backward calls `cheap` again and its result, if large, is not kept.
 
     cheap: a function without randomness, such as a normalisation, that keeps x itself for its own gradient. Compilers
     choose by themselves what they keep.
@@ -38,7 +41,7 @@ def applied(function: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
 
 def recomputes(x: Tensor) -> bool:
     """Return True where memory is worth more than the time to compute something cheap again."""
-    if torch.compiler.is_compiling() or x.device.type != "cuda":
+    if torch.compiler.is_compiling() or x.device.type != "cuda" or x.nbytes <= _KEPT:
         return False
     return torch.is_grad_enabled() and torch.is_autocast_enabled("cuda")
 

@@ -8,6 +8,7 @@ from infdiff.ops.inverse_count import inverse_count, inverse_count_ref
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
 from infdiff.ops.modulated_norm import modulated_norm, modulated_norm_ref, modulated_norm_stepwise
 from infdiff.ops.nearest_points import Neighbours, nearest_points, nearest_points_ref
+from infdiff.ops.permuted_pixels import permuted_pixels, permuted_pixels_ref
 from infdiff.ops.point_set import Points
 from infdiff.ops.points_to_grid import points_to_grid, points_to_grid_ref
 from infdiff.ops.points_to_points import Sources, points_to_points, sources_of
@@ -38,6 +39,8 @@ __all__ = [
     "nearest_points",
     "nearest_points_ref",
     "neighbour_table",
+    "permuted_pixels",
+    "permuted_pixels_ref",
     "points_to_grid",
     "points_to_grid_ref",
     "points_to_points",

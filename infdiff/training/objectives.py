@@ -146,7 +146,7 @@ class MollifiedObjective:
 
     def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, given: Given, generator: torch.Generator) -> Tensor:
         process, channels, t = self.process, seen.image.shape[2], seen.t
-        weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
+        weight = self.weighting(process.snr(t))
         x, target, sharp = self._asked(t, seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise)
         z = self._encode(modules, seen, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
@@ -155,22 +155,26 @@ class MollifiedObjective:
         condition = (t, z) if given.labels is None else (t, z, given.labels)
         prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), *condition).float()
         loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
-        if self.sharp_weight:
+        if sharp is not None:
             error = (prediction[..., channels:] - sharp).square()
-            loss = loss + self.sharp_weight * _weighted_mean(error, sharp_weight)
+            loss = loss + self.sharp_weight * _weighted_mean(error, process.sharp_weight(t))
         return loss
 
     def asked(
         self, t: Tensor, image: Tensor, white: Tensor, clean: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's input at points, its target, and that of its second output, each (B, L, C).
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The network's input at points, its target, and that of its second output, where it counts: each (B, L, C).
 
         From what is at the points, (B, L, C): x0, xi, T x0 and T xi.
         """
         process = self.process
         target = process.training_target(image, white, clean, noise, t)
         state = process.state(clean, noise, t)
-        return process.network_input(state, t), target, process.sharp_target(image, clean)
+        return (
+            process.network_input(state, t),
+            target,
+            process.sharp_target(image, clean) if self.sharp_weight else None,
+        )
 
     def _of_images(self, x0: Tensor, valid: Tensor | None, generator: torch.Generator, encoder: bool) -> Seen:
         """Draw points of images; noise and T x_0 are made of all pixels and read there."""

@@ -9,6 +9,7 @@ FEATURES = [{"SCALAR": s, "CHANNELS": c} for s, c in ((0, 64), (1, 64), (2, 64),
 SEVEN = {"WINDOW_HEIGHT": 7, "WINDOW_WIDTH": 7}
 SETTINGS = [
     ("lattice_index.cu", {}),
+    ("permuted_pixels.cu", {}),
     ("inverse_count.cu", {}),
     ("nearest_points.cu", {}),
     *[("interpolation.cu", f) for f in FEATURES],

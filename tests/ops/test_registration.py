@@ -32,6 +32,7 @@ def samples(count):
     return {
         "lattice_index": (ids, *SIZE),
         "neighbour_lists": (ids, index, *SIZE, 3, 5),
+        "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE),
         "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0),
         "nearest_points": (ids, index, *SIZE, *GRID),
         "resize_kernel": (taps, 1.5, 2.0),

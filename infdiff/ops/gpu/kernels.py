@@ -33,6 +33,15 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     return index
 
 
+def permuted_pixels(keys: Tensor, count: int, size: Size) -> Tensor:
+    """keys (R, B, 1) int64 -> (B, count) int64, as `infdiff.ops.permuted_pixels`."""
+    rounds, batch = keys.shape[:2]
+    pixels = torch.empty((batch, count), dtype=torch.int64, device=keys.device)
+    arguments = (keys.contiguous(), pixels, rounds, batch, count, *size)
+    launch.launch("permuted_pixels.cu", "permuted_pixels", {}, (layout.blocks(count), batch, 1), arguments)
+    return pixels
+
+
 def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size) -> Tensor:
     """taps / sum of chi at every point: (B, L) float64. rows, columns: chi along each axis, odd lengths, float64."""
     ids, ids_stride = layout.images(ids)

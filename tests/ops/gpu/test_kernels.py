@@ -336,6 +336,7 @@ def test_five_runs_give_the_same_bits(dtype, device):
 
 def test_every_kernel_was_run(emulated):
     size, grid = (9, 14), (4, 5)
+    ops.permuted_pixels(torch.ones(2, 1, 1, dtype=torch.int64), 3, size)
     taps = random(8, 1, 7, 7, dtype=torch.float32).requires_grad_()
     cases = ((40, (1.0, 1.0)), (40, (3.0, 3.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0)))
     for count, scale in cases:
@@ -347,7 +348,7 @@ def test_every_kernel_was_run(emulated):
     sources = (
         "lattice_index inverse_count nearest_points sparse_conv sparse_conv_transposed sparse_conv_taps sum_chunks"
     )
-    sources += " neighbour_lists listed_conv listed_taps"
+    sources += " permuted_pixels neighbour_lists listed_conv listed_taps"
     sources += " dense_conv dense_filter points_to_grid points_to_grid_transposed grid_to_points"
     assert emulated.launched == {*sources.split(), "grid_to_points_transposed"}
 
