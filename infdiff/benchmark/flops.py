@@ -33,6 +33,7 @@ UNCOUNTED = (
     "resize_kernel",
     "resize_kernel_adjoint",
     "modulated_norm",
+    "modulated_norm_of_sum",
     "modulated_norm_backward",
 )
 

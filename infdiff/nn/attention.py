@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.nn.norm import ModulatedLayerNorm
-from infdiff.nn.recompute import applied
+from infdiff.nn.norm import ModulatedLayerNorm, as_grid, as_rows
+from infdiff.nn.recompute import applied_passing
 from infdiff.precision import without_autocast
 
 
@@ -25,10 +25,12 @@ class GridAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-        rows = rows + self.out(self._attend(applied(self.qkv, self.norm.of(None), rows)))
-        return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """x, or x + added, and the attention to it."""
+        rows, more = as_rows(x), None if added is None else as_rows(added)
+        qkv, rows = applied_passing(self.qkv, self.norm.of(None), rows, more)
+        rows = rows + self.out(self._attend(qkv))
+        return as_grid(rows, x)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(B, N, 3 C) -> (B, N, C); on CPUs in float32: bfloat16 gradients take three times as long."""

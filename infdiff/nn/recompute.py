@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,27 @@ def applied(function: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
     cheap: a function without randomness, such as a normalisation, that keeps x itself for its own gradient. Compilers
     choose by themselves what they keep.
     """
-    y = cheap(x)
+    return _forgetful(function, cheap(x), cheap, x)
+
+
+def applied_passing(
+    function: Callable[[Tensor], Tensor], norm: Passing, x: Tensor, added: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """function(norm(x + added)), as `applied`, and x + added for a residual connection; added: None for x alone."""
+    y, total = norm.passing(x, added)
+    return _forgetful(function, y, norm, total), total
+
+
+class Passing(Protocol):
+    """A cheap function that also returns what it is a function of."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def passing(self, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+def _forgetful(function: Callable[[Tensor], Tensor], y: Tensor, cheap: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(y), where y = cheap(x) is large not kept for the backward pass."""
     if not recomputes(x):
         return function(y)
     storage, dtype = _storage(y), y.dtype

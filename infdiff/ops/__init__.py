@@ -6,7 +6,12 @@ Each operator comes with `NAME_ref`, its specification: same arguments, plain Py
 from infdiff.ops.grid_to_points import grid_to_points, grid_to_points_ref
 from infdiff.ops.inverse_count import inverse_count, inverse_count_ref
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
-from infdiff.ops.modulated_norm import modulated_norm, modulated_norm_ref, modulated_norm_stepwise
+from infdiff.ops.modulated_norm import (
+    modulated_norm,
+    modulated_norm_passing,
+    modulated_norm_ref,
+    modulated_norm_stepwise,
+)
 from infdiff.ops.nearest_points import Neighbours, nearest_points, nearest_points_ref
 from infdiff.ops.permuted_pixels import permuted_pixels, permuted_pixels_ref
 from infdiff.ops.point_set import Points
@@ -34,6 +39,7 @@ __all__ = [
     "lattice_index",
     "lattice_index_ref",
     "modulated_norm",
+    "modulated_norm_passing",
     "modulated_norm_ref",
     "modulated_norm_stepwise",
     "nearest_points",
