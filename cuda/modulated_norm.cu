@@ -3,9 +3,10 @@
 //     y = n * s + t,   n = (x - mean) / std * weight + bias,   s = (1 + a) (1 + l),   t = b (1 + l)
 //
 // Compiled also for MODULATION, the type of a, b and l, numbered as SCALAR. Rows are (B, L, C); a block takes `length`
-// rows of one image, GROUP lanes a row. x may be a sum of two, rounded to its type before it is normalised; and with the
-// gradient to x comes another one that is added to it, as of a residual connection: both may be null. modulation (B, 2 C), a then b, and latent (B, C) may be null; their rows lie
-// modulation_stride and latent_stride apart. No atomics: sums over rows run in an order that shapes alone decide.
+// rows of one image, GROUP lanes a row. modulation (B, 2 C), a then b, and latent (B, C) may be null; their rows lie
+// modulation_stride and latent_stride apart. x may be a sum of two, rounded to its type before it is normalised; to its
+// gradient another one may be added, as of a residual connection. No atomics: sums over rows run in an order that shapes
+// alone decide.
 #include "features.cuh"
 
 #if MODULATION == 0
@@ -126,8 +127,8 @@ struct Part {
 extern "C" __global__ void __launch_bounds__(THREADS)
     modulated_norm(const feature* __restrict__ in, const feature* __restrict__ added, const float* __restrict__ weight,
                    const float* __restrict__ bias, const coefficient* __restrict__ modulation,
-                   const coefficient* __restrict__ latent, feature* __restrict__ out, feature* __restrict__ total, int count, int length, int64 modulation_stride, int64 latent_stride,
-                   float epsilon, int silu) {
+                   const coefficient* __restrict__ latent, feature* __restrict__ out, feature* __restrict__ total,
+                   int count, int length, int64 modulation_stride, int64 latent_stride, float epsilon, int silu) {
     __shared__ float shared[THREADS / 32];
     int lane = threadIdx.x % GROUP, place = threadIdx.x / GROUP;
     int64 image = blockIdx.y;

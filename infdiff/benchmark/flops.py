@@ -73,7 +73,7 @@ def _convolution(features: Shape, taps: Shape, ids: Shape, *others: Any, **named
 
 
 def _convolution_backward(grad: Shape, features: Shape, taps: Shape, ids: Shape, *others: Any, **named: Any) -> int:
-    to_features, to_taps = others[-2:]
+    to_features, to_taps = others[-4:-2]
     return (bool(to_features) + bool(to_taps)) * _convolution(features, taps, ids, *others)
 
 

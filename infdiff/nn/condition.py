@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from infdiff.ops.registration import autocast
+
 if TYPE_CHECKING:
     from infdiff.nn.norm import ModulatedLayerNorm
 
@@ -38,6 +40,7 @@ def together(norms: Sequence[ModulatedLayerNorm], condition: Tensor) -> Given:
     if not norms or condition.device.type in _ONE_BY_ONE:
         return condition
     length = norms[0].condition_dim
+    (condition,) = autocast(condition)  # once for both products
     modulations = _products([norm.modulation for norm in norms], condition[:, :length])
     scales = _products([norm.latent_scale for norm in norms], condition[:, length:])
     return Condition(condition, modulations, scales)

@@ -20,7 +20,11 @@ from infdiff.ops.points_to_points import Sources, points_to_points, sources_of
 from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_ref, tent_matrix
 from infdiff.ops.routing import BACKENDS
 from infdiff.ops.sparse_conv2d import sparse_conv2d, sparse_conv2d_ref
-from infdiff.ops.sparse_depthwise_conv2d import sparse_depthwise_conv2d, sparse_depthwise_conv2d_ref
+from infdiff.ops.sparse_depthwise_conv2d import (
+    sparse_depthwise_conv2d,
+    sparse_depthwise_conv2d_passing,
+    sparse_depthwise_conv2d_ref,
+)
 from infdiff.ops.tiles import GridFromTiles, conv2d_tile, rows_around
 from infdiff.ops.torchsparse_backend import Voxels, neighbour_table
 
@@ -57,6 +61,7 @@ __all__ = [
     "sparse_conv2d",
     "sparse_conv2d_ref",
     "sparse_depthwise_conv2d",
+    "sparse_depthwise_conv2d_passing",
     "sparse_depthwise_conv2d_ref",
     "tent_matrix",
 ]

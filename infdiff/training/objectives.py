@@ -146,7 +146,8 @@ class MollifiedObjective:
 
     def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, given: Given, generator: torch.Generator) -> Tensor:
         process, channels, t = self.process, seen.image.shape[2], seen.t
-        weight = self.weighting(process.snr(t))
+        # All ones need not be multiplied by.
+        weight = None if self.weighting is uniform else self.weighting(process.snr(t))
         x, target, sharp = self._asked(t, seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise)
         z = self._encode(modules, seen, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
@@ -338,6 +339,8 @@ def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flipped, images.flip(-1), images)
 
 
-def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
-    """The mean of errors (B, ...), those of image i times weight[i]."""
+def _weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of errors (B, ...), those of image i times weight[i]; None: all alike."""
+    if weight is None:
+        return error.mean()
     return (weight.view(-1, *[1] * (error.dim() - 1)) * error).mean()

@@ -17,6 +17,7 @@ SETTINGS = [
     *[("neighbour_lists.cu", {"WINDOW_HEIGHT": h, "WINDOW_WIDTH": w}) for h, w in ((1, 1), (7, 7), (13, 13), (3, 63))],
     *[("listed_conv.cu", f | SEVEN) for f in FEATURES],
     *[("listed_conv.cu", FEATURES[0] | {"WINDOW_HEIGHT": h, "WINDOW_WIDTH": w}) for h, w in ((13, 13), (3, 63))],
+    *[("scaled_rows.cu", f) for f in FEATURES],
     *[("sparse_conv.cu", f | SEVEN | {"NEIGHBOURS": n}) for f in FEATURES for n in (0, 1)],
     *[("sparse_conv.cu", FEATURES[2] | {"WINDOW_HEIGHT": w, "WINDOW_WIDTH": 63, "NEIGHBOURS": 0}) for w in (1, 63)],
     *[("dense_conv.cu", f | SEVEN) for f in FEATURES],

@@ -82,9 +82,10 @@ def sparse_conv(
     inverse: Tensor,
     size: Size,
     *,
+    bias: Tensor | None = None,
     transposed: bool = False,
 ) -> Tensor:
-    """inverse * sum over the window, or its adjoint: (B, L, C) -> (B, L, C).
+    """inverse * sum over the window + bias (C,), or its adjoint without one: (B, L, C) -> (B, L, C).
 
     kappa (C, Kh, Kw) of any floating type, rounded to the features'; index (B, H, W), (B*L, Kh*Kw) for a neighbour
     table, None when every pixel is a point; inverse (B or 1, L, 1) float32.
@@ -97,7 +98,8 @@ def sparse_conv(
     inverse, inverse_stride = layout.images(inverse.float())
     out = torch.empty_like(features)
     weights = kappa.flatten(1).mT.to(features.dtype).contiguous()
-    arguments = (features, weights, ids, index, inverse, out, count, *size, ids_stride, index_stride, inverse_stride)
+    inputs = (features, weights, ids, index, inverse, *(() if transposed else (_floats(bias),)))
+    arguments = (*inputs, out, count, *size, ids_stride, index_stride, inverse_stride)
     grid = (layout.ceil(count, launch.THREADS // layout.lanes(channels)), batch, 1)
     entry = "sparse_conv_transposed" if transposed else "sparse_conv"
     launch.launch("sparse_conv.cu", entry, defines, grid, arguments)
@@ -145,13 +147,14 @@ def dense_conv(
     size: Size | None = None,
     before: Tensor | None = None,
     after: Tensor | None = None,
+    bias: Tensor | None = None,
     turned: bool = False,
 ) -> Tensor:
     """Depthwise convolution of complete images (B, H, W, C) with taps (C, k, l), `step` pixels apart, zero outside.
 
     pad: how far the first tap lies above and left of a result, by default half the window. size: of the result, by
-    default that of the image. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
-    180 degrees.
+    default that of the image. before, after: factors (H*W) at each pixel, before and after. bias (C,) is added last.
+    turned: taps turned by 180 degrees.
     """
     image = layout.aligned(image)
     batch, in_height, in_width, channels = image.shape
@@ -161,7 +164,7 @@ def dense_conv(
     weights = taps.flatten(1).mT.to(image.dtype).contiguous()
     factors = (None if f is None else f.float().contiguous() for f in (before, after))
     sizes = (in_height, in_width, height, width)
-    arguments = (image, weights, *factors, out, *sizes, *step, *pad, int(turned))
+    arguments = (image, weights, *factors, _floats(bias), out, *sizes, *step, *pad, int(turned))
     runs = layout.ceil(width, _RUN * step[1]) * step[1]
     grid = (layout.blocks(layout.vectors(channels) * runs * height), batch, 1)
     defines = layout.features_defines(image) | {"WINDOW_HEIGHT": taps.shape[1], "WINDOW_WIDTH": taps.shape[2]}
@@ -251,6 +254,10 @@ def grid_to_points_transposed(grad: Tensor, index: Tensor | None, size: Size, gr
     arguments = (grad, index, out, count, *size, *grid, index_stride)
     launch.launch("interpolation.cu", "grid_to_points_transposed", layout.features_defines(grad), blocks, arguments)
     return out
+
+
+def _floats(numbers: Tensor | None) -> Tensor | None:
+    return None if numbers is None else numbers.float().contiguous()
 
 
 def _window(kappa: Tensor, index: Tensor | None) -> dict[str, int]:
