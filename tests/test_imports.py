@@ -150,7 +150,7 @@ ALLOWED = {
         "server",
     },
     "watch": {"config", "runs", "server", "training"},
-    "gpu_check": {"files", "ops", "points", "tables"},
+    "gpu_check": {"config", "errors", "files", "ops", "points", "runs", "tables"},
     "ablation": {"benchmark", "config", "errors", "files", "methods", "runs"},
     "commands": {
         "__version__",

@@ -370,6 +370,6 @@ def works() -> list[Work]:
         Work("dense_conv.cu", "dense_conv", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
         Work("dense_conv.cu", "dense_filter", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
         Work("lattice_index.cu", "lattice_index", {}, points / 32, points, None),
-        Work("inverse_count.cu", "inverse_count", {}, points / 32, points, None),
+        Work("inverse_count.cu", "inverse_count", {"WIDE": 0}, points / 32, points, None),
         Work("nearest_points.cu", "nearest_points", {}, cells / 32, cells, None),
     ]

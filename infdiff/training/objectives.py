@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.coordinates import Size
@@ -155,7 +156,7 @@ class MollifiedObjective:
             x = torch.cat([x, gather(given.known, seen.ids)], dim=2)
         condition = (t, z) if given.labels is None else (t, z, given.labels)
         prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), *condition).float()
-        loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
+        loss = _mean_square(prediction[..., :channels], target, weight)
         if sharp is not None:
             error = (prediction[..., channels:] - sharp).square()
             loss = loss + self.sharp_weight * _weighted_mean(error, process.sharp_weight(t))
@@ -337,6 +338,15 @@ def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
     shape = (global_size(images.shape[0]), 1, 1, 1)
     flipped = own_rows(torch.rand(shape, device=images.device, generator=generator)) < 0.5
     return torch.where(flipped, images.flip(-1), images)
+
+
+def _mean_square(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of squared errors, weighted as in `_weighted_mean`."""
+    if (
+        weight is None and prediction.device.type != "cpu"
+    ):  # fewer kernels; on CPUs losses are those of earlier versions
+        return F.mse_loss(prediction, target)
+    return _weighted_mean((prediction - target).square(), weight)
 
 
 def _weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ SEVEN = {"WINDOW_HEIGHT": 7, "WINDOW_WIDTH": 7}
 SETTINGS = [
     ("lattice_index.cu", {}),
     ("permuted_pixels.cu", {}),
-    ("inverse_count.cu", {}),
+    *[("inverse_count.cu", {"WIDE": wide}) for wide in (0, 1)],
     ("nearest_points.cu", {}),
     *[("interpolation.cu", f) for f in FEATURES],
     ("sum_chunks.cu", {}),

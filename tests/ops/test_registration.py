@@ -33,7 +33,7 @@ def samples(count):
         "lattice_index": (ids, *SIZE),
         "neighbour_lists": (ids, index, *SIZE, 3, 5),
         "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE),
-        "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0),
+        "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0, False),
         "nearest_points": (ids, index, *SIZE, *GRID),
         "resize_kernel": (taps, 1.5, 2.0),
         "resize_kernel_adjoint": (torch.randn(4, 1, 5, 7), 3, 1.5, 2.0),

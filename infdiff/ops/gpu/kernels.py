@@ -42,16 +42,21 @@ def permuted_pixels(keys: Tensor, count: int, size: Size) -> Tensor:
     return pixels
 
 
-def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size) -> Tensor:
-    """taps / sum of chi at every point: (B, L) float64. rows, columns: chi along each axis, odd lengths, float64."""
+def inverse_count(
+    ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size, wide: bool
+) -> Tensor:
+    """taps / sum of chi at every point: (B, L), float64 or without `wide` float32.
+
+    rows, columns: chi along each axis, odd lengths, float64.
+    """
     ids, ids_stride = layout.images(ids)
     batch, count = ids.shape
-    inverse = torch.empty((batch, count), dtype=torch.float64, device=ids.device)
+    inverse = torch.empty((batch, count), dtype=torch.float64 if wide else torch.float32, device=ids.device)
     arguments = (
         *(ids, layout.images(index)[0], rows.contiguous(), columns.contiguous(), inverse, count, *size),
         *(len(rows), len(columns), ids_stride, taps),
     )
-    launch.launch("inverse_count.cu", "inverse_count", {}, (layout.blocks(count), batch, 1), arguments)
+    launch.launch("inverse_count.cu", "inverse_count", {"WIDE": int(wide)}, (layout.blocks(count), batch, 1), arguments)
     return inverse
 
 

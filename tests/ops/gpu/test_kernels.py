@@ -253,7 +253,9 @@ def test_index_and_count(size, count, device):
     ids = some_points(count, size, batch=3)
     assert torch.equal(ops.lattice_index(ids.to(device), size).cpu(), ops.lattice_index_ref(ids, size))
     for k, scale in ((7, (1.0, 1.0)), (5, (1.5, 3.0)), (1, (0.5, 2.0))):
+        narrow = ops.inverse_count(ids.to(device), size, k, scale)
         actual = ops.inverse_count(ids.to(device), size, k, scale, dtype=torch.float64)
+        assert torch.equal(narrow, actual.float())
         expected = ops.inverse_count_ref(ids, size, k, scale, dtype=torch.float64)
         torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
 
