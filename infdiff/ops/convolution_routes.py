@@ -28,7 +28,7 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Wanted(NamedTuple):
-    """Which gradients are asked for, and what is added to that of the features: a gradient of the features' type."""
+    """The gradients that are asked for. passed: added to that of the features, and of their type."""
 
     features: bool
     taps: bool
@@ -43,7 +43,7 @@ class ConvolutionRoute(Protocol):
         """inverse_count * sum kappa v + bias (C,)."""
 
     def gradients(self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, wanted: Wanted) -> Gradients:
-        """To features, taps and bias, the last two of float32 or wider; None for one not asked for."""
+        """Gradients to features, taps and bias, the last two of float32 or wider; None for one not asked for."""
 
 
 class Kernels:

@@ -65,7 +65,7 @@ def _inverse_count(
     scale_columns: float,
     wide: bool,
 ) -> Tensor:
-    """In float64, or without `wide` in float32."""
+    """The normaliser in float64, or without `wide` in float32."""
     found = _in_widest_type(ids, index, (height, width), kernel_size, (scale_rows, scale_columns), wide)
     return found if wide else found.float()
 
