@@ -9,14 +9,14 @@ constexpr int RUN = 4;
 // Pixels of a line that are visited in unrolled code, so that taps and results stay in registers.
 constexpr int UNROLLED = WINDOW_WIDTH <= 7 ? WINDOW_WIDTH + RUN - 1 : 1;
 
-// out(y, x) = scale(y, x) sum_ij taps[i, j] in(y + i step_y - pad_y, x + j step_x - pad_x). `scale` may be null.
-// With `in_scale` the input is multiplied by it first, pixel by pixel. `turned` rotates the window by 180
+// out(y, x) = scale(y, x) sum_ij taps[i, j] in(y + i step_y - pad_y, x + j step_x - pad_x) + bias. `scale` and `bias` (C)
+// may be null. With `in_scale` the input is multiplied by it first, pixel by pixel. `turned` rotates the window by 180
 // degrees, `accumulate` adds to `out`. CHANNELWISE: taps are features (window, C), otherwise floats (window), the same
 // for every channel.
 template <bool CHANNELWISE>
 __device__ inline void convolve(const feature* in, const void* taps, const float* in_scale, const float* scale,
-                                feature* out, int in_height, int in_width, int height, int width, int step_y,
-                                int step_x, int pad_y, int pad_x, int turned, int accumulate) {
+                                const float* bias, feature* out, int in_height, int in_width, int height, int width,
+                                int step_y, int step_x, int pad_y, int pad_x, int turned, int accumulate) {
     // A thread: one vector of channels and RUN results, step_x apart. Neighbouring threads: neighbouring channels.
     int64 place = (int64)blockIdx.x * blockDim.x + threadIdx.x;
     int vector = (int)(place % VECTORS);
@@ -80,22 +80,26 @@ __device__ inline void convolve(const feature* in, const void* taps, const float
         float before[VECTOR], total[VECTOR];
         if (accumulate) load(result, before);
 #pragma unroll
-        for (int n = 0; n < VECTOR; ++n) total[n] = factor * sum[r][n] + (accumulate ? before[n] : 0.0f);
+        for (int n = 0; n < VECTOR; ++n) {
+            total[n] = factor * sum[r][n] + (accumulate ? before[n] : 0.0f);
+            if (bias != nullptr) total[n] += bias[c + n];
+        }
         store(total, result);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     dense_conv(const feature* __restrict__ in, const feature* __restrict__ taps, const float* __restrict__ in_scale,
-               const float* __restrict__ scale, feature* __restrict__ out, int in_height, int in_width, int height,
-               int width, int step_y, int step_x, int pad_y, int pad_x, int turned) {
-    convolve<true>(in, taps, in_scale, scale, out, in_height, in_width, height, width, step_y, step_x, pad_y, pad_x,
-                   turned, 0);
+               const float* __restrict__ scale, const float* __restrict__ bias, feature* __restrict__ out,
+               int in_height, int in_width, int height, int width, int step_y, int step_x, int pad_y, int pad_x,
+               int turned) {
+    convolve<true>(in, taps, in_scale, scale, bias, out, in_height, in_width, height, width, step_y, step_x, pad_y,
+                   pad_x, turned, 0);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     dense_filter(const feature* __restrict__ in, const float* __restrict__ taps, feature* __restrict__ out,
                  int in_height, int in_width, int height, int width, int pad_y, int pad_x, int accumulate) {
-    convolve<false>(in, taps, nullptr, nullptr, out, in_height, in_width, height, width, 1, 1, pad_y, pad_x, 0,
+    convolve<false>(in, taps, nullptr, nullptr, nullptr, out, in_height, in_width, height, width, 1, 1, pad_y, pad_x, 0,
                     accumulate);
 }

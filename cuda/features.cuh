@@ -153,14 +153,18 @@ struct Row {
         }
     }
 
-    __device__ void put(feature* row, float weight, int lane) {
+    // row = weight * value + bias, which may be null
+    __device__ void put(feature* row, float weight, int lane, const float* bias = nullptr) {
 #pragma unroll
         for (int slot = 0; slot < SLOTS; ++slot) {
             int c = channel(lane, slot);
             if (c >= CHANNELS) continue;
             float x[VECTOR];
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) x[i] = weight * value[slot][i];
+            for (int i = 0; i < VECTOR; ++i) {
+                x[i] = weight * value[slot][i];
+                if (bias != nullptr) x[i] += bias[c + i];
+            }
             store(x, row + c);
         }
     }

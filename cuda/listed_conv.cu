@@ -33,12 +33,13 @@ __device__ inline void multiply_add(const float* a, const float* b, float* sum) 
 constexpr int AT_ONCE = THREADS / PART_LANES;
 constexpr int RUNS = 4;
 
-// out(p) = scale(p) sum_n kappa(n) in(p + n) + bias. kappa (WINDOW + 1, C), the last row zero; scale (B or 1, L) and bias
-// (C) may be null. list_stride, scale_stride: from one image to the next, 0 where images share.
+// out(p) = scale(p) sum_n kappa(n) in(p + n) + bias + added(p). kappa (WINDOW + 1, C), the last row zero. scale (B or 1,
+// L), bias (C) and added, of rows as in's, may be null. list_stride, scale_stride: from one image to the next, 0 where
+// images share.
 extern "C" __global__ void __launch_bounds__(THREADS)
     listed_conv(const feature* __restrict__ in, const feature* __restrict__ kappa, const unsigned* __restrict__ by_point,
-                const float* __restrict__ scale, const float* __restrict__ bias, feature* __restrict__ out, int count,
-                int64 list_stride, int scale_stride) {
+                const float* __restrict__ scale, const float* __restrict__ bias, const feature* __restrict__ added,
+                feature* __restrict__ out, int count, int64 list_stride, int scale_stride) {
     // A lane's channels of all taps lie PART_LANES vectors apart; those of one tap side by side.
     alignas(16) __shared__ feature taps[(WINDOW + 1) * PART];
     int lane = threadIdx.x % PART_LANES, place = threadIdx.x / PART_LANES;
@@ -73,7 +74,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         float factor = scale == nullptr ? 1.0f : scale[image * scale_stride + point];
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) sum[i] = factor * sum[i] + (bias == nullptr ? 0.0f : bias[c + i]);
-        store(sum, out + (image * count + point) * CHANNELS + c);
+        int64 here = (image * count + point) * CHANNELS + c;
+        if (added != nullptr) {
+            float more[VECTOR];
+            load(added + here, more);
+#pragma unroll
+            for (int i = 0; i < VECTOR; ++i) sum[i] += more[i];
+        }
+        store(sum, out + here);
     }
 }
 

@@ -4,7 +4,9 @@
 //
 // Compiled also for MODULATION, the type of a, b and l, numbered as SCALAR. Rows are (B, L, C); a block takes `length`
 // rows of one image, GROUP lanes a row. modulation (B, 2 C), a then b, and latent (B, C) may be null; their rows lie
-// modulation_stride and latent_stride apart. No atomics: sums over rows run in an order that shapes alone decide.
+// modulation_stride and latent_stride apart. x may be a sum of two, rounded to its type before it is normalised; to its
+// gradient another one may be added, as of a residual connection. No atomics: sums over rows run in an order that shapes
+// alone decide.
 #include "features.cuh"
 
 #if MODULATION == 0
@@ -123,10 +125,10 @@ struct Part {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    modulated_norm(const feature* __restrict__ in, const float* __restrict__ weight, const float* __restrict__ bias,
-                   const coefficient* __restrict__ modulation, const coefficient* __restrict__ latent,
-                   feature* __restrict__ out, int count, int length, int64 modulation_stride, int64 latent_stride,
-                   float epsilon, int silu) {
+    modulated_norm(const feature* __restrict__ in, const feature* __restrict__ added, const float* __restrict__ weight,
+                   const float* __restrict__ bias, const coefficient* __restrict__ modulation,
+                   const coefficient* __restrict__ latent, feature* __restrict__ out, feature* __restrict__ total,
+                   int count, int length, int64 modulation_stride, int64 latent_stride, float epsilon, int silu) {
     __shared__ float shared[THREADS / 32];
     int lane = threadIdx.x % GROUP, place = threadIdx.x / GROUP;
     int64 image = blockIdx.y;
@@ -135,13 +137,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     Part row;
     row.prepare(weight, bias, modulation == nullptr ? nullptr : modulation + image * modulation_stride,
                 latent == nullptr ? nullptr : latent + image * latent_stride, lane);
-    in += image * count * CHANNELS;
-    out += image * count * CHANNELS;
+    int64 image_start = image * count * CHANNELS;
+    in += image_start;
+    out += image_start;
 #pragma unroll 1
     for (int first = begin; first < end; first += AT_ONCE) {
         int number = first + place;
         bool alive = number < end;
         Part::read(in + (int64)number * CHANNELS, lane, alive, row.x);
+        if (added != nullptr) {
+            float more[PARTS][VECTOR];
+            Part::read(added + image_start + (int64)number * CHANNELS, lane, alive, more);
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part)
+#pragma unroll
+                for (int i = 0; i < VECTOR; ++i) row.x[part][i] = widen(narrow(row.x[part][i] + more[part][i]));
+            Part::write(row.x, lane, alive, total + image_start + (int64)number * CHANNELS);
+        }
         row.normalise(lane, epsilon, shared);
 #pragma unroll
         for (int part = 0; part < PARTS; ++part)
@@ -160,7 +172,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     modulated_norm_backward(const feature* __restrict__ grad, const feature* __restrict__ in,
                             const float* __restrict__ weight, const float* __restrict__ bias,
                             const coefficient* __restrict__ modulation, const coefficient* __restrict__ latent,
-                            feature* __restrict__ to_in, float* __restrict__ partial, int count, int length,
+                            const feature* __restrict__ passed, feature* __restrict__ to_in,
+                            float* __restrict__ partial, int count, int length,
                             int64 modulation_stride, int64 latent_stride, float epsilon, int silu) {
     __shared__ float shared[THREADS / 32];
     __shared__ float sums[THREADS * PARTS * VECTOR];
@@ -171,9 +184,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     Part row;
     row.prepare(weight, bias, modulation == nullptr ? nullptr : modulation + image * modulation_stride,
                 latent == nullptr ? nullptr : latent + image * latent_stride, lane);
-    grad += image * count * CHANNELS;
-    in += image * count * CHANNELS;
-    to_in += image * count * CHANNELS;
+    int64 image_start = image * count * CHANNELS;
+    grad += image_start;
+    in += image_start;
+    to_in += image_start;
     float plain[PARTS][VECTOR] = {}, times[PARTS][VECTOR] = {};
 #pragma unroll 1
     for (int first = begin; first < end; first += AT_ONCE) {
@@ -205,6 +219,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int part = 0; part < PARTS; ++part)
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) g[part][i] = inverse * (g[part][i] - mean - row.x[part][i] * slope);
+        if (passed != nullptr) {
+            Part::read(passed + image_start + (int64)number * CHANNELS, lane, alive, row.x);
+#pragma unroll
+            for (int part = 0; part < PARTS; ++part)
+#pragma unroll
+                for (int i = 0; i < VECTOR; ++i) g[part][i] += row.x[part][i];
+        }
         Part::write(g, lane, alive, to_in + (int64)number * CHANNELS);
     }
     partial += (image * gridDim.x + blockIdx.x) * 2 * CHANNELS;

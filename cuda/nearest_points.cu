@@ -112,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int left = column - ring < 0 ? 0 : column - ring, right = column + ring >= width ? width - 1 : column + ring;
     // Points nearer than the third, points as near, and of those the ones nearest to the centre's row or column.
     int nearer = 0, tied = 0, beside = 0;
-    double least = infinity, total = 0.0;
+    double least = infinity;
     for (int y = top; y <= bottom; ++y)
         for (int x = left; x <= right; ++x) {
             if (point_at(here, y, x, height, width) < 0) continue;
@@ -120,7 +120,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             double d = __dadd_rn(squared(across), squared(down)), aside = down < across ? down : across;
             if (d < third) {
                 ++nearer;
-                total += 1.0 / d;
             } else if (d == third) {
                 ++tied;
                 beside = aside < least ? 1 : beside + (aside == least);
@@ -129,9 +128,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     bool crowded = nearer + tied > COLUMNS;
     double part = crowded ? beside : tied;
-    part = (NEAREST - nearer) / (part > 0.0 ? part : 1.0);
-    if (tied > 0) total += (NEAREST - nearer) * (third == 0.0 ? 1.0 : 1.0 / third);
-    bool apart = nearer == 2 && smallest.distance[0] != smallest.distance[1];
+    // The weights of the nearest, of the second nearest and of those as near as the third, which are all there are.
+    double nearest = smallest.distance[0], weights[NEAREST];
+#pragma unroll
+    for (int i = 0; i < NEAREST; ++i) {
+        double d = i < NEAREST - 1 ? smallest.distance[i] : third;
+        weights[i] = d == 0.0 ? 1.0 : 1.0 / d;
+    }
+    double total = nearer == 2 ? weights[0] + weights[1] : nearer == 1 ? weights[0] : 0.0;
+    if (tied > 0) total += (NEAREST - nearer) * weights[NEAREST - 1];
+    weights[NEAREST - 1] *= (NEAREST - nearer) / (part > 0.0 ? part : 1.0);
+    float rounded[NEAREST];
+#pragma unroll
+    for (int i = 0; i < NEAREST; ++i) rounded[i] = (float)(weights[i] / total);
+    bool apart = nearer == 2 && nearest != smallest.distance[1];
     int first = 0, next = nearer;
     for (int y = top; y <= bottom; ++y)
         for (int x = left; x <= right; ++x) {
@@ -140,9 +150,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             double down = centre.down(y), across = centre.across(x);
             double d = __dadd_rn(squared(across), squared(down)), aside = down < across ? down : across;
             if (d > third || (crowded && d == third && aside > least)) continue;
-            int i = d == third ? next++ : apart ? d != smallest.distance[0] : first++;
+            int i = d == third ? next++ : apart ? d != nearest : first++;
             number[i] = n;
-            weight[i] = (float)((d == third ? part : 1.0) * (d == 0.0 ? 1.0 : 1.0 / d) / total);
+            weight[i] = d == third ? rounded[NEAREST - 1] : d == nearest ? rounded[0] : rounded[1];
             int id = (int)ids[(int64)image * ids_stride + n];
             int own_y = cell_of(id / width, height, grid_height), own_x = cell_of(id % width, width, grid_width);
             int dy = own_y > gy ? own_y - gy : gy - own_y, dx = own_x > gx ? own_x - gx : gx - own_x;

@@ -24,11 +24,12 @@ __device__ inline int neighbour(const int* index, int image, int point, int row,
 #endif
 }
 
-// out(c) = inverse(c) sum_n kappa(n) in(c + n), or, TRANSPOSED, its adjoint sum_n kappa(-n) inverse(c + n) in(c + n).
+// out(c) = inverse(c) sum_n kappa(n) in(c + n) + bias, which may be null; or, TRANSPOSED, the adjoint of the sum:
+// sum_n kappa(-n) inverse(c + n) in(c + n).
 template <bool TRANSPOSED>
 __device__ inline void convolve(const feature* in, const feature* kappa, const int64* ids, const int* index,
-                                const float* inverse, feature* out, int count, int height, int width, int ids_stride,
-                                int64 index_stride, int inverse_stride) {
+                                const float* inverse, const float* bias, feature* out, int count, int height, int width,
+                                int ids_stride, int64 index_stride, int inverse_stride) {
     __shared__ List lists[ROWS_PER_BLOCK];
     int lane = threadIdx.x % LANES;
     int image = blockIdx.y;
@@ -58,14 +59,14 @@ __device__ inline void convolve(const feature* in, const feature* kappa, const i
         }
         __syncwarp();
     }
-    if (alive) sum.put(out + ((int64)image * count + point) * CHANNELS, TRANSPOSED ? 1.0f : inverse[point], lane);
+    if (alive) sum.put(out + ((int64)image * count + point) * CHANNELS, TRANSPOSED ? 1.0f : inverse[point], lane, bias);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     sparse_conv(const feature* in, const feature* kappa, const int64* ids, const int* index, const float* inverse,
-                feature* out, int count, int height, int width, int ids_stride, int64 index_stride,
+                const float* bias, feature* out, int count, int height, int width, int ids_stride, int64 index_stride,
                 int inverse_stride) {
-    convolve<false>(in, kappa, ids, index, inverse, out, count, height, width, ids_stride, index_stride,
+    convolve<false>(in, kappa, ids, index, inverse, bias, out, count, height, width, ids_stride, index_stride,
                     inverse_stride);
 }
 
@@ -73,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sparse_conv_transposed(const feature* in, const feature* kappa, const int64* ids, const int* index,
                            const float* inverse, feature* out, int count, int height, int width, int ids_stride,
                            int64 index_stride, int inverse_stride) {
-    convolve<true>(in, kappa, ids, index, inverse, out, count, height, width, ids_stride, index_stride,
+    convolve<true>(in, kappa, ids, index, inverse, nullptr, out, count, height, width, ids_stride, index_stride,
                    inverse_stride);
 }
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.ops.permuted_pixels import hash32, permuted_pixels
 
 KINDS = ("uniform", "stratified", "halton")
 
@@ -169,16 +170,16 @@ def subset_points(ids: Tensor, count: int) -> Tensor:
     """
     if not 1 <= count <= ids.shape[1]:
         raise ValueError(f"cannot keep {count} of {ids.shape[1]} points")
-    key = _hash32(ids.sum(dim=1, keepdim=True) & _HASH_BITS, torch.zeros_like(ids[:, :1]))
+    key = hash32(ids.sum(dim=1, keepdim=True) & _HASH_BITS, torch.zeros_like(ids[:, :1]))
     # The point's number decides between equal hashes.
-    order = (_hash32(ids, key) << 31) + torch.arange(ids.shape[1], device=ids.device)
+    order = (hash32(ids, key) << 31) + torch.arange(ids.shape[1], device=ids.device)
     return order.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
 
 def gather(image: Tensor, ids: Tensor) -> Tensor:
     """Values of an image (B, C, H, W) at points (B, L): (B, L, C)."""
-    flat = image.flatten(2)
-    return flat.gather(2, ids[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2).contiguous()
+    rows = image.flatten(2).transpose(1, 2)
+    return rows.gather(1, ids[:, :, None].expand(-1, -1, rows.shape[2]))
 
 
 def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Tensor:
@@ -198,28 +199,11 @@ def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator
 
 
 def _place_uniform(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
-    """A keyed pseudo-random permutation of the pixels, evaluated at 0..count-1: O(L), never O(H*W).
-
-    A Feistel network on Z_H x Z_W. Each round adds a hash of one coordinate to the other, so every round is a
-    bijection for any H and W. Sides too short to mix fall back to sorting random keys.
-    """
-    (keys,), (height, width) = random, size
+    """The first pixels of a keyed permutation. Sides too short for it to mix fall back to sorting random keys."""
+    (keys,) = random
     if min(size) < _FEISTEL_MIN_SIDE:
         return keys.argsort(dim=1)[:, :count]
-    start = torch.arange(count, device=keys.device).expand(keys.shape[1], -1)
-    row, column = start // width, start % width
-    for i in range(0, _FEISTEL_ROUNDS, 2):
-        row = (row + _hash32(column, keys[i])) % height
-        column = (column + _hash32(row, keys[i + 1])) % width
-    return row * width + column
-
-
-def _hash32(value: Tensor, key: Tensor) -> Tensor:
-    """A 32-bit mix of value and key, kept in int64; multipliers below 2^31 so that no product overflows."""
-    h = (value * 0x2C1B3C6D + key) & _HASH_BITS
-    h = ((h ^ (h >> 16)) * 0x45D9F3B) & _HASH_BITS
-    h = ((h ^ (h >> 15)) * 0x297A2D39) & _HASH_BITS
-    return h ^ (h >> 16)
+    return permuted_pixels(keys, count, size)
 
 
 def _stratified_places(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:

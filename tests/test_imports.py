@@ -27,7 +27,7 @@ ALLOWED = {
     "tables": set(),
     "trackers": {"errors", "files"},
     "cli": {"command_names", "errors", "memory", "coordinates", "processes"},
-    "points": {"coordinates"},
+    "points": {"coordinates", "ops"},
     "labelled": {"points"},
     "ops": {"errors", "files", "coordinates"},
     "nn": {"coordinates", "ops", "points", "precision", "processes"},
@@ -152,7 +152,7 @@ ALLOWED = {
         "server",
     },
     "watch": {"config", "runs", "server", "training"},
-    "gpu_check": {"files", "ops", "points", "tables"},
+    "gpu_check": {"config", "errors", "files", "ops", "points", "runs", "tables"},
     "ablation": {"benchmark", "config", "errors", "files", "methods", "runs"},
     "commands": {
         "__version__",

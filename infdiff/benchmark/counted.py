@@ -23,6 +23,7 @@ from infdiff.tables import text_table
 from infdiff.training.ema import Ema
 from infdiff.training.narrow_weights import bfloat16_weights
 from infdiff.training.optimiser import Optimiser
+from infdiff.training.step import not_finite
 
 _GIB = 1024**3
 _REST = "noise and points"
@@ -125,7 +126,7 @@ def count_training(config: Config, setting: Setting) -> StepCount:
             loss.backward()
             counter.part = "optimiser"
             norm = _clip([p.grad for p in parameters if p.grad is not None], config.train.clip or torch.inf)
-            optimiser.step((~norm.isfinite()).float())
+            optimiser.step(not_finite(norm, loss.detach()))
             ema.update(modules, 0)
     names = (*modules, "backward", "optimiser", _REST)
     counts = {name: (counter.flop[name], counter.launches(name)) for name in names}

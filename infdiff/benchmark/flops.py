@@ -25,6 +25,7 @@ Shape = Sequence[int]
 _CORNERS = 4
 # Operators on coordinates or taps alone: they run once for a set of points, or on few numbers.
 UNCOUNTED = (
+    "permuted_pixels",
     "lattice_index",
     "neighbour_lists",
     "inverse_count",
@@ -32,6 +33,7 @@ UNCOUNTED = (
     "resize_kernel",
     "resize_kernel_adjoint",
     "modulated_norm",
+    "modulated_norm_of_sum",
     "modulated_norm_backward",
 )
 
@@ -71,7 +73,7 @@ def _convolution(features: Shape, taps: Shape, ids: Shape, *others: Any, **named
 
 
 def _convolution_backward(grad: Shape, features: Shape, taps: Shape, ids: Shape, *others: Any, **named: Any) -> int:
-    to_features, to_taps = others[-2:]
+    to_features, to_taps = others[-4:-2]
     return (bool(to_features) + bool(to_taps)) * _convolution(features, taps, ids, *others)
 
 

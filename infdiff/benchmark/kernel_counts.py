@@ -39,6 +39,16 @@ _FEATURES = {"SCALAR": 2, "CHANNELS": CHANNELS}
 _WINDOW = {"WINDOW_HEIGHT": TAPS, "WINDOW_WIDTH": TAPS}
 
 
+# Lines of modulated_norm.cu that only norms of sums, and gradients of what is passed on, run.
+_WITH_A_SUM = (
+    "Part::read(added",
+    "for (int i = 0; i < VECTOR; ++i) row.x[part][i] = widen(narrow(row.x[part][i] + more",
+    "Part::write(row.x, lane, alive, total",
+    "Part::read(passed",
+    "for (int i = 0; i < VECTOR; ++i) g[part][i] += row.x[part][i]",
+)
+
+
 class Turns(NamedTuple):
     """The turns of a loop each time it is met. body: an instruction that one turn runs `each` times."""
 
@@ -226,8 +236,17 @@ def works() -> list[Work]:
     per_offset = TAPS**2 / 4
     sparse, lists = _FEATURES | _WINDOW | {"NEIGHBOURS": 0}, _FEATURES | _WINDOW
     normed = _FEATURES | {"MODULATION": 2}
+    scaled_blocks, scaled_length = listed.pieces(POINTS, CHANNELS)
     norm_blocks, norm_rows = norms.blocks_of_backward(BATCH, POINTS, CHANNELS)
     return [
+        Work(
+            "permuted_pixels.cu",
+            "permuted_pixels",
+            {},
+            points / 32,
+            points,
+            {"for (int round = blockIdx.y; round < rounds * batch": Turns(4)},
+        ),
         Work(
             "neighbour_lists.cu",
             "neighbour_lists",
@@ -271,6 +290,18 @@ def works() -> list[Work]:
             points,
             {"for (int chunk = warp; chunk < chunks; chunk += WARPS)": Turns(list_chunks / 4, "FADD", 1)},
         ),
+        Work(
+            "scaled_rows.cu",
+            "scaled_rows",
+            _FEATURES,
+            BATCH * scaled_blocks * 4,
+            points,
+            {
+                "for (int row = begin + place; row < end": Turns(scaled_length / 16, "LDG", 2),
+                "for (int i = threadIdx.x; i < LANES": Turns(1),
+                "for (int other = 0; other < ROWS_PER_BLOCK": Turns(16, "FADD", 1),
+            },
+        ),
         Work("sparse_conv.cu", "sparse_conv", sparse, rows, points, searched),
         Work("sparse_conv.cu", "sparse_conv_transposed", sparse, rows, points, searched),
         Work(
@@ -292,6 +323,7 @@ def works() -> list[Work]:
             rows / norms.ROWS,
             points,
             {"for (int first = begin; first < end; first += AT_ONCE)": Turns(norms.ROWS)},
+            dict.fromkeys(_WITH_A_SUM, 0.0),
         ),
         Work(
             "modulated_norm.cu",
@@ -305,6 +337,7 @@ def works() -> list[Work]:
                 "for (int c = threadIdx.x; c < CHANNELS; c += THREADS)": Turns(1),
                 "for (int other = 0; other < AT_ONCE; ++other)": Turns(16, "FADD", 1),
             },
+            dict.fromkeys(_WITH_A_SUM, 0.0),
         ),
         Work(
             "modulated_norm.cu",
@@ -337,6 +370,6 @@ def works() -> list[Work]:
         Work("dense_conv.cu", "dense_conv", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
         Work("dense_conv.cu", "dense_filter", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
         Work("lattice_index.cu", "lattice_index", {}, points / 32, points, None),
-        Work("inverse_count.cu", "inverse_count", {}, points / 32, points, None),
+        Work("inverse_count.cu", "inverse_count", {"WIDE": 0}, points / 32, points, None),
         Work("nearest_points.cu", "nearest_points", {}, cells / 32, cells, None),
     ]

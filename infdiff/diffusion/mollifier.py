@@ -106,7 +106,8 @@ class Mollifier:
         factors = _odd_factor(down), _odd_factor(across)
         fine = size[0] * factors[0], size[1] * factors[1]
         each = batch // len(generators)
-        white = kept(torch.cat([torch.randn(each, channels, *fine, device=device, generator=g) for g in generators]))
+        drawn = [torch.randn(each, channels, *fine, device=device, generator=g) for g in generators]
+        white = kept(drawn[0] if len(drawn) == 1 else torch.cat(drawn))
         if not self.sigma:
             return white, white
         scale = scale_of(fine, self.base)

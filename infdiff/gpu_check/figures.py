@@ -83,6 +83,7 @@ FIGURES = (
     Figure("grid to points, both", "ms", "ops.json", _operator("grid_to_points", _BOTH), "0.35 to 0.42"),
     Figure("training step, 1/4 of the pixels", "ms", "train.json", _step("median_ms"), "165 to 190", "60"),
     Figure("its peak memory", "GiB", "train.json", _step("peak_bytes", unit=_GIB), "37 to 41", "16"),
+    Figure("the step as a CUDA graph", "ms", "train-graph.json", _step("median_ms"), "", "60"),
     Figure("the step compiled", "ms", "train-compiled.json", _step("median_ms"), "110 to 125", "60"),
     Figure("its peak memory, compiled", "GiB", "train-compiled.json", _step("peak_bytes", unit=_GIB), "20 to 24", "16"),
     Figure("training step, all pixels", "ms", "train-densities.json", _step("median_ms", 1.0), "", "110"),
@@ -93,6 +94,9 @@ FIGURES = (
     Figure("sampling step, 512 x 512, batch 4", "ms", "sample-512.json", _step("median_ms")),
     Figure("sampling step, 1024 x 1024", "ms", "sample-1024.json", _step("median_ms"), "50 to 65", "10"),
     Figure("sampling step, 2048 x 2048", "ms", "sample-2048.json", _step("median_ms"), "250 to 300"),
+    Figure("step of the demo, one kernel at a time", "ms", "graph.json", lambda content: content["eager_ms"]),
+    Figure("the same as a CUDA graph", "ms", "graph.json", lambda content: content["recorded_ms"]),
+    Figure("largest difference of their losses", "", "graph.json", lambda content: content["largest_difference"]),
     Figure("images a second of the real training", "", "run/log.jsonl", _last("images_per_second")),
     Figure("its last loss", "", "run/log.jsonl", _last("loss")),
 )

@@ -39,6 +39,7 @@ def all_parts(folder: Path, data: str | None = None) -> list[Part]:
     images = () if data is None else ("--data", data)
     train = ("--config", "landscapes_128", *images, "--device", "cuda", "--out", str(run), "train.log_every=20")
     drawn = ("--run", str(run), "--res", "128", "--n", "16", "--device", "cuda", "--out", str(folder / "samples"))
+    quarter, eager = ("--subsample", "4"), ("train.compile=false", "train.graph=false")
     one = ("--only", "sparse_depthwise_conv2d", "--quick", "--repeat", "1", "--device", "cuda")
     return [
         Part("doctor", "what is there; every operator against its specification", _DOCTOR, law=True),
@@ -48,11 +49,23 @@ def all_parts(folder: Path, data: str | None = None) -> list[Part]:
         _with_tool("racecheck", "races in shared memory", "compute-sanitizer", _sanitizer("racecheck")),
         Part("ops", "operators at the target shapes", _measured(folder, "ops", "ops", "--quick"), _LONG),
         _with_tool("ncu", "counters of the convolution's kernels", "ncu", _profiler(folder, *one), law=False),
-        Part("train", "training steps, eager", _training(folder, "train", "--subsample", "4")),
+        Part(
+            "graph",
+            "steps as CUDA graphs against the same one kernel at a time: losses and times",
+            (*_module("recorded_steps"), "--json", str(folder / "graph.json")),
+            _TRAINING,
+            law=True,
+        ),
+        Part("train", "training steps, one kernel at a time", _training(folder, "train", *quarter, *eager)),
+        Part(
+            "train-graph",
+            "training steps as CUDA graphs",
+            _training(folder, "train-graph", *quarter, "train.compile=false", "train.graph=true"),
+        ),
         Part(
             "train-compiled",
             "training steps, compiled",
-            _training(folder, "train-compiled", "--subsample", "4", "train.compile=true"),
+            _training(folder, "train-compiled", *quarter, "train.compile=true"),
             _LONG,
         ),
         Part(

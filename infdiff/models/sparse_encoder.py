@@ -87,6 +87,7 @@ class SparseEncoder(nn.Module):
             kernel_size=self.kernel_size,
             grid=self.grid,
             backend=self.backend,
+            positions=self.lift.positions,
             levels=len(self.trunk.levels) if isinstance(self.trunk, PointDown) else 0,
         )
 
@@ -106,14 +107,14 @@ class SparseEncoder(nn.Module):
         """The trunk's features, averaged over the image or the cells of a coarse grid: (B, out_channels * cells)."""
         if isinstance(self.trunk, PointDown):
             deepest, _ = self.trunk(h, geometry.levels, None)  # (B, M, trunk.out_channels)
-            rows = F.silu(self.norm(deepest))
+            rows = self.norm.of(None, silu=True)(deepest)
             if self.global_pooling:
                 return rows.mean(dim=1)
             return pooled_points(rows, geometry.levels[-1].geometry.points).flatten(1)
         grid = ops.points_to_grid(h, geometry.neighbours)  # (B, C, G, K)
         deepest, _ = self.trunk(grid, None)  # (B, trunk.out_channels, g, k)
         side = 1 if self.global_pooling else LAYOUT_SIDE
-        return cell_means(F.silu(self.norm(deepest)), side).flatten(1)
+        return cell_means(self.norm.of(None, silu=True)(deepest), side).flatten(1)
 
     def _read_out(self, pooled: Tensor, coarse: Tensor | None) -> Tensor:
         """The latent (B, z_dim) from the deepest features and the coarse image."""

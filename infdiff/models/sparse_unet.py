@@ -115,6 +115,7 @@ class SparseUNet(nn.Module):
             kernel_size=self.kernel_size,
             grid=self.grid_for(size),
             backend=self.backend,
+            positions=self.lift.positions,
             levels=len(network.levels) if isinstance(network, PointUNet) else 0,
         )
 
@@ -126,7 +127,8 @@ class SparseUNet(nn.Module):
         label: (B, label_dim); None, or zeros, for images without one.
         """
         condition = self.condition(t, z, label)
-        h = by_rows(self.lift, x, geometry.coordinates)  # (B, L, C)
+        places = () if geometry.coordinates is None else (geometry.coordinates,)
+        h = by_rows(self.lift, x, *places)  # (B, L, C)
         skips = []
         for block in self.down:
             h = block(h, geometry, condition)  # (B, L, C)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from infdiff.nn.norm import ModulatedLayerNorm
-from infdiff.nn.recompute import applied
+from infdiff.nn.norm import ModulatedLayerNorm, as_grid, as_rows
+from infdiff.nn.recompute import applied_passing
 from infdiff.precision import without_autocast
 
 
@@ -25,16 +25,21 @@ class GridAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-        qkv = applied(self.qkv, self.norm.of(None), rows).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, c)
-        rows = rows + self.out(_attend(qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2))
-        return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """x, or x + added, and the attention to it."""
+        rows, more = as_rows(x), None if added is None else as_rows(added)
+        qkv, rows = applied_passing(self.qkv, self.norm.of(None), rows, more)
+        rows = rows + self.out(self._attend(qkv))
+        return as_grid(rows, x)
 
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(B, N, 3 C) -> (B, N, C); on CPUs in float32: bfloat16 gradients take three times as long."""
+        if qkv.device.type != "cpu":
+            return self._mixed(qkv)
+        with without_autocast(qkv.device):
+            return self._mixed(qkv.to(torch.promote_types(qkv.dtype, torch.float32)))
 
-def _attend(qkv: Tensor) -> Tensor:
-    """(3, B, heads, N, c) -> (B, heads, N, c); on CPUs in float32: bfloat16 gradients take three times as long."""
-    if qkv.device.type != "cpu":
-        return F.scaled_dot_product_attention(*qkv)
-    with without_autocast(qkv.device):
-        return F.scaled_dot_product_attention(*qkv.to(torch.promote_types(qkv.dtype, torch.float32)))
+    def _mixed(self, qkv: Tensor) -> Tensor:
+        # In three pieces of neighbouring channels, whose gradients are put side by side in one pass.
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # from (B, heads, N, c)

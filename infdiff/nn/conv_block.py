@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from infdiff.nn.attention import GridAttention
 from infdiff.nn.condition import Given
 from infdiff.nn.norm import GridLayerNorm
-from infdiff.nn.recompute import applied
+from infdiff.nn.recompute import applied, applied_passing
 
 
 def conv(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
@@ -54,16 +54,16 @@ class ConvBlock(nn.Module):
         # A block starts as the identity: the deep network begins as a shallow one.
         self.conv_out = convolution(channels, channels, gain=0.0)
         self.skip = conv(in_channels, channels, 1) if in_channels != channels else nn.Identity()
-        self.attention = GridAttention(channels) if attention else nn.Identity()
+        self.attention = GridAttention(channels) if attention else None
 
     def forward(self, x: Tensor, condition: Given | None) -> Tensor:
-        h = applied(self.conv_in, self.norm_in.of(None, silu=True), x)
+        h, x = applied_passing(self.conv_in, self.norm_in.of(None, silu=True), x)
         norm_out = self.norm_out.of(condition, silu=True)
         if self.dropout and self.training:
             h = self.conv_out(F.dropout(norm_out(h), self.dropout))
         else:
             h = applied(self.conv_out, norm_out, h)
-        return self.attention(self.skip(x) + h)
+        return self.skip(x) + h if self.attention is None else self.attention(self.skip(x), h)
 
 
 class Downsample(nn.Module):

@@ -33,12 +33,14 @@ class PointLift(nn.Module):
         self.positions, self.in_channels = positions, in_channels
         self.linear = nn.Linear(in_channels + (4 * self.octaves if positions else 0), channels)
 
-    def forward(self, x: Tensor, coordinates: Tensor) -> Tensor:
-        """x (B, L, in_channels or fewer), coordinates (B or 1, L, 2) in (0, 1)^2."""
+    def forward(self, x: Tensor, coordinates: Tensor | None = None) -> Tensor:
+        """x (B, L, in_channels or fewer), coordinates (B or 1, L, 2) in (0, 1)^2, read with `positions` alone."""
         if x.shape[-1] < self.in_channels:
             x = nn.functional.pad(x, (0, self.in_channels - x.shape[-1]))
         if not self.positions:
             return self.linear(x)
+        if coordinates is None:
+            raise ValueError("this model reads the coordinates of points")
         frequency = math.pi * 2.0 ** torch.arange(self.octaves, device=x.device)
         angle = (coordinates.unsqueeze(-1) * frequency).flatten(2)
         position = torch.cat([angle.sin(), angle.cos()], dim=-1).to(x.dtype)

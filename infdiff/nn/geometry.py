@@ -56,7 +56,7 @@ class Geometry(PointGeometry):
     levels: those of a network without a grid, from the finest on; else empty.
     """
 
-    coordinates: Tensor  # (B or 1, L, 2)
+    coordinates: Tensor | None  # (B or 1, L, 2); None: no layer reads them
     neighbours: ops.Neighbours
     levels: tuple[Level, ...] = ()
 
@@ -71,15 +71,16 @@ class Geometry(PointGeometry):
         grid: Size,
         backend: str = "auto",
         levels: int = 0,
+        positions: bool = True,
     ) -> Geometry:
         """Geometry of points `ids` (B, L) of an image of `size`, for kernels at `base` resolution and an inner grid.
 
-        levels: of a network on points alone, as `subsampled`.
+        levels: of a network on points alone, as `subsampled`. positions: points' coordinates are read.
         """
         own = PointGeometry.at_scale(ids, size, kernel_size, scale_of(size, base), backend)
         near = ops.nearest_points(ids, size, grid, own.points.index)
         below = subsampled(own, base=base, grid=grid, levels=levels, backend=backend)
-        coordinates = pixel_coordinates(_distinct(ids), size)
+        coordinates = pixel_coordinates(_distinct(ids), size) if positions else None
         return cls(own.points, kernel_size, own.voxels, own.depthwise_points, coordinates, near, below)
 
 

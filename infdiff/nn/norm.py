@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from infdiff import ops
 from infdiff.nn.condition import Condition, Given
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation as a function of points' features (B, L, C), with what a condition makes of it."""
+
+    layer: nn.LayerNorm
+    modulation: Tensor | None
+    latent_scale: Tensor | None
+    silu: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        norm_of = ops.modulated_norm_stepwise if by_steps(x) else ops.modulated_norm
+        return norm_of(x, self.layer.weight, self.layer.bias, self.modulation, self.latent_scale, self.silu)
+
+    def passing(self, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The norm of x, or of x + added, and that itself, for a residual connection around it."""
+        if by_steps(x):
+            total = x if added is None else x + added
+            return self(total), total
+        own = self.layer.weight, self.layer.bias
+        return ops.modulated_norm_passing(x, *own, self.modulation, self.latent_scale, self.silu, added)
+
+
+class GridNorm(Norm):
+    """The same for grids (B, C, G, K)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return as_grid(super().__call__(as_rows(x)), x)
+
+    def passing(self, x: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if by_steps(x):
+            return super().passing(x, added)
+        normed, total = super().passing(as_rows(x), None if added is None else as_rows(added))
+        return as_grid(normed, x), as_grid(total, x)
 
 
 class ModulatedLayerNorm(nn.Module):
@@ -20,6 +55,8 @@ class ModulatedLayerNorm(nn.Module):
     (as in AdaGN of Preechakul et al. 2022); 0 for none. The result has the features' type. place: that of this layer's
     part in a `Condition`, among the layers of the network that makes it.
     """
+
+    function: ClassVar[type[Norm]] = Norm
 
     def __init__(self, channels: int, condition_dim: int = 0, latent_dim: int = 0) -> None:
         super().__init__()
@@ -36,7 +73,7 @@ class ModulatedLayerNorm(nn.Module):
     def forward(self, x: Tensor, condition: Given | None = None) -> Tensor:
         return self.of(condition)(x)
 
-    def of(self, condition: Given | None, silu: bool = False) -> Callable[[Tensor], Tensor]:
+    def of(self, condition: Given | None, silu: bool = False) -> Norm:
         """The function of features that a condition makes of this layer; silu: followed by SiLU."""
         modulation = latent_scale = None
         if isinstance(condition, Condition) and self.modulation is not None:
@@ -46,7 +83,7 @@ class ModulatedLayerNorm(nn.Module):
             modulation = self.modulation(condition[:, : self.condition_dim])
             if self.latent_scale is not None:
                 latent_scale = self.latent_scale(condition[:, self.condition_dim :])
-        return partial(_normalised, self.norm, modulation, latent_scale, silu)
+        return self.function(self.norm, modulation, latent_scale, silu)
 
 
 def modulated_norms(network: nn.Module) -> list[ModulatedLayerNorm]:
@@ -60,18 +97,19 @@ def modulated_norms(network: nn.Module) -> list[ModulatedLayerNorm]:
 class GridLayerNorm(ModulatedLayerNorm):
     """The same for grids (B, C, G, K); free of copies in channels-last memory."""
 
-    def of(self, condition: Given | None, silu: bool = False) -> Callable[[Tensor], Tensor]:
-        return partial(_on_rows, super().of(condition, silu))
+    function = GridNorm
 
 
-def _normalised(
-    norm: nn.LayerNorm, modulation: Tensor | None, latent_scale: Tensor | None, silu: bool, x: Tensor
-) -> Tensor:
-    # On CPUs PyTorch's own rules are faster: they keep what the operator computes twice.
-    norm_of = ops.modulated_norm_stepwise if x.device.type == "cpu" else ops.modulated_norm
-    return norm_of(x, norm.weight, norm.bias, modulation, latent_scale, silu)
+def by_steps(x: Tensor) -> bool:
+    """Return True on CPUs: PyTorch's own rules are faster there, and keep what the operator computes twice."""
+    return x.device.type == "cpu"
 
 
-def _on_rows(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    rows = norm(x.permute(0, 2, 3, 1).flatten(1, 2))
-    return rows.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+def as_rows(grid: Tensor) -> Tensor:
+    """(B, C, G, K) -> (B, G K, C), the same memory where channels are last in it."""
+    return grid.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_grid(rows: Tensor, like: Tensor) -> Tensor:
+    """The reverse, for a grid of the size of another."""
+    return rows.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)

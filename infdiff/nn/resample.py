@@ -27,7 +27,9 @@ class BilinearUpsample(nn.Module):
 def cell_means(x: Tensor, side: int) -> Tensor:
     """Means of a grid (B, C, H, W) over `side` x `side` cells: (B, C, side, side)."""
     height, width = x.shape[2:]
-    if side == 1 or height % side or width % side:
+    if side == 1:
+        return x.mean(dim=(2, 3), keepdim=True)
+    if height % side or width % side:
         return F.adaptive_avg_pool2d(x, side)
     # The same numbers; and its gradient is deterministic on CUDA, too.
     return F.avg_pool2d(x, (height // side, width // side))

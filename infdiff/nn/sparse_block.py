@@ -13,7 +13,7 @@ from infdiff import ops
 from infdiff.nn.condition import Given
 from infdiff.nn.geometry import Geometry
 from infdiff.nn.initial_taps import initial_taps
-from infdiff.nn.norm import ModulatedLayerNorm
+from infdiff.nn.norm import ModulatedLayerNorm, by_steps
 from infdiff.nn.recompute import applied
 
 # Rows of features that fit a processor's cache together with an MLP's hidden layer; and as many as keep a GPU busy, for
@@ -24,7 +24,7 @@ _CACHED_ROWS, _BUSY_ROWS = 1 << 13, 1 << 19
 class SparseConv(nn.Module):
     """Sparse depthwise (or regular) convolution with bias on features (B, L, C)."""
 
-    bfloat16_parameters: ClassVar[tuple[str, ...]] = ("taps", "bias")
+    bfloat16_parameters: ClassVar[tuple[str, ...]] = ("taps",)
 
     def __init__(
         self, channels: int, kernel_size: int, *, depthwise: bool = True, taps: str = "noise", backend: str = "auto"
@@ -36,10 +36,16 @@ class SparseConv(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
         if self.depthwise:
-            out = ops.sparse_depthwise_conv2d(x, self.taps, geometry.depthwise_points, self.backend)
-        else:
-            out = ops.sparse_conv2d(x, self.taps, geometry.points, self.backend, geometry.voxels)
+            return ops.sparse_depthwise_conv2d(x, self.taps, geometry.depthwise_points, self.backend, self.bias)
+        out = ops.sparse_conv2d(x, self.taps, geometry.points, self.backend, geometry.voxels)
         return out + self.bias.to(out)
+
+    def passing(self, x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """The convolution of x, and x for a residual connection around it."""
+        if not self.depthwise or by_steps(x):
+            return self(x, geometry), x
+        points = geometry.depthwise_points
+        return ops.sparse_depthwise_conv2d_passing(x, self.taps, points, self.backend, self.bias)
 
 
 class SparseBlock(nn.Module):
@@ -78,7 +84,7 @@ class SparseBlock(nn.Module):
     def forward(self, x: Tensor, geometry: Geometry, condition: Given | None, skip: Tensor | None = None) -> Tensor:
         if skip is not None:
             x = by_rows(self.merged, x, skip)
-        convolved = self.conv(x, geometry)
+        convolved, x = self.conv.passing(x, geometry)
         if self.conv_after is not None:
             convolved = self.conv_after(F.silu(convolved), geometry)
         return self.mixed(x, convolved, condition)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,48 +24,63 @@ from infdiff.ops.row_pairs import bisects, pair_by_pair, pair_by_pair_gradient
 from infdiff.ops.rows import image_to_rows, rows_to_image
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
 
-Gradients = tuple[Tensor | None, Tensor | None]
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Wanted(NamedTuple):
+    """The gradients that are asked for. passed: added to that of the features, and of their type."""
+
+    features: bool
+    taps: bool
+    bias: bool = False
+    passed: Tensor | None = None
 
 
 class ConvolutionRoute(Protocol):
     """One implementation of the operator. Features and gradients are (B, L, C), taps (C, 1, k, k)."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
-        """inverse_count * sum kappa v."""
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, bias: Tensor | None) -> Tensor:
+        """inverse_count * sum kappa v + bias (C,)."""
 
-    def gradients(
-        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
-    ) -> Gradients:
-        """The adjoint in the features, and that in the taps in float32 or wider; None for one not asked for."""
+    def gradients(self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, wanted: Wanted) -> Gradients:
+        """Gradients to features, taps and bias, the last two of float32 or wider; None for one not asked for."""
 
 
 class Kernels:
     """CUDA kernels that go through neighbour lists, or find neighbours in the lattice index or a neighbour table."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, bias: Tensor | None) -> Tensor:
         kappa = resize_kernel(taps[:, 0].float(), points.scale)
         if lists := _lists(points, kappa):
-            return listed.listed_conv(features, kappa, lists[0], points.inverse_count)
+            return listed.listed_conv(features, kappa, lists[0], points.inverse_count, bias)
         ids, size, index = points.ids, points.size, _index(points)
-        return kernels.sparse_conv(features, kappa, ids, index, points.inverse_count, size)
+        return kernels.sparse_conv(features, kappa, ids, index, points.inverse_count, size, bias=bias)
 
-    def gradients(
-        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
-    ) -> Gradients:
+    def gradients(self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, wanted: Wanted) -> Gradients:
         kappa = resize_kernel(taps[:, 0].float(), points.scale)
         for_features = for_taps = None
         if lists := _lists(points, kappa):
             window = kappa.shape[1], kappa.shape[2]
-            grad = torch.mul(grad, points.inverse_count, out=torch.empty_like(features))
-            if to_features:
-                for_features = listed.listed_conv(grad, kappa.flip(1, 2), lists[0])
-            if to_taps:
-                for_taps = _to_taps(listed.listed_taps(features, grad, lists[1], window), points, taps.shape[-1])
-            return for_features, for_taps
-        if to_features:
+            scaled, for_bias = listed.scaled_rows(grad.to(features.dtype), points.inverse_count, summed=wanted.bias)
+            if wanted.features:
+                for_features = listed.listed_conv(scaled, kappa.flip(1, 2), lists[0], added=wanted.passed)
+            if wanted.taps:
+                for_taps = _to_taps(listed.listed_taps(features, scaled, lists[1], window), points, taps.shape[-1])
+            return for_features, for_taps, for_bias
+        if wanted.features:
             ids, size, index, count = points.ids, points.size, _index(points), points.inverse_count
             for_features = kernels.sparse_conv(grad, kappa, ids, index, count, size, transposed=True)
-        return for_features, _searched_taps(features, grad, points, taps.shape[-1]) if to_taps else None
+        for_taps = _searched_taps(features, grad, points, taps.shape[-1]) if wanted.taps else None
+        return _with_passed(for_features, wanted), for_taps, _to_bias(grad) if wanted.bias else None
+
+
+def _with_passed(for_features: Tensor | None, wanted: Wanted) -> Tensor | None:
+    return for_features if for_features is None or wanted.passed is None else for_features.add_(wanted.passed)
+
+
+def _to_bias(grad: Tensor) -> Tensor:
+    """The gradient to the bias (C,), rounded to the type of grad (B, L, C)."""
+    return grad.sum(dim=(0, 1))
 
 
 def _lists(points: Points, kappa: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -97,15 +112,15 @@ def _searched_taps(features: Tensor, grad: Tensor, points: Points, kernel_size: 
 class _Separate:
     """Routes whose gradients share nothing: the adjoint is the operator with the kernel rotated, normalised first."""
 
-    def convolve(self, features: Tensor, taps: Tensor, points: Points) -> Tensor:
-        return self._sum(features, taps, points, adjoint=False)
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, bias: Tensor | None) -> Tensor:
+        out = self._sum(features, taps, points, adjoint=False)
+        return out if bias is None else out.add_(bias.to(out.dtype))
 
-    def gradients(
-        self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, to_features: bool, to_taps: bool
-    ) -> Gradients:
+    def gradients(self, grad: Tensor, features: Tensor, taps: Tensor, points: Points, wanted: Wanted) -> Gradients:
         return (
-            self._sum(grad, taps, points, adjoint=True) if to_features else None,
-            self._taps_gradient(features, grad, points, taps.shape[-1]) if to_taps else None,
+            _with_passed(self._sum(grad, taps, points, adjoint=True) if wanted.features else None, wanted),
+            self._taps_gradient(features, grad, points, taps.shape[-1]) if wanted.taps else None,
+            _to_bias(grad) if wanted.bias else None,
         )
 
     def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
@@ -147,14 +162,29 @@ class Dense(_Separate):
     def __init__(self, *, compiled: bool) -> None:
         self.compiled = compiled
 
+    def convolve(self, features: Tensor, taps: Tensor, points: Points, bias: Tensor | None) -> Tensor:
+        if self._at_once(taps, points):
+            return self._in_one_kernel(features, taps, points, adjoint=False, bias=bias)
+        return super().convolve(features, taps, points, bias)
+
+    def _at_once(self, taps: Tensor, points: Points) -> bool:
+        """True where one kernel convolves, normalises and adds the bias."""
+        everywhere = points.ids.shape[1] == points.size[0] * points.size[1]
+        return self.compiled and everywhere and choose_algorithm(taps, points.scale, compiled=True) == "direct"
+
+    def _in_one_kernel(
+        self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool, bias: Tensor | None = None
+    ) -> Tensor:
+        kappa, count = resize_kernel(taps[:, 0].float(), points.scale), points.inverse_count[0]
+        before, after = (count, None) if adjoint else (None, count)
+        image = features.unflatten(1, points.size)
+        out = kernels.dense_conv(image, kappa, before=before, after=after, bias=bias, turned=adjoint)
+        return out.flatten(1, 2)
+
     def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
-        ids, size, scale, _, count = points[:5]
-        everywhere = ids.shape[1] == size[0] * size[1]
-        if self.compiled and everywhere and choose_algorithm(taps, scale, compiled=True) == "direct":
-            kappa = resize_kernel(taps[:, 0].float(), scale)
-            before, after = (count[0], None) if adjoint else (None, count[0])
-            image = features.unflatten(1, size)
-            return kernels.dense_conv(image, kappa, before=before, after=after, turned=adjoint).flatten(1, 2)
+        ids, size, scale = points[:3]
+        if self._at_once(taps, points):
+            return self._in_one_kernel(features, taps, points, adjoint=adjoint)
         convolve = dense_conv2d_kernels if self.compiled else dense_conv2d
 
         def total(features: Tensor, taps: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +50,7 @@ def inverse_count(
     distinct = same_points(ids)
     shared = None if index is None else index[: distinct.shape[0]]
     scales = (float(s) for s in scale)
-    result: Tensor = _inverse_count(distinct, shared, *size, kernel_size, *scales)
+    result: Tensor = _inverse_count(distinct, shared, *size, kernel_size, *scales, dtype == torch.float64)
     return result.to(dtype).expand(ids.shape[0], -1, -1)
 
 
@@ -61,22 +63,33 @@ def _inverse_count(
     kernel_size: int,
     scale_rows: float,
     scale_columns: float,
+    wide: bool,
 ) -> Tensor:
-    size, scale = (height, width), (scale_rows, scale_columns)
+    """The normaliser in float64, or without `wide` in float32."""
+    found = _in_widest_type(ids, index, (height, width), kernel_size, (scale_rows, scale_columns), wide)
+    return found if wide else found.float()
+
+
+def _in_widest_type(
+    ids: Tensor, index: Tensor | None, size: Size, kernel_size: int, scale: Scale, wide: bool
+) -> Tensor:
+    """The normaliser in float64, but from kernels, which round it by themselves."""
     if index is None:  # else it was checked when the index was made
         check_order(ids, size)
-    if ids.shape[1] == height * width:
+    if ids.shape[1] == size[0] * size[1]:
         return _of_all_pixels(size, kernel_size, scale, ids)
     rows, columns = _chi(kernel_size, scale, ids.device)
     if launch.serves_points(ids) and max(len(rows), len(columns)) <= kernels.MAX_WINDOW:
         index = kernels.lattice_index(ids, size) if index is None else index
-        return kernels.inverse_count(ids, index, rows, columns, kernel_size**2, size).unsqueeze(-1)
+        return kernels.inverse_count(ids, index, rows, columns, kernel_size**2, size, wide).unsqueeze(-1)
     if bisects(ids, size):
         return kernel_size**2 / _sums_over_pairs(ids, size, rows, columns).unsqueeze(-1)
     return inverse_count_ref(ids, size, kernel_size, scale, dtype=torch.float64)
 
 
-_inverse_count.register_fake(lambda ids, *_: ids.new_empty((*ids.shape, 1), dtype=torch.float64))
+@_inverse_count.register_fake
+def _(ids: Tensor, *others: Any) -> Tensor:
+    return ids.new_empty((*ids.shape, 1), dtype=torch.float64 if others[-1] else torch.float32)
 
 
 def _of_all_pixels(size: Size, kernel_size: int, scale: Scale, ids: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ normalises again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ def _forward(
     x: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor | None, latent_scale: Tensor | None, silu: bool
 ) -> Tensor:
     if norms.serves(x, weight, bias, modulation, latent_scale):
-        return norms.modulated_norm(x, weight, bias, modulation, latent_scale, _EPSILON, silu)
+        return norms.modulated_norm(x, weight, bias, modulation, latent_scale, _EPSILON, silu)[0]
     return modulated_norm_ref(x, weight, bias, modulation, latent_scale, silu).contiguous()
 
 
@@ -101,10 +102,11 @@ def _backward(
     modulation: Tensor | None,
     latent_scale: Tensor | None,
     silu: bool,
+    passed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of all tensors; empty for those that are not there."""
+    """Gradients of all tensors; empty for those that are not there. passed: added to that of x."""
     if norms.serves(x, weight, bias, modulation, latent_scale):
-        return norms.modulated_norm_backward(grad, x, weight, bias, modulation, latent_scale, _EPSILON, silu)
+        return norms.modulated_norm_backward(grad, x, weight, bias, modulation, latent_scale, _EPSILON, silu, passed)
     wide, channels = _wide(x).contiguous(), [x.shape[-1]]
     weight, bias = weight.to(wide.dtype), bias.to(wide.dtype)
     normed, mean, inverse_std = torch.native_layer_norm(wide, channels, weight, bias, _EPSILON)
@@ -124,6 +126,8 @@ def _backward(
     to_x, to_weight, to_bias = torch.ops.aten.native_layer_norm_backward(
         gradient.contiguous(), wide, channels, mean, inverse_std, weight, bias, [True, True, True]
     )
+    if passed is not None:
+        to_x = to_x + passed
     return to_x.to(x.dtype), to_weight, to_bias, to_modulation, to_latent
 
 
@@ -136,6 +140,7 @@ def _(
     modulation: Tensor | None,
     latent_scale: Tensor | None,
     silu: bool,
+    passed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     of = [x.new_empty(0) if given is None else given.new_empty(given.shape) for given in (modulation, latent_scale)]
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -150,13 +155,100 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias, modulation, latent_scale = ctx.saved_tensors
-    to_x, to_weight, to_bias, *to_others = _backward(grad, x, weight, bias, modulation, latent_scale, ctx.silu)
-    own = to_x, to_weight.to(weight.dtype), to_bias.to(bias.dtype)
-    others = (None if t is None else g for t, g in zip((modulation, latent_scale), to_others, strict=True))
-    return (*own, *others, None)
+    gradients = _backward(grad, x, weight, bias, modulation, latent_scale, ctx.silu)
+    return *_as_arguments(gradients, weight, bias, (modulation, latent_scale)), None
+
+
+def _as_arguments(
+    gradients: Sequence[Tensor], weight: Tensor, bias: Tensor, condition: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Gradients in the types of weight and bias; None for parts of the condition that are not there."""
+    to_x, to_weight, to_bias, *to_condition = gradients
+    others = (None if t is None else g for t, g in zip(condition, to_condition, strict=True))
+    return to_x, to_weight.to(weight.dtype), to_bias.to(bias.dtype), *others
 
 
 _forward.register_autograd(_differentiate, setup_context=_remember)
+
+
+def modulated_norm_passing(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    modulation: Tensor | None = None,
+    latent_scale: Tensor | None = None,
+    silu: bool = False,
+    added: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`modulated_norm` of x + added, and that sum itself, for a residual connection; added: None for x alone.
+
+    The gradient that comes back through the sum is added to the norm's own in the same pass.
+    """
+    if added is not None and (added.dtype, added.shape) == (x.dtype, x.shape):
+        normed, total = _forward_of_sum(x, added, weight, bias, modulation, latent_scale, silu)
+        return normed, total
+    total = x if added is None else x + added
+    if torch.compiler.is_compiling():
+        return modulated_norm(total, weight, bias, modulation, latent_scale, silu), total
+    normed, total = _Passing.apply(total, weight, bias, modulation, latent_scale, silu)  # type: ignore[no-untyped-call]
+    return normed, total
+
+
+@operator("modulated_norm_of_sum")
+def _forward_of_sum(
+    x: Tensor,
+    added: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    modulation: Tensor | None,
+    latent_scale: Tensor | None,
+    silu: bool,
+) -> tuple[Tensor, Tensor]:
+    if norms.serves(x, weight, bias, modulation, latent_scale):
+        return norms.modulated_norm(x, weight, bias, modulation, latent_scale, _EPSILON, silu, added)
+    total = (x + added).contiguous()
+    return modulated_norm_ref(total, weight, bias, modulation, latent_scale, silu).contiguous(), total
+
+
+@_forward_of_sum.register_fake
+def _(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+def _remember_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, _, *coefficients, ctx.silu = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], *coefficients)
+
+
+def _differentiate_sum(ctx: Any, grad: Tensor | None, passed: Tensor | None) -> tuple[Tensor | None, ...]:
+    to_total, *others = _differentiate_passing(ctx, grad, passed)
+    return to_total, to_total, *others
+
+
+def _differentiate_passing(ctx: Any, grad: Tensor | None, passed: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients from those of the norm and of the sum; None where nothing reads the one."""
+    if grad is None:
+        return passed, *[None] * 5
+    total, weight, bias, *condition = ctx.saved_tensors
+    gradients = _backward(grad, total, weight, bias, *condition, ctx.silu, passed)
+    return *_as_arguments(gradients, weight, bias, condition), None
+
+
+_forward_of_sum.register_autograd(_differentiate_sum, setup_context=_remember_sum)
+
+
+class _Passing(torch.autograd.Function):
+    """The norm of x, and x: an operator may not return what it was given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        *coefficients, ctx.silu = others
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *coefficients)
+        return _forward(x, *others), x
+
+    backward = staticmethod(_differentiate_passing)
 
 
 class _Modulation(NamedTuple):

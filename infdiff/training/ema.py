@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -24,5 +24,9 @@ class Ema:
     def update(self, modules: dict[str, nn.Module], n: int) -> None:
         """Move towards the modules' weights. n counts the updates from 0."""
         weight = 1 - min(self.decay, (1 + n) / (10 + n))
+        averages: list[Tensor] = []
+        weights: list[Tensor] = []
         for name, ema in self.modules.items():
-            torch._foreach_lerp_(list(ema.parameters()), list(modules[name].parameters()), weight)
+            averages += ema.parameters()
+            weights += modules[name].parameters()
+        torch._foreach_lerp_(averages, weights, weight)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from infdiff.coordinates import Size
@@ -146,7 +147,8 @@ class MollifiedObjective:
 
     def _loss(self, modules: Mapping[str, nn.Module], seen: Seen, given: Given, generator: torch.Generator) -> Tensor:
         process, channels, t = self.process, seen.image.shape[2], seen.t
-        weight, sharp_weight = self.weighting(process.snr(t)), process.sharp_weight(t)
+        # All ones need not be multiplied by.
+        weight = None if self.weighting is uniform else self.weighting(process.snr(t))
         x, target, sharp = self._asked(t, seen.image, seen.white_noise, seen.mollified_image, seen.mollified_noise)
         z = self._encode(modules, seen, generator)
         denoiser = cast(PointNetwork, modules["denoiser"])
@@ -154,23 +156,27 @@ class MollifiedObjective:
             x = torch.cat([x, gather(given.known, seen.ids)], dim=2)
         condition = (t, z) if given.labels is None else (t, z, given.labels)
         prediction = denoiser(x, denoiser.geometry(seen.ids, seen.size), *condition).float()
-        loss = _weighted_mean((prediction[..., :channels] - target).square(), weight)
-        if self.sharp_weight:
+        loss = _mean_square(prediction[..., :channels], target, weight)
+        if sharp is not None:
             error = (prediction[..., channels:] - sharp).square()
-            loss = loss + self.sharp_weight * _weighted_mean(error, sharp_weight)
+            loss = loss + self.sharp_weight * _weighted_mean(error, process.sharp_weight(t))
         return loss
 
     def asked(
         self, t: Tensor, image: Tensor, white: Tensor, clean: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's input at points, its target, and that of its second output, each (B, L, C).
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The network's input at points, its target, and that of its second output, where it counts: each (B, L, C).
 
         From what is at the points, (B, L, C): x0, xi, T x0 and T xi.
         """
         process = self.process
         target = process.training_target(image, white, clean, noise, t)
         state = process.state(clean, noise, t)
-        return process.network_input(state, t), target, process.sharp_target(image, clean)
+        return (
+            process.network_input(state, t),
+            target,
+            process.sharp_target(image, clean) if self.sharp_weight else None,
+        )
 
     def _of_images(self, x0: Tensor, valid: Tensor | None, generator: torch.Generator, encoder: bool) -> Seen:
         """Draw points of images; noise and T x_0 are made of all pixels and read there."""
@@ -334,6 +340,17 @@ def flip_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flipped, images.flip(-1), images)
 
 
-def _weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
-    """The mean of errors (B, ...), those of image i times weight[i]."""
+def _mean_square(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of squared errors, weighted as in `_weighted_mean`."""
+    if (
+        weight is None and prediction.device.type != "cpu"
+    ):  # fewer kernels; on CPUs losses are those of earlier versions
+        return F.mse_loss(prediction, target)
+    return _weighted_mean((prediction - target).square(), weight)
+
+
+def _weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of errors (B, ...), those of image i times weight[i]; None: all alike."""
+    if weight is None:
+        return error.mean()
     return (weight.view(-1, *[1] * (error.dim() - 1)) * error).mean()

@@ -65,7 +65,8 @@ class Optimiser:
         self.adamw.grad_scale, self.adamw.found_inf = None, bad  # type: ignore[attr-defined]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        self._muon_step(self.rate * self.settings.muon_scale, bad)
+        if self.matrices:
+            self._muon_step(self.rate * self.settings.muon_scale, bad)
 
     @torch.no_grad()
     def _muon_step(self, rate: Tensor, bad: Tensor) -> None:

@@ -12,11 +12,12 @@ from infdiff import doctor
 from infdiff.commands import benchmark, train
 from infdiff.commands.benchmark_parser import make_parser
 from infdiff.config.files import load_config
-from infdiff.gpu_check import first_launch
+from infdiff.errors import UserError
+from infdiff.gpu_check import first_launch, recorded_steps
 from infdiff.gpu_check.parts import all_parts
 from infdiff.methods.checks import check_config
 from infdiff.methods.sizes import resolutions
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 
 PARTS = all_parts(Path("/somewhere/check"), "photos.lmdb")
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def test_its_program_takes_the_command(call):
 
 def test_every_other_command_is_a_module_or_the_tests():
     others = {part.name for part in PARTS if infdiff_call(part) is None}
-    assert others == {"thread", "tests"}
+    assert others == {"thread", "tests", "graph"}
 
 
 def test_tests_for_a_gpu_are_collected():
@@ -91,3 +92,17 @@ def test_without_kernels_the_thread_says_so():
         [sys.executable, "-m", "infdiff.gpu_check.first_launch"], capture_output=True, text=True, cwd=ROOT, timeout=120
     )
     assert (shown.returncode, shown.stderr) == (1, "CUDA kernels do not run: PyTorch sees no CUDA device\n")
+
+
+def test_steps_are_compared_with_the_same_steps():
+    few, again = (recorded_steps.steps_of(CPU, "auto", TINY, count=3) for _ in range(2))
+    assert len(few.losses) == 3
+    assert few.losses == again.losses
+    assert few.ms > 0
+    assert recorded_steps.compared(few, again)["largest_difference"] == 0
+    other = again._replace(losses=[few.losses[0], few.losses[1] * 1.5, few.losses[2]])
+    assert recorded_steps.compared(few, other)["largest_difference"] == pytest.approx(0.5)
+    broken = again._replace(losses=[float("nan"), *few.losses[1:]])
+    assert recorded_steps.compared(few, broken)["largest_difference"] == float("inf")
+    with pytest.raises(UserError, match=r"train.graph: CUDA graphs want a CUDA device"):
+        recorded_steps.steps_of(CPU, True, TINY)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from infdiff import ops
+from infdiff.benchmark.as_on_cuda import AsOnCuda
 from infdiff.benchmark.launches import SavedForBackward
 from infdiff.nn import recompute
 from infdiff.nn.conv_block import ConvBlock
@@ -21,7 +22,7 @@ OPTIONS = {"plain": {}, "attention": {"attention": True}, "dual": {"convolution"
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_gradients_of_a_block_are_the_same(options, monkeypatch):
-    monkeypatch.setattr("infdiff.nn.norm.ops.modulated_norm_stepwise", ops.modulated_norm)
+    monkeypatch.setattr("infdiff.nn.norm.by_steps", lambda x: False)
     torch.manual_seed(0)
     block = ConvBlock(6, 8, condition_dim=4, latent_dim=3, **options).double()
     for parameter in block.parameters():
@@ -58,3 +59,11 @@ def test_the_cheap_function_is_called_again_and_its_result_is_not_kept(monkeypat
 
 def test_on_cpus_nothing_is_computed_again():
     assert not recompute.recomputes(torch.ones(1))
+
+
+def test_what_is_small_is_kept(monkeypatch):
+    monkeypatch.setattr("torch.is_autocast_enabled", lambda device: True)
+    for rows, again in ((1 << 19, False), ((1 << 19) + 1, True)):
+        x = torch.empty(rows, 32, dtype=torch.bfloat16, device="meta")
+        with AsOnCuda():
+            assert recompute.recomputes(x) is again

@@ -76,3 +76,37 @@ def test_what_does_not_fit_is_named():
         ops.modulated_norm(x, weight, bias, None, latent)
     with pytest.raises(ValueError, match="latent_scale"):
         ops.modulated_norm(x, weight, bias, modulation, modulation)
+
+
+def passing_by_hand(x, added, *others):
+    total = x + added
+    return ops.modulated_norm_ref(total, *others), total
+
+
+@pytest.mark.parametrize(("modulated", "scaled", "silu"), KINDS)
+@pytest.mark.parametrize("used", ["both", "norm", "total"])
+def test_what_is_passed_on_brings_its_gradient_along(used, modulated, scaled, silu):
+    x, *others = arguments(torch.float64, modulated, scaled)
+    added = torch.randn(B, L, C, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    weights = torch.randn(2, B, L, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    inputs = [x, added, *(o for o in others if o is not None)]
+
+    def results(passing, *terms):
+        normed, total = passing(*terms, *others, silu)
+        terms = {"norm": (weights[0] * normed).sum(), "total": (weights[1] * total).sum()}
+        loss = sum(terms.values()) if used == "both" else terms[used]
+        return [normed, total, *torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)]
+
+    def passing(x, added, *others):
+        return ops.modulated_norm_passing(x, *others, added=added)
+
+    wanted = results(passing_by_hand, x, added)
+    torch.testing.assert_close(results(passing, x, added), wanted)
+    # The same where the sum was made before.
+    torch.testing.assert_close(results(lambda total, *o: ops.modulated_norm_passing(total, *o), x + added), wanted)
+
+
+def test_terms_of_two_types_are_summed_as_pytorch_does():
+    x, weight, bias, *_ = arguments(torch.bfloat16, False, False)
+    normed, total = ops.modulated_norm_passing(x, weight, bias, added=x.detach().float())
+    assert total.dtype == normed.dtype == torch.float32

@@ -1,6 +1,7 @@
 """A training step: recorded ones are the eager ones, and nothing in one waits for the host."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from infdiff.errors import UserError
 from infdiff.runs.data import build_data
 from infdiff.runs.latent_training import build_latent_trainer
 from infdiff.runs.training import build_trainer
+from infdiff.training.step import not_finite
 from tests.conftest import TINY, TINY_GRID, assert_one_line_error
 from tests.recording import CPURecorder, NoWaiting, WaitError
 
@@ -199,3 +201,11 @@ def test_graphs_that_cannot_be_are_one_line(command, tmp_path):
     result = command("train", "--device", "cpu", "--out", "runs/x", *TINY, "train.graph=true")
     assert_one_line_error(result, "train.graph", "CUDA graphs want a CUDA device", "auto")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_found_in_either_place(bad):
+    numbers = [torch.tensor(x) for x in (0.0, 1.5, -3e38, 1e-40)]
+    for number in numbers:
+        assert all(float(not_finite(number, other)) == 0.0 for other in numbers)
+        assert float(not_finite(number, torch.tensor(bad))) == float(not_finite(torch.tensor(bad), number)) == 1.0

@@ -33,16 +33,30 @@ def lattice_index(ids: Tensor, size: Size) -> Tensor:
     return index
 
 
-def inverse_count(ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size) -> Tensor:
-    """taps / sum of chi at every point: (B, L) float64. rows, columns: chi along each axis, odd lengths, float64."""
+def permuted_pixels(keys: Tensor, count: int, size: Size) -> Tensor:
+    """keys (R, B, 1) int64 -> (B, count) int64, as `infdiff.ops.permuted_pixels`."""
+    rounds, batch = keys.shape[:2]
+    pixels = torch.empty((batch, count), dtype=torch.int64, device=keys.device)
+    arguments = (keys.contiguous(), pixels, rounds, batch, count, *size)
+    launch.launch("permuted_pixels.cu", "permuted_pixels", {}, (layout.blocks(count), batch, 1), arguments)
+    return pixels
+
+
+def inverse_count(
+    ids: Tensor, index: Tensor, rows: Tensor, columns: Tensor, taps: int, size: Size, wide: bool
+) -> Tensor:
+    """taps / sum of chi at every point: (B, L), float64 or without `wide` float32.
+
+    rows, columns: chi along each axis, odd lengths, float64.
+    """
     ids, ids_stride = layout.images(ids)
     batch, count = ids.shape
-    inverse = torch.empty((batch, count), dtype=torch.float64, device=ids.device)
+    inverse = torch.empty((batch, count), dtype=torch.float64 if wide else torch.float32, device=ids.device)
     arguments = (
         *(ids, layout.images(index)[0], rows.contiguous(), columns.contiguous(), inverse, count, *size),
         *(len(rows), len(columns), ids_stride, taps),
     )
-    launch.launch("inverse_count.cu", "inverse_count", {}, (layout.blocks(count), batch, 1), arguments)
+    launch.launch("inverse_count.cu", "inverse_count", {"WIDE": int(wide)}, (layout.blocks(count), batch, 1), arguments)
     return inverse
 
 
@@ -73,9 +87,10 @@ def sparse_conv(
     inverse: Tensor,
     size: Size,
     *,
+    bias: Tensor | None = None,
     transposed: bool = False,
 ) -> Tensor:
-    """inverse * sum over the window, or its adjoint: (B, L, C) -> (B, L, C).
+    """inverse * sum over the window + bias (C,), or its adjoint without one: (B, L, C) -> (B, L, C).
 
     kappa (C, Kh, Kw) of any floating type, rounded to the features'; index (B, H, W), (B*L, Kh*Kw) for a neighbour
     table, None when every pixel is a point; inverse (B or 1, L, 1) float32.
@@ -88,7 +103,8 @@ def sparse_conv(
     inverse, inverse_stride = layout.images(inverse.float())
     out = torch.empty_like(features)
     weights = kappa.flatten(1).mT.to(features.dtype).contiguous()
-    arguments = (features, weights, ids, index, inverse, out, count, *size, ids_stride, index_stride, inverse_stride)
+    inputs = (features, weights, ids, index, inverse, *(() if transposed else (_floats(bias),)))
+    arguments = (*inputs, out, count, *size, ids_stride, index_stride, inverse_stride)
     grid = (layout.ceil(count, launch.THREADS // layout.lanes(channels)), batch, 1)
     entry = "sparse_conv_transposed" if transposed else "sparse_conv"
     launch.launch("sparse_conv.cu", entry, defines, grid, arguments)
@@ -136,13 +152,14 @@ def dense_conv(
     size: Size | None = None,
     before: Tensor | None = None,
     after: Tensor | None = None,
+    bias: Tensor | None = None,
     turned: bool = False,
 ) -> Tensor:
     """Depthwise convolution of complete images (B, H, W, C) with taps (C, k, l), `step` pixels apart, zero outside.
 
     pad: how far the first tap lies above and left of a result, by default half the window. size: of the result, by
-    default that of the image. before, after: factors (H*W) at each pixel, before and after. turned: taps turned by
-    180 degrees.
+    default that of the image. before, after: factors (H*W) at each pixel, before and after. bias (C,) is added last.
+    turned: taps turned by 180 degrees.
     """
     image = layout.aligned(image)
     batch, in_height, in_width, channels = image.shape
@@ -152,7 +169,7 @@ def dense_conv(
     weights = taps.flatten(1).mT.to(image.dtype).contiguous()
     factors = (None if f is None else f.float().contiguous() for f in (before, after))
     sizes = (in_height, in_width, height, width)
-    arguments = (image, weights, *factors, out, *sizes, *step, *pad, int(turned))
+    arguments = (image, weights, *factors, _floats(bias), out, *sizes, *step, *pad, int(turned))
     runs = layout.ceil(width, _RUN * step[1]) * step[1]
     grid = (layout.blocks(layout.vectors(channels) * runs * height), batch, 1)
     defines = layout.features_defines(image) | {"WINDOW_HEIGHT": taps.shape[1], "WINDOW_WIDTH": taps.shape[2]}
@@ -242,6 +259,10 @@ def grid_to_points_transposed(grad: Tensor, index: Tensor | None, size: Size, gr
     arguments = (grad, index, out, count, *size, *grid, index_stride)
     launch.launch("interpolation.cu", "grid_to_points_transposed", layout.features_defines(grad), blocks, arguments)
     return out
+
+
+def _floats(numbers: Tensor | None) -> Tensor | None:
+    return None if numbers is None else numbers.float().contiguous()
 
 
 def _window(kappa: Tensor, index: Tensor | None) -> dict[str, int]:

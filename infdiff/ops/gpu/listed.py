@@ -22,6 +22,8 @@ MAX_BYTES = 1 << 30
 
 # As in cuda/listed_conv.cu.
 _RUNS = 4
+# Rows that one thread of cuda/scaled_rows.cu scales, at least.
+_ROWS = 16
 
 
 def shapes(images: int, points: int, window: Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -52,11 +54,17 @@ def neighbour_lists(ids: Tensor, index: Tensor, size: Size, window: Size) -> tup
 
 
 def listed_conv(
-    features: Tensor, kappa: Tensor, by_point: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+    features: Tensor,
+    kappa: Tensor,
+    by_point: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    added: Tensor | None = None,
 ) -> Tensor:
-    """scale * sum over the neighbours + bias: (B, L, C) -> (B, L, C).
+    """scale * sum over the neighbours + bias + added: (B, L, C) -> (B, L, C).
 
-    kappa (C, Kh, Kw) of any floating type, rounded to the features'; scale (B or 1, L, 1) float32; bias (C,).
+    kappa (C, Kh, Kw) of any floating type, rounded to the features'; scale (B or 1, L, 1) float32; bias (C,); added
+    (B, L, C).
     """
     features = layout.aligned(features)
     batch, count, channels = features.shape
@@ -66,12 +74,35 @@ def listed_conv(
     # A last tap of zero, for what fills lists up.
     weights = F.pad(kappa.flatten(1).mT, (0, 0, 0, 1)).to(features.dtype).contiguous()
     out = torch.empty_like(features)
-    arguments = (features, weights, by_point, scale, bias, out, count, list_stride, scale_stride)
+    added = None if added is None else layout.aligned(added.to(features.dtype))
+    arguments = (features, weights, by_point, scale, bias, added, out, count, list_stride, scale_stride)
     lanes = _lanes(channels)
     grid = (layout.ceil(count, _RUNS * launch.THREADS // lanes), batch, _parts(channels))
     defines = layout.features_defines(features) | _window((kappa.shape[1], kappa.shape[2]))
     launch.launch("listed_conv.cu", "listed_conv", defines, grid, arguments)
     return out
+
+
+def scaled_rows(rows: Tensor, scale: Tensor, *, summed: bool) -> tuple[Tensor, Tensor | None]:
+    """scale * rows, and with `summed` the sum of all rows: (B, L, C) -> (B, L, C) and (C,) float32.
+
+    scale (B or 1, L, 1).
+    """
+    rows = layout.aligned(rows)
+    batch, count, channels = rows.shape
+    scale, scale_stride = layout.images(scale.float())
+    blocks, length = pieces(count, channels)
+    out = torch.empty_like(rows)
+    partial = torch.empty((batch * blocks, channels), dtype=torch.float32, device=rows.device) if summed else None
+    grid = (blocks, batch, layout.ceil(layout.vectors(channels), layout.lanes(channels)))
+    arguments = (rows, scale, out, partial, count, length, scale_stride)
+    launch.launch("scaled_rows.cu", "scaled_rows", layout.features_defines(rows), grid, arguments)
+    return out, None if partial is None else sum_chunks(partial)
+
+
+def pieces(count: int, channels: int) -> tuple[int, int]:
+    """(Blocks of an image, rows of a block) of `scaled_rows`."""
+    return layout.chunks(count, 1, least=_ROWS * launch.THREADS // layout.lanes(channels))
 
 
 def listed_taps(features: Tensor, grad: Tensor, by_offset: Tensor, window: Size) -> Tensor:

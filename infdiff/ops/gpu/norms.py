@@ -29,17 +29,18 @@ def modulated_norm(
     latent_scale: Tensor | None,
     epsilon: float,
     silu: bool,
-) -> Tensor:
-    """Launch the kernel of `ops.modulated_norm`: (B, L, C) -> (B, L, C)."""
-    x = layout.aligned(x)
+    added: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Launch the kernel of `ops.modulated_norm` for x + added: (B, L, C) -> (B, L, C), and that sum, or x itself."""
+    x, added = layout.aligned(x), None if added is None else layout.aligned(added)
     batch, count, channels = x.shape
     given = _Coefficients(x, weight, bias, modulation, latent_scale)
-    out = torch.empty_like(x)
+    out, total = torch.empty_like(x), None if added is None else torch.empty_like(x)
     length = ROWS * _at_once(channels)
-    arguments = (x, *given.tensors, out, count, length, *given.strides, epsilon, int(silu))
+    arguments = (x, added, *given.tensors, out, total, count, length, *given.strides, epsilon, int(silu))
     grid = (layout.ceil(count, length), batch, 1)
     launch.launch("modulated_norm.cu", "modulated_norm", given.defines, grid, arguments)
-    return out
+    return out, x if total is None else total
 
 
 def modulated_norm_backward(
@@ -51,9 +52,14 @@ def modulated_norm_backward(
     latent_scale: Tensor | None,
     epsilon: float,
     silu: bool,
+    passed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to x, weight and bias (C,) float32, modulation and latent_scale: empty for those that are not there."""
+    """Gradients to x, weight and bias (C,) float32, modulation and latent_scale: empty for those that are not there.
+
+    passed: added to the gradient to x.
+    """
     x, grad = layout.aligned(x), layout.aligned(grad.to(x.dtype))
+    passed = None if passed is None else layout.aligned(passed.to(x.dtype))
     batch, count, channels = x.shape
     given = _Coefficients(x, weight, bias, modulation, latent_scale)
     to_x = torch.empty_like(x)
@@ -64,7 +70,7 @@ def modulated_norm_backward(
     )
     blocks, length = blocks_of_backward(batch, count, channels)
     partial = torch.empty((batch, blocks, 2, channels), dtype=torch.float32, device=x.device)
-    arguments = (grad, x, *given.tensors, to_x, partial, count, length, *given.strides, epsilon, int(silu))
+    arguments = (grad, x, *given.tensors, passed, to_x, partial, count, length, *given.strides, epsilon, int(silu))
     launch.launch("modulated_norm.cu", "modulated_norm_backward", given.defines, (blocks, batch, 1), arguments)
     others = (to_modulation, to_latent, to_weight, to_bias)
     sums = (partial, *given.tensors, *others, batch, blocks, *given.strides)

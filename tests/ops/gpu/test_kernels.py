@@ -9,7 +9,7 @@ import torch
 
 from infdiff import ops
 from infdiff.ops.dense_conv2d import window_of
-from infdiff.ops.gpu import kernels, launch, layout
+from infdiff.ops.gpu import kernels, launch, layout, listed
 from infdiff.points import all_points, draw_points
 from tests.ops.places import places
 
@@ -79,6 +79,45 @@ def test_depthwise_convolution(dtype, channels, k, count, device):
         dtype,
         device,
     )
+
+
+# Through lists, by searching, of all pixels in one kernel, and in several.
+WAYS = {"lists": (100, 7, (1.0, 1.0)), "search": (100, 15, (1.0, 1.0)), "dense": ("all", 7, (1.0, 1.0))}
+WAYS["dilated"] = "all", 3, (4.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype", "channels"),
+    [("lists", dtype, channels) for dtype in TYPES for channels in (3, 64)]
+    + [("lists", torch.float32, 264)]  # of more channels than one block takes
+    + [(way, dtype, 8) for dtype in (torch.float32, torch.bfloat16) for way in WAYS if way != "lists"],
+)
+def test_bias_and_what_is_passed_on(way, dtype, channels, device):
+    count, k, scale = WAYS[way]
+    size = (9, 17) if device.type == "cpu" else (67, 45)
+    ids = some_points(count, size)
+    inputs = [random(2, ids.shape[1], channels, dtype=dtype), random(channels, 1, k, k, dtype=dtype, seed=2)]
+    inputs.append(random(channels, dtype=dtype, seed=3))
+
+    def passing(features, taps, bias):
+        points = ops.Points.of(ids.to(device), size, k, scale)
+        return torch.cat(ops.sparse_depthwise_conv2d_passing(features, taps, points, "auto", bias), dim=2)
+
+    def by_reference(features, taps, bias):
+        out = ops.sparse_depthwise_conv2d_ref(features, taps, places(ids, size, scale), "auto", bias)
+        return torch.cat([out, features], dim=2)
+
+    compare(passing, by_reference, inputs, dtype, device)
+
+
+def test_many_rows_are_summed_in_pieces(device, monkeypatch):
+    rows, scale = random(3, 5000, 8, dtype=torch.float32).to(device), random(1, 5000, 1, dtype=torch.float32).to(device)
+    for least in (16, 1):
+        monkeypatch.setattr(listed, "_ROWS", least)
+        out, total = listed.scaled_rows(rows, scale, summed=True)
+        assert torch.equal(out, rows * scale)
+        torch.testing.assert_close(total, rows.sum((0, 1)), rtol=1e-4, atol=1e-3)
+        assert listed.scaled_rows(rows, scale, summed=False)[1] is None
 
 
 @pytest.mark.parametrize(("size", "count"), [((1, 1), 1), ((5, 300), 129), ((257, 129), 129), ((131, 65), 2100)])
@@ -214,7 +253,9 @@ def test_index_and_count(size, count, device):
     ids = some_points(count, size, batch=3)
     assert torch.equal(ops.lattice_index(ids.to(device), size).cpu(), ops.lattice_index_ref(ids, size))
     for k, scale in ((7, (1.0, 1.0)), (5, (1.5, 3.0)), (1, (0.5, 2.0))):
+        narrow = ops.inverse_count(ids.to(device), size, k, scale)
         actual = ops.inverse_count(ids.to(device), size, k, scale, dtype=torch.float64)
+        assert torch.equal(narrow, actual.float())
         expected = ops.inverse_count_ref(ids, size, k, scale, dtype=torch.float64)
         torch.testing.assert_close(actual.cpu(), expected, rtol=1e-12, atol=1e-12)
 
@@ -336,6 +377,7 @@ def test_five_runs_give_the_same_bits(dtype, device):
 
 def test_every_kernel_was_run(emulated):
     size, grid = (9, 14), (4, 5)
+    ops.permuted_pixels(torch.ones(2, 1, 1, dtype=torch.int64), 3, size)
     taps = random(8, 1, 7, 7, dtype=torch.float32).requires_grad_()
     cases = ((40, (1.0, 1.0)), (40, (3.0, 3.0)), ("all", (1.0, 1.0)), ("all", (20.0, 20.0)), ("all", (20.5, 3.0)))
     for count, scale in cases:
@@ -347,7 +389,7 @@ def test_every_kernel_was_run(emulated):
     sources = (
         "lattice_index inverse_count nearest_points sparse_conv sparse_conv_transposed sparse_conv_taps sum_chunks"
     )
-    sources += " neighbour_lists listed_conv listed_taps"
+    sources += " permuted_pixels neighbour_lists listed_conv listed_taps scaled_rows"
     sources += " dense_conv dense_filter points_to_grid points_to_grid_transposed grid_to_points"
     assert emulated.launched == {*sources.split(), "grid_to_points_transposed"}
 

@@ -93,7 +93,7 @@ def test_stored_lists_are_read_and_made_once(scale, emulated):
     emulated.launched.clear()
     for a, b in zip(everything(inputs, points), made, strict=True):
         assert torch.equal(a, b)
-    assert emulated.launched == {"listed_conv", "listed_taps", "sum_chunks"}
+    assert emulated.launched == {"listed_conv", "listed_taps", "scaled_rows", "sum_chunks"}
 
 
 # 24 channels: 3 of a warp's 8 lanes; 72 and 33: more than one part.
@@ -224,6 +224,6 @@ def test_pytorch_finds_the_operators_as_registered(scale, emulated):
     convolution = torch.ops.infdiff.sparse_depthwise_conv2d
     backward = torch.ops.infdiff.sparse_depthwise_conv2d_backward
     for stored in (points, points.listed(3)):
-        torch.library.opcheck(convolution.default, (*features, *stored, "auto"))
+        torch.library.opcheck(convolution.default, (*features, *stored, "auto", torch.randn(4, requires_grad=True)))
         plain = (torch.randn(2, 30, 4), *(f.detach() for f in features))
-        torch.library.opcheck(backward.default, (*plain, *stored, "auto", True, True))
+        torch.library.opcheck(backward.default, (*plain, *stored, "auto", True, True, True, plain[0]))

@@ -121,3 +121,31 @@ def test_wider_types_and_rows_go_to_the_reference(emulated):
         for a, b in zip(results(ops.modulated_norm, given, grad, False), wanted, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4)
     assert not emulated.launched
+
+
+@pytest.mark.parametrize("channels", [1, 65, 136, 2056])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_of_a_sum_that_is_passed_on(channels, dtype, device):
+    """The sum is rounded once and normalised as it is; its own gradient joins that of the norm in float32."""
+    (x, *others), grad = arguments(device, 2, 21, channels, dtype)
+    added, back = grad.flip(1), x.flip(0)
+
+    def results(passing, x, added, *others):
+        given = [t.detach().clone().requires_grad_() for t in (x, added, *others)]
+        outputs = passing(*given)
+        gradients = torch.autograd.grad(outputs, given, [grad.to(outputs[0].dtype), back.to(outputs[1].dtype)])
+        return [*(o.detach() for o in outputs), *gradients]
+
+    found = results(lambda x, a, *o: ops.modulated_norm_passing(x, *o, True, a), x, added, *others)
+    assert torch.equal(found[1], x + added)
+    assert torch.equal(found[2], found[3])
+    alone = results(lambda x, a, *o: (ops.modulated_norm_passing(x, *o, True)[0], x + a), found[1], added, *others)
+    assert torch.equal(found[0], alone[0])
+    # From the rounded sum, in float64.
+    wide = results(
+        lambda x, a, *o: (by_formula(x + 0 * a, *o, True), x + 0 * a),
+        *(t.double() for t in (found[1], added, *others)),
+    )
+    for a, b in zip([found[2], *found[4:]], [wide[2], *wide[4:]], strict=True):
+        near = TOLERANCE[a.dtype] * max(1.0, b.abs().max().item())
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=near)
