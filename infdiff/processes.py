@@ -168,13 +168,13 @@ def global_size(rows: int) -> int:
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) of rows (B, C) of the global batch; the mean is differentiable in each."""
+    """Mean and unbiased variance (C,) of rows (B, C) of the global batch, differentiable in each."""
     count = joined().count
     if count == 1:
         return values.mean(dim=0), values.var(dim=0)
     mean: Tensor = _Sum.apply(values.mean(dim=0)) / count  # type: ignore[no-untyped-call]
-    squares = (values.detach() - mean.detach()).square().sum(dim=0)
-    return mean, total(squares) / (global_size(len(values)) - 1)
+    squares: Tensor = _Sum.apply((values - mean).square().sum(dim=0))  # type: ignore[no-untyped-call]
+    return mean, squares / (global_size(len(values)) - 1)
 
 
 def total(values: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from infdiff import processes
 
+# Added to variances.
+_SMALLEST = 1e-6
+
 
 class Standardize(nn.Module):
     """(B, C) -> (x - mean) / std for each channel, by running estimates.
@@ -17,8 +20,11 @@ class Standardize(nn.Module):
     A fresh encoder's latents are a large constant and a small part that differs between images. The denoiser would
     learn to ignore them, and the encoder's gradient, then mostly noise, would drive the encoder to a constant before it
     becomes useful. The estimates of a batch itself would be off by a quarter of a standard deviation for 16 images,
-    which is noise on every latent; so only gradients are taken relative to the batch's mean. A batch of one image, or
-    with values that are not finite, does not change the estimates. A batch that several processes share is one batch.
+    which is noise on every latent; so only gradients are taken relative to the batch's mean and spread. A push that is
+    common to all latents has none, nor has one that makes all of them larger: the estimates follow late, so that an
+    encoder that grows would seem to have louder latents for as long as it does, and the denoiser would learn to read
+    those. A batch of one image, or with values that are not finite, does not change the estimates. A batch that several
+    processes share is one batch.
     """
 
     mean: Tensor
@@ -40,10 +46,10 @@ class Standardize(nn.Module):
         if self.training and processes.global_size(x.shape[0]) > 1:
             mean, variance = processes.moments(wide)
             self._update(mean.detach(), variance.detach())
-            # A push common to all latents has no gradient.
-            wide = wide - mean + mean.detach()
+            spread = (variance + _SMALLEST).sqrt()
+            wide = (wide - mean) * (spread.detach() / spread) + mean.detach()
         # Copied: the next batch changes the estimates before this one's gradient is taken.
-        return ((wide - self.mean.clone()) / (self.variance + 1e-6).sqrt()).to(x.dtype)
+        return ((wide - self.mean.clone()) / (self.variance + _SMALLEST).sqrt()).to(x.dtype)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

@@ -55,6 +55,30 @@ def test_a_common_push_on_all_latents_has_no_gradient(generator):
     assert x.grad.abs().max() < 1e-9
 
 
+def test_what_makes_all_latents_larger_has_no_gradient(generator):
+    """Estimates follow late: an encoder that grows would have louder latents for as long as it does."""
+    layer = Standardize(4).double()
+    x = 3 + 2 * torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    x.requires_grad_()
+    push = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((layer(x) * push).sum(), x)
+    assert gradient.abs().max() > 0.1
+    assert (gradient * (x - x.mean(dim=0))).sum(dim=0).abs().max() < 1e-5
+    assert gradient.sum(dim=0).abs().max() < 1e-9
+
+
+def test_an_encoder_that_grows_gains_nothing(generator):
+    """Growing by gradients that want louder latents, it would never stop."""
+    layer = Standardize(2)
+    scale = torch.ones(2, requires_grad=True)
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(
+            -layer(scale * torch.randn(16, 2, generator=generator)).square().mean(), scale
+        )
+        scale = (scale - 0.05 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(scale.detach(), torch.ones(2), rtol=0, atol=0.01)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_bad_batch_leaves_the_estimates_alone(generator, value):
     layer = Standardize(2)
