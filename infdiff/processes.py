@@ -71,10 +71,14 @@ def require_one_process(program: str) -> None:
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[Place]:
-    """Within the block, all processes work on one training; a program that runs alone is left alone.
+def together(
+    device: torch.device,
+    work: str = "training",
+    remedy: str = "torchrun --max-restarts 3 starts all of them again from the last checkpoint",
+) -> Iterator[Place]:
+    """Within the block, all processes do one piece of work; a program that runs alone is left alone.
 
-    Raises UserError in the others when one of them is gone.
+    Raises UserError in the others when one of them is gone. work, remedy: for its message.
     """
     place = Place.here()
     if place.count == 1:
@@ -89,10 +93,7 @@ def together(device: torch.device) -> Iterator[Place]:
     except RuntimeError as error:
         if not _is_of_the_network(error):
             raise
-        raise UserError(
-            f"another process of this training is gone ({first_line(error)}); torchrun --max-restarts 3 starts all of "
-            "them again from the last checkpoint"
-        ) from error
+        raise UserError(f"another process of this {work} is gone ({first_line(error)}); {remedy}") from error
     finally:
         distributed.destroy_process_group()
 
@@ -194,6 +195,59 @@ def first_before_others() -> Iterator[None]:
     yield
     if first:
         wait()
+
+
+def bands(rows: int) -> list[range]:
+    """The rows of an image in bands, one for each process, by rank; one band where they are too few to share."""
+    count = joined().count
+    count = count if count <= rows else 1
+    return [range(rows * rank // count, rows * (rank + 1) // count) for rank in range(count)]
+
+
+def exchange(values: Tensor, parts: Sequence[range], dim: int) -> None:
+    """Fill in the parts along a dimension that other processes have computed, one each, by rank."""
+    for rank, rows in enumerate(parts):
+        own = values.narrow(dim, rows.start, len(rows))
+        sent = own.contiguous()
+        distributed.broadcast(sent, src=rank)
+        own.copy_(sent)
+
+
+def sent(values: Tensor | None, owner: int, device: torch.device) -> Tensor:
+    """The tensor of the process of rank `owner`, in every process, on `device`. values: None in the others."""
+    shape = [None if values is None else (values.shape, values.dtype)]
+    distributed.broadcast_object_list(shape, src=owner)
+    assert shape[0] is not None
+    size, dtype = shape[0]
+    result = torch.empty(size, dtype=dtype, device=device) if values is None else values.contiguous()
+    distributed.broadcast(result, src=owner)
+    return result
+
+
+def of_the_first(value: T) -> T:
+    """The value of the first process, in every process."""
+    if joined().count == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise a UserError of one process in every process, at the end of the block, which does not wait for others."""
+    if joined().count == 1:
+        yield
+        return
+    failure: str | None = None
+    try:
+        yield
+    except UserError as error:
+        failure = str(error)
+    failures: list[str | None] = [None] * joined().count
+    distributed.all_gather_object(failures, failure)
+    if found := [text for text in failures if text is not None]:
+        raise UserError(found[0])
 
 
 def same_everywhere(value: str) -> bool:

@@ -14,7 +14,7 @@ from infdiff import __version__
 from infdiff.command_names import COMMANDS, module_of
 
 # What the processes of torchrun do together.
-SHARED = ("train", "train-latent", "evaluate")
+SHARED = ("train", "train-latent", "sample", "evaluate")
 
 _WIDTH = max(map(len, COMMANDS))
 OVERVIEW = "\n".join(

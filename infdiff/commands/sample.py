@@ -8,20 +8,25 @@
   infdiff sample --run runs/rain --condition coarse.npy --res 256 --n 4
   infdiff sample --run runs/photos --interpolate a.png b.png --frames 12
   infdiff sample --run runs/photos --res 16384 --pyramid        # tiles of all sizes, which index.html opens
+  torchrun --nproc-per-node 8 -m infdiff sample --run runs/photos --n 64 # eight processes share the images
 
 Image i depends on the seed and i alone, whatever --n and --batch.
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from infdiff.cli import Parser, positive, size_argument
+from infdiff import processes
+from infdiff.cli import Parser, choose_device, positive, size_argument
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
+from infdiff.commands.trainings import require_same_options, require_same_program, say
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
@@ -89,8 +94,17 @@ def make_parser(prog: str | None) -> Parser:
 
 
 def run(arguments: Namespace) -> None:
-    """Sample images into a folder, or interpolate between two images."""
+    """Sample images into a folder, or interpolate between two images, on all processes of torchrun."""
+    if arguments.interpolate:
+        processes.require_one_process("sample --interpolate")
+    processes.select_gpu()
+    with processes.together(choose_device(arguments.device), "sampling", "the same command draws its images again"):
+        _run(arguments)
+
+
+def _run(arguments: Namespace) -> None:
     trained = load_run(arguments)
+    require_same_program(trained.config)
     writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)
@@ -108,6 +122,8 @@ def run(arguments: Namespace) -> None:
         deblur=arguments.deblur,
         tile=arguments.tile,
     )
+    # Where it depends on memory that is free, too.
+    options = replace(options, tile=processes.of_the_first(options.tile))
     conditions = conditions_of(trained, arguments, size, options)
     if arguments.interpolate:
         if arguments.pyramid:
@@ -115,10 +131,13 @@ def run(arguments: Namespace) -> None:
         interpolate(trained, arguments, size, options)
         return
     count = positive("--n", arguments.n)
-    batch = default_batch(trained.method, drawn, options) if arguments.batch is None else arguments.batch
-    positive("--batch", batch)
+    place = processes.joined()
+    in_bands = count < place.count and options.tile is not None
+    most = min(default_batch(trained.method, drawn, options), -(-count // place.count))
+    batch = most if arguments.batch is None else positive("--batch", arguments.batch)
     folder = arguments.out or trained.folder.samples / f"{format_size(size)}-seed{arguments.seed}"
-    latents = trained.describe_latents()
+    with processes.first_before_others():  # it may fit and store a Gaussian
+        latents = trained.describe_latents()
     record = options.record(trained.method) | {
         "tile": options.tile,
         "size": list(size),
@@ -132,21 +151,21 @@ def run(arguments: Namespace) -> None:
     }
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
-    print(f"{trained.folder}, step {trained.step}; latents: {latents}", flush=True)
+    require_same_options(record)
+    say(f"{trained.folder}, step {trained.step}; latents: {latents}{_shared(place.count, in_bands=in_bands)}")
     base = training_size(trained.config)
     if drawn == size and size[0] * base[1] != size[1] * base[0]:
         square, cut = format_size(base), format_size(trained.drawn_size(size, "keep"))
-        print(
-            f"note: images of {square} are stretched to {format_size(size)}: --aspect keep cuts them out of {cut}",
-            flush=True,
-        )
+        say(f"note: images of {square} are stretched to {format_size(size)}: --aspect keep cuts them out of {cut}")
     notes = backend_note(trained.config, [options.sampled_at(drawn, base)]), kernels_note(trained.device)
     for note in filter(None, notes):
-        print(f"note: {note}", flush=True)
-    evaluations = -(-count // batch) * options.evaluations(trained.method, drawn)
-    with tqdm(total=evaluations, unit="step", disable=None) as bar:
+        say(f"note: {note}")
+    batches = -(-count // batch)
+    own = batches if in_bands else len(place.share(range(batches)))
+    evaluations = own * options.evaluations(trained.method, drawn)
+    with tqdm(total=evaluations, unit="step", disable=None if place.first else True) as bar:
 
-        def sample(indices: Sequence[int]) -> Tensor:
+        def draw(indices: Sequence[int]) -> Tensor:
             return trained.sample(
                 indices,
                 size,
@@ -157,15 +176,30 @@ def run(arguments: Namespace) -> None:
                 on_step=bar.update,
             )
 
+        def draw_apart(indices: Sequence[int]) -> Tensor:
+            with processes.apart():
+                return draw(indices)
+
+        if in_bands and not place.first:  # it draws its part of every image, and the first process has all parts
+            for indices in torch.arange(count).split(batch):
+                draw(indices.tolist())
+            return
+        sample, shared = (draw, False) if in_bands else (draw_apart, True)
         if arguments.pyramid:
             shown = pictures_of(trained.field)
             pages = pyramids_to_folder(
-                lambda indices: shown(sample(indices)), folder, count=count, batch=batch, record=record
+                lambda indices: shown(sample(indices)), folder, count=count, batch=batch, record=record, shared=shared
             )
-            print(f"{count} images of {format_size(size)} pixels as pyramids; open {pages[0]} in a browser")
+            say(f"{count} images of {format_size(size)} pixels as pyramids; open {pages[0]} in a browser")
             return
-        sheet = sample_to_folder(sample, folder, count=count, batch=batch, record=record, write=writer)
-    print(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
+        sheet = sample_to_folder(sample, folder, count=count, batch=batch, record=record, write=writer, shared=shared)
+    say(f"{count} images of {format_size(size)} pixels in {folder}, all of them in {sheet}")
+
+
+def _shared(count: int, *, in_bands: bool) -> str:
+    if count == 1:
+        return ""
+    return f"; {count} processes share {'the rows of each image' if in_bands else 'the images'}"
 
 
 def conditions_of(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> Conditions:
@@ -181,7 +215,7 @@ def conditions_of(trained: TrainedModel, arguments: Namespace, size: Size, optio
             raise OptionError("condition", file, "the run was trained without condition channels")
         values = read_field("condition", file, trained.known_field.channels)
         if missing := int(np.isnan(values).any(axis=0).sum()):
-            print(f"note: {file}: {missing} pixels are missing; the network is told that nothing is known there")
+            say(f"note: {file}: {missing} pixels are missing; the network is told that nothing is known there")
     return trained.conditions(
         size,
         options,

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -34,5 +36,10 @@ def require_same_program(config: Config) -> None:
     versions = f"infdiff {__version__}, torch {torch.__version__}"
     if not processes.same_everywhere(versions):
         raise UserError(f"the processes have different versions; the first has {versions}: install the same everywhere")
-    if not processes.same_everywhere(json.dumps(flatten(config), default=str, sort_keys=True)):
+    require_same_options(flatten(config))
+
+
+def require_same_options(options: Mapping[str, Any]) -> None:
+    """Raise UserError where processes have other options."""
+    if not processes.same_everywhere(json.dumps(options, default=str, sort_keys=True)):
         raise UserError("the processes have different settings: give every machine the same command and files")

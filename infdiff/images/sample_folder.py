@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from infdiff import processes
 from infdiff.files import clean_partials, copy_file, make_folder, save_json
 from infdiff.images.write import contact_sheet, save_gif, save_png
+from infdiff.processes import failing_together
 
 SHEET = "grid.png"
 
@@ -28,22 +32,29 @@ def sample_to_folder(
     batch: int,
     record: dict[str, Any],
     write: WriteImage | None = None,
+    shared: bool = False,
 ) -> Path:
     """Write images 0..count-1, `batch` at a time, and return the contact sheet's path.
 
-    sample(indices) returns images, (B, 3, H, W) uint8. write: writes one image of another kind. The JSON file is
-    written last. Raises UserError when the folder cannot be written.
+    sample(indices) returns images, (B, 3, H, W) uint8. write: writes one image of another kind. shared: the processes
+    that are joined share the batches, and the first one writes the sheet. The JSON file is written last. Raises
+    UserError when the folder cannot be written.
     """
-    images = []
-    with _used(folder):
-        for indices in torch.arange(count).split(batch):
-            for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
-                images.append((write or _written)(image, folder / f"{index:05d}.png"))
+    place = processes.joined() if shared else processes.ALONE
+    batches = [indices.tolist() for indices in torch.arange(count).split(batch)]
+    images = {}
+    with failing_together() if shared else nullcontext(), _used(folder):
+        for indices in place.share(batches):
+            for index, image in zip(indices, sample(indices), strict=True):
+                images[index] = (write or _written)(image, _image(folder, index))
     sheet = folder / SHEET
+    if not place.first:
+        return sheet
     if count == 1:
-        copy_file(folder / "00000.png", sheet)
+        copy_file(_image(folder, 0), sheet)
     else:
-        save_png(contact_sheet(torch.stack(images), columns=_columns(count)), sheet)
+        pictures = [images[i] if i in images else _read(_image(folder, i)) for i in range(count)]
+        save_png(contact_sheet(torch.stack(pictures), columns=_columns(count)), sheet)
     save_json(folder / _RECORD, record)
     return sheet
 
@@ -55,7 +66,7 @@ def frames_to_folder(frames: Tensor, folder: Path, record: dict[str, Any]) -> Pa
     """
     make_folder(folder)
     for number, frame in enumerate(frames):
-        save_png(frame, folder / f"{number:05d}.png")
+        save_png(frame, _image(folder, number))
     save_png(contact_sheet(frames, columns=min(8, len(frames))), folder / SHEET)
     save_json(folder / _RECORD, record)
     animation = folder / "frames.gif"
@@ -73,6 +84,15 @@ def _used(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # it holds something
             folder.rmdir()
         raise
+
+
+def _image(folder: Path, index: int) -> Path:
+    return folder / f"{index:05d}.png"
+
+
+def _read(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _written(image: Tensor, path: Path) -> Tensor:

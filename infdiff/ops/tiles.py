@@ -6,6 +6,8 @@ inference: PyTorch's own operators, without rules of our own for gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -117,6 +119,13 @@ class GridFromTiles:
         if self.sums is None:
             self.sums = sums.new_zeros(sums.shape[0], *self.grid, sums.shape[3])
         self.sums[:, start : start + sums.shape[1]] += sums
+
+    def join(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Join it with the grids of other processes, which were given the image's other tiles. total: sums tensors."""
+        assert self.near is not None
+        assert self.sums is not None
+        # A pixel that is not among the tiles was read as zeros.
+        self.near, self.sums = total(self.near), total(self.sums)
 
     def read(self) -> Tensor:
         """(B, C, G, K), once all tiles have been added."""

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from infdiff import processes
 from infdiff.config.settings import Config
 from infdiff.data.batches import first_batches
 from infdiff.diffusion.process import PointNetwork
@@ -35,7 +36,8 @@ class SmallEvaluation:
     """Called with the EMA modules, returns "spectrum" and, if the `eval` extra is installed, "kid".
 
     They are those of `infdiff evaluate` for `train.eval_images` samples, with the same noise every time. "broken"
-    counts samples with non-finite pixels: the metrics leave them out, and need at least two other samples.
+    counts samples with non-finite pixels: the metrics leave them out, and need at least two other samples. Processes
+    that work together share the samples, and the first one measures them; the others return nothing.
     """
 
     def __init__(self, config: Config, data: Data, device: torch.device, sampling: Sampling) -> None:
@@ -50,6 +52,8 @@ class SmallEvaluation:
             finite = images.isfinite().flatten(1).all(dim=1)
             whole.append(to_uint8(images[finite]).cpu())
             broken += int((~finite).sum())
+        if not processes.joined().first:
+            return {}
         scores: dict[str, float] = {"broken": broken}
         if self.count - broken < 2:
             return scores

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from infdiff import processes
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, with_known
@@ -59,15 +60,33 @@ class Sampling:
         on_progress: OnProgress,
         condition: Condition = UNCONDITIONAL,
     ) -> Iterator[Tensor]:
-        """Yield the images in batches; on_progress counts evaluations of the network."""
-        parts = torch.arange(len(indices)).split(self.batch)
-        total, done = len(parts) * self.evaluations, itertools.count(1)
+        """Yield the images in batches; on_progress counts this process's evaluations of the network.
+
+        Processes that work together share the batches, and each yields all of them.
+        """
+        place = processes.joined()
+        batch = min(self.batch, -(-len(indices) // place.count)) if place.count > 1 else self.batch
+        parts = torch.arange(len(indices)).split(batch)
+        total, done = -(-len(parts) // place.count) * self.evaluations, itertools.count(1)
         on_progress(0, total)
-        for places in parts:
+
+        def drawn(places: Tensor) -> Tensor:
             own = [indices[place] for place in places.tolist()]
             latents = None if z is None else z[places]
             given = (condition.rows(places),) if condition.given else ()
-            yield self.draw(denoiser, latents, own, lambda: on_progress(next(done), total), *given)
+            with processes.apart():
+                return self.draw(denoiser, latents, own, lambda: on_progress(next(done), total), *given)
+
+        for start in range(0, len(parts), place.count):
+            together = parts[start : start + place.count]
+            images = drawn(together[place.rank]) if place.rank < len(together) else None
+            if place.count == 1:
+                assert images is not None
+                yield images
+                continue
+            device = next(denoiser.parameters()).device
+            for owner in range(len(together)):
+                yield processes.sent(images if owner == place.rank else None, owner, device)
 
 
 class Previews:
@@ -77,6 +96,7 @@ class Previews:
     validation images, their reconstructions. encodes: whether there is an autoencoder. images_a_step: images at the
     training size that cost as much as those of one training step. pictures: makes RGB of images that are fields.
     channels: those that are generated, where images have others, too. Conditions are those of images in the data.
+    Processes that work together share the images, and the first one writes them.
     """
 
     most = _COLUMNS
@@ -140,6 +160,8 @@ class Previews:
         # In one go: batches are faster than images one by one.
         parts = self.sampling(denoiser, z, indices, on_progress, _joined(conditions))
         drawn = torch.cat([self.shown(part).cpu() for part in parts])
+        if not processes.joined().first:
+            return
         samples, *reconstructions = drawn.split([count, *(len(images) for images in originals)])
         if originals:
             pairs = zip(originals, reconstructions, strict=True)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from torch import nn
 from tqdm import tqdm
 
+from infdiff import processes
+
 # Part of the time that pauses may take.
 _SHARE = 0.1
 # Seconds that the last preview may take in any case: a short run should leave something to see.
@@ -88,8 +90,22 @@ class Pauses:
         """Draw a preview, or return False if it has to wait for time. waiting: it was said already.
 
         After the last step it has as many images as there is time for, and at least one of each kind if that takes
-        seconds. before: called first, if it is drawn.
+        seconds. before: called first, if it is drawn. Several processes draw what the first one has time for.
         """
+        last = step == self.steps
+        count, needed = processes.of_the_first(self._affordable(step, preview, waiting=waiting))
+        if not count:
+            return last
+        before()
+        started = self.clock()
+        with self.show(step, "preview:", "network evaluations") as on_progress:
+            preview(step, modules, count, on_progress)
+        if needed > 0:
+            self._slower *= (self.clock() - started) / needed
+        return True
+
+    def _affordable(self, step: int, preview: Preview, *, waiting: bool) -> tuple[int, float]:
+        """The number of images that there is time for now, and the seconds that they need."""
         count, last, left = preview.most, step == self.steps, self._left()
         needed = self._seconds(step, preview.worth(count))
         while last and count > 1 and needed > left:
@@ -99,14 +115,8 @@ class Pauses:
             if last or not waiting:
                 what = "no preview" if last else "preview put off"
                 self._say(step, f"{what}: {needed:.0f} s are more than a tenth of the time so far")
-            return last
-        before()
-        started = self.clock()
-        with self.show(step, "preview:", "network evaluations") as on_progress:
-            preview(step, modules, count, on_progress)
-        if needed > 0:
-            self._slower *= (self.clock() - started) / needed
-        return True
+            return 0, needed
+        return count, needed
 
     def _left(self) -> float:
         """Seconds that a pause may take now."""

@@ -71,15 +71,17 @@ class Trainer:
     objective(modules, batch, generator): returns the loss.
     batches(step): returns an endless iterator of batches, starting at that step.
     validation(): returns the validation batches.
-    preview: saves example images of the EMA modules, every `sample_every` steps and at the end, as time allows.
+    preview: saves example images of the EMA modules, every `sample_every` steps and at the end, as time allows; called
+    by every process, and the first one saves them.
     label(batch): a name by which losses are also logged; the same for all batches of a step.
     frozen(batch): parameters that the step does not change; the same for all batches of a step.
-    evaluate(EMA modules, on_progress): returns metrics by name, stored with a checkpoint every `eval_every` steps.
+    evaluate(EMA modules, on_progress): returns metrics by name, stored with a checkpoint every `eval_every` steps;
+    called by every process, and those of the first count.
     calibrate(EMA modules, on_progress): measures statistics that belong to their weights, before they are used or
     saved.
     clock: seconds, as `time.perf_counter`; it decides when previews are drawn, and nothing else.
     All randomness of step n is a function of (seed, n), whatever the number of processes that train together. The first
-    of them writes, logs and samples for all.
+    of them writes and logs for all.
     """
 
     def __init__(
@@ -134,15 +136,14 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         log = Log(self.folder / "log.jsonl", self.step, writes=self.place.first)
-        behind = self.place.first and self._lacks_pictures()
+        behind = processes.of_the_first(self._lacks_pictures())
         if self.place.first and 0 < self.settings.steps <= self.step:  # no later checkpoint will draw it
             plot_losses(log.path, self.folder / "loss.png")
         if self.step >= self.settings.steps and not behind:
             return
         with log.followed(self.settings.log, self._say):
             if behind:
-                with processes.apart():
-                    self._catch_up(log)
+                self._catch_up(log)
             if self.step < self.settings.steps:
                 self._train(log)
 
@@ -166,8 +167,9 @@ class Trainer:
     def _catch_up(self, log: Log) -> None:
         """Draw what follows a checkpoint, where a process was killed before it did."""
         assert self.preview is not None
-        with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=None) as bar:
-            pauses = Pauses(bar, self.step, self.settings.steps, self.clock)
+        silent = None if self.place.first else True
+        with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=silent) as bar:
+            pauses = Pauses(bar, self.step, self.settings.steps, self.clock, say=self._say)
             with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
                 self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
         log.images(self.step, self._pictures())
@@ -213,9 +215,8 @@ class Trainer:
                         loss, by_label, images = self._validate(on_progress)
                     log.write({"step": self.step, "validation_loss": loss} | labelled("validation_losses", by_label))
                     scores = None
-                    if evaluated and self.evaluate is not None and self.place.first:
-                        evaluating = pauses.show(self.step, "evaluating samples:", "network evaluations")
-                        with processes.apart(), evaluating as on_progress:
+                    if evaluated and self.evaluate is not None:
+                        with pauses.show(self.step, "evaluating samples:", "network evaluations") as on_progress:
                             scores = self.evaluate(self.ema.modules, on_progress)
                         log.write({"step": self.step, "evaluation": scores})
                     self._save(loss, scores, images)
@@ -223,15 +224,16 @@ class Trainer:
                         with pauses.show(self.step, "plotting losses"):
                             plot_losses(log.path, self.folder / "loss.png")
                     meter.restart(self.step, self.seen)
-                if self.preview is not None and self.place.first and (self._due(self.step) or waiting):
-                    with processes.apart():
-                        waiting = not pauses.preview(
-                            self.step,
-                            self.preview,
-                            self.ema.modules,
-                            waiting=waiting,
-                            before=lambda: self._calibrate(pauses),
-                        )
+                # Several processes agree on the time, for which they wait for each other: not at every step.
+                again = waiting and (self.place.count == 1 or self.step % s.log_every == 0)
+                if self.preview is not None and (self._due(self.step) or again):
+                    waiting = not pauses.preview(
+                        self.step,
+                        self.preview,
+                        self.ema.modules,
+                        waiting=waiting,
+                        before=lambda: self._calibrate(pauses),
+                    )
                     if not waiting:
                         log.images(self.step, self._pictures())
                         meter.restart(self.step, self.seen)
@@ -342,6 +344,10 @@ class Trainer:
             processes.wait()
         self._resume_from_newest()
         if self.place.first:
+            if (
+                self.step
+            ):  # a call that was killed after it had saved may have kept more, and the last step is not saved again
+                checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
             processes.wait()
 
     def _resume_from_newest(self) -> None:

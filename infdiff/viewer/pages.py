@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from infdiff.files import copy_file, make_folder, save_json, save_text
 from infdiff.images.pyramid import NAME, Pyramid, write_pyramid
+from infdiff.processes import ALONE, failing_together, joined
 
 STATIC = Path(__file__).parent / "static"
 VIEWER = "openseadragon.min.js"
@@ -43,19 +45,29 @@ def write_page(pyramid: Pyramid, title: str, least: int = 0) -> Path:
 
 
 def pyramids_to_folder(
-    sample: Callable[[Sequence[int]], Tensor], folder: Path, *, count: int, batch: int, record: dict[str, Any]
+    sample: Callable[[Sequence[int]], Tensor],
+    folder: Path,
+    *,
+    count: int,
+    batch: int,
+    record: dict[str, Any],
+    shared: bool = False,
 ) -> list[Path]:
     """Write images 0..count-1, `batch` at a time, each as a pyramid in a folder of its own; return their pages.
 
-    sample(indices) returns (B, 3, H, W) uint8. The JSON file is written last. Raises UserError when the folder cannot
-    be written.
+    sample(indices) returns (B, 3, H, W) uint8. shared: the processes that are joined share the batches, and each
+    returns its own pages. The JSON file is written last. Raises UserError when the folder cannot be written.
     """
+    place = joined() if shared else ALONE
+    batches = [indices.tolist() for indices in torch.arange(count).split(batch)]
     make_folder(folder)
     pages = []
-    for indices in torch.arange(count).split(batch):
-        for index, image in zip(indices.tolist(), sample(indices.tolist()), strict=True):
-            pyramid = Pyramid(folder / f"{index:05d}", (image.shape[1], image.shape[2]))
-            write_pyramid(image, pyramid)
-            pages.append(write_page(pyramid, f"image {index}"))
-    save_json(folder / "samples.json", record)
+    with failing_together() if shared else nullcontext():
+        for indices in place.share(batches):
+            for index, image in zip(indices, sample(indices), strict=True):
+                pyramid = Pyramid(folder / f"{index:05d}", (image.shape[1], image.shape[2]))
+                write_pyramid(image, pyramid)
+                pages.append(write_page(pyramid, f"image {index}"))
+    if place.first:
+        save_json(folder / "samples.json", record)
     return pages

@@ -12,7 +12,8 @@ from infdiff.methods.method import build_modules
 from infdiff.models import denoise_tiled
 from infdiff.points import all_points
 from infdiff.shipped import CONFIG_FOLDER
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
+from tests.together import finish, start
 
 
 def denoiser(*settings):
@@ -67,6 +68,13 @@ def test_tiles_equal_all_at_once(size, rows, settings, generator):
     expected = at_once(model, *given)
     actual = denoise_tiled(model, *given, tile_rows=rows)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_processes_that_share_an_image_have_what_one_has(count, tmp_path):
+    codes, outputs = finish(start(count, [ROOT / "tests/models/denoise_together.py"], tmp_path))
+    assert codes == [0] * count, outputs
+    assert all(float(printed) < 1e-12 for printed, _ in outputs)
 
 
 def test_memory_does_not_grow_with_the_height(monkeypatch, generator):

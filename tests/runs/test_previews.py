@@ -4,10 +4,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from infdiff import processes
 from infdiff.config.files import load_config
 from infdiff.images.pixels import from_uint8
 from infdiff.methods.method import build_modules
 from infdiff.methods.sizes import images_a_step, point_count
+from infdiff.processes import Place
 from infdiff.runs.data import build_data
 from infdiff.runs.previews import Previews, Sampling
 from infdiff.runs.training import build_trainer, quick_sampling
@@ -80,6 +82,26 @@ def test_originals_stand_above_their_reconstructions(tmp_path):
         greys = [row[:, :, 18 * i : 18 * i + 16].unique() for i in range(8)]
         assert all(len(grey) == 1 for grey in greys)
         assert [int(grey) == 255 for grey in greys] == [i >= count for i in range(8)]
+
+
+def test_processes_share_the_images(tmp_path, monkeypatch):
+    """Of two processes the second draws the second half, gets the first half, and writes nothing."""
+    drawn = []
+
+    def draw(denoiser, z, indices, on_step):
+        assert processes.joined() == processes.ALONE, "it draws by itself"
+        drawn.extend(indices)
+        return torch.zeros(len(indices), 3, 16, 16)
+
+    def sent(values, owner, device):
+        assert (values is None) == (owner == 0)
+        return torch.zeros(4, 3, 16, 16)
+
+    monkeypatch.setattr(processes, "sent", sent)
+    monkeypatch.setattr(processes, "joined", lambda: processes.ALONE if processes._apart else Place(1, 2))
+    previews(tmp_path, load_config(CONFIG_FOLDER / "demo.yaml", [*TINY, "model.z_dim=0"]), draw)
+    assert drawn == [4, 5, 6, 7]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_an_encoder_there_are_samples_alone(tmp_path):

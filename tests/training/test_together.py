@@ -1,48 +1,22 @@
 """Several processes train as one does: the same draws, losses, statistics and weights to rounding."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from infdiff import processes
 from infdiff.nn.standardize import Standardize
 from infdiff.training import checkpoint
-from tests.conftest import ROOT, assert_one_line_error, command_in
+from tests.conftest import ROOT, assert_one_line_error, command_in, pixels
+from tests.together import finish, start
 from tests.training import train_together
 
 STEPS = 50
 KINDS = ("points", "muon", "mixture", "tuned", "latent")
-
-
-def start(count, arguments, folder, own=None):
-    """Processes as torchrun starts them. own: further arguments of each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments), *(own[rank] if own else ())],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **given, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-
-
-def finish(started):
-    outputs = [process.communicate(timeout=400) for process in started]
-    return [process.returncode for process in started], outputs
 
 
 def together(count, folder, steps, kinds):
@@ -77,6 +51,26 @@ def test_losses_are_those_of_one_process(alone, tmp_path, count):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         norms = values(alone, kind, "gradient_norm")
         torch.testing.assert_close(values(tmp_path, kind, "gradient_norm"), norms, rtol=1e-3, atol=1e-6)
+    # Samples are shared, too: those of a small evaluation, and of the previews after the last step.
+    (expected,), (found,) = (evaluations(folder) for folder in (alone, tmp_path))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    for kind in ("points", "mixture"):
+        sheets = [tmp_path / kind / "samples" / path.name for path in (alone / kind / "samples").iterdir()]
+        assert len(sheets) == (2 if kind == "points" else 1)
+        for sheet in sheets:
+            same_pictures(sheet, alone / kind / "samples" / sheet.name)
+
+
+def evaluations(folder):
+    return [record["evaluation"] for record in records(folder, "points") if "evaluation" in record]
+
+
+def same_pictures(found, expected):
+    """The same but for rounding, in the columns that there was time for in both."""
+    found, expected = pixels(found), pixels(expected)
+    width = min(found.shape[1], expected.shape[1])
+    assert width >= 16
+    assert np.abs(found[:, :width] - expected[:, :width]).max() <= 3
 
 
 @pytest.mark.parametrize("counts", [(2,), pytest.param((4, 2), marks=pytest.mark.long)])
@@ -132,10 +126,10 @@ def test_without_torchrun_everything_is_ones_own():
 def test_what_cannot_be_shared_is_one_line_of_the_first_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = command_in(tmp_path)
-    for name, option in (("sample", "--run"), ("prepare-data", "--out")):
+    for name, option in (("superres", "--run"), ("prepare-data", "--out")):
         assert_one_line_error(command(name, "x", option, "y"), f"{name} works in one process", "torchrun")
     monkeypatch.setenv("RANK", "1")
-    result = command("sample", "--run", "y")
+    result = command("superres", "--run", "y")
     assert (result.returncode, result.stderr) == (2, "")
 
 

@@ -67,6 +67,24 @@ def test_resuming_gives_bit_for_bit_the_same_weights(tmp_path):
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def test_a_checkpoint_that_a_killed_call_did_not_prune_is_pruned_by_the_next(tmp_path, monkeypatch):
+    settings = SETTINGS.changed(keep_checkpoints=1, checkpoint_every=6)
+
+    def killed(folder, keep):
+        if checkpoint.checkpoint_steps(folder)[-1] == 12:
+            raise KeyboardInterrupt
+
+    make(tmp_path / "whole", settings).run()
+    kept = checkpoint.checkpoint_steps(tmp_path / "whole" / "checkpoints")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "prune_checkpoints", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "killed", settings).run()
+    assert checkpoint.checkpoint_steps(tmp_path / "killed" / "checkpoints") == [6, 12] != kept
+    make(tmp_path / "killed", settings).run()
+    assert checkpoint.checkpoint_steps(tmp_path / "killed" / "checkpoints") == kept
+
+
 def test_losses_are_also_logged_by_label(tmp_path):
     """Batches alternate between two kinds, one of them with ten times the loss."""
 

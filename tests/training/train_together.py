@@ -28,6 +28,7 @@ EXACT = (
     "train.bfloat16=false",
     "train.decay_from=1",  # else another number of steps has other learning rates
 )
+EVALUATED = ("train.eval_every=40", "train.eval_images=7")
 MIXTURE = (
     *TINY_GRID,
     *EXACT,
@@ -37,7 +38,7 @@ MIXTURE = (
     "train.accumulate=2",
 )
 KINDS = {
-    "points": (*TINY, *EXACT, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
+    "points": (*TINY, *EXACT, *EVALUATED, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
     "muon": (*TINY, *EXACT, "train.optimiser=muon", "train.times=lognormal", "train.points=halton", "model.sharp=true"),
     "mixture": MIXTURE,
     "tuned": (*MIXTURE, "finetune.size=24", "finetune.weight=0.5"),
