@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -23,6 +24,16 @@ class Ema:
     @torch.no_grad()
     def update(self, modules: dict[str, nn.Module], n: int) -> None:
         """Move towards the modules' weights. n counts the updates from 0."""
-        weight = 1 - min(self.decay, (1 + n) / (10 + n))
+        weight = self._weight(n)
         for name, ema in self.modules.items():
             torch._foreach_lerp_(list(ema.parameters()), list(modules[name].parameters()), weight)
+
+    def _weight(self, n: int) -> float:
+        return 1 - min(self.decay, (1 + n) / (10 + n))
+
+    def gather(self) -> None:
+        """Complete the modules, where processes hold parts of them; a call of all processes."""
+
+    def load(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Load the weights and buffers of one module."""
+        self.modules[name].load_state_dict(tensors)

@@ -17,10 +17,11 @@ from tests.training import train_together
 
 STEPS = 50
 KINDS = ("points", "muon", "mixture", "tuned", "latent")
+CALLS = (("fsdp", 2), ("ddp", 2), ("fsdp", 4))  # one after the other, with how many processes
 
 
-def together(count, folder, steps, kinds):
-    codes, outputs = finish(start(count, [train_together.__file__, folder, steps, *kinds], folder))
+def together(count, folder, steps, kinds, parallel="auto"):
+    codes, outputs = finish(start(count, [train_together.__file__, folder, steps, parallel, *kinds], folder))
     assert codes == [0] * count, outputs
     return folder
 
@@ -83,8 +84,24 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path, counts)
     torch.testing.assert_close(losses, values(alone, "points", "loss")[:30], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("calls", [(("fsdp", 2),), pytest.param(CALLS, marks=pytest.mark.long)])
+def test_sharded_networks_train_as_one_process_does(alone, tmp_path, calls):
+    """Each process holds a part of the networks; a run goes on with them complete, and the other way round."""
+    kinds = ("points", "muon", "mixture", "latent") if len(calls) == 1 else ("points",)
+    for number, (parallel, count) in enumerate(calls, start=1):
+        together(count, tmp_path, 12 * number, kinds, parallel)
+    train_together.main(tmp_path, 12 * len(calls) + 12, ["points"])
+    for kind in kinds:
+        expected, found = values(alone, kind, "loss"), values(tmp_path, kind, "loss")
+        assert len(found) == 12 * len(calls) + (12 if kind == "points" else 0)
+        torch.testing.assert_close(found, expected[: len(found)], rtol=0, atol=1e-5)
+        norms, expected = values(tmp_path, kind, "gradient_norm"), values(alone, kind, "gradient_norm")
+        torch.testing.assert_close(norms, expected[: len(found)], rtol=1e-3, atol=1e-6)
+    assert values(tmp_path, "points", "gradient_norm").max() > 1, "nothing was clipped"
+
+
 def test_one_process_that_is_asked_to_stop_stops_all_at_one_step(tmp_path):
-    started = start(2, [train_together.__file__, tmp_path, 100_000, "points"], tmp_path)
+    started = start(2, [train_together.__file__, tmp_path, 100_000, "auto", "points"], tmp_path)
     log = tmp_path / "points" / "log.jsonl"
     while not log.exists() or log.read_text().count("\n") < 3:
         assert all(process.poll() is None for process in started), finish(started)

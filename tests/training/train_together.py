@@ -1,7 +1,7 @@
 """A program for tests: what every process of a training does, for each of several kinds of training.
 
-Called as `train_together.py FOLDER STEPS KIND...`, by itself or by several processes as torchrun starts them. The run
-of a kind is FOLDER/KIND.
+Called as `train_together.py FOLDER STEPS PARALLEL KIND...`, by itself or by several processes as torchrun starts them.
+The run of a kind is FOLDER/KIND.
 """
 
 import sys
@@ -37,6 +37,7 @@ MIXTURE = (
     "data.augment=0.3",
     "train.accumulate=2",
 )
+LATENT = ("latent.train.log_every=1",)
 KINDS = {
     "points": (*TINY, *EXACT, *EVALUATED, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
     "muon": (*TINY, *EXACT, "train.optimiser=muon", "train.times=lognormal", "train.points=halton", "model.sharp=true"),
@@ -45,19 +46,22 @@ KINDS = {
 }
 
 
-def main(folder: Path, steps: int, kinds: list[str]) -> None:
+def main(folder: Path, steps: int, kinds: list[str], parallel: str = "auto") -> None:
     """Train each kind from where it is."""
     with processes.together(CPU):
         for kind in kinds:
             own = folder / kind
             if kind == "latent":
-                config = load_config("demo", [*TINY, "latent.train.log_every=1", f"latent.train.steps={steps}"])
+                config = load_config(
+                    "demo", [*TINY, *LATENT, f"latent.train.steps={steps}", f"latent.train.parallel={parallel}"]
+                )
                 own.mkdir(parents=True, exist_ok=True)
                 z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
                 trainer = build_latent_trainer(config, Latents.of(z, z[:16]), RunFolder(own), CPU)
             else:
                 start = [f"finetune.run={folder / 'mixture'}"] if kind == "tuned" else []
-                config = load_config("demo", [*KINDS[kind], f"train.steps={steps}", *start])
+                given = [*KINDS[kind], f"train.steps={steps}", f"train.parallel={parallel}", *start]
+                config = load_config("demo", given)
                 check_config(config)
                 with processes.first_before_others():
                     RunFolder.open_for_training(own, config)
@@ -67,4 +71,4 @@ def main(folder: Path, steps: int, kinds: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], sys.argv[3])
