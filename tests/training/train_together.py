@@ -4,6 +4,7 @@ Called as `train_together.py FOLDER STEPS PARALLEL KIND...`, by itself or by sev
 The run of a kind is FOLDER/KIND.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from infdiff import processes
 from infdiff.config.files import load_config
 from infdiff.data.latents import Latents
 from infdiff.methods.checks import check_config
+from infdiff.nn import condition
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer
 from infdiff.runs.training import build_trainer
+from infdiff.training.sharded import own_part
+from infdiff.training.trainer import Trainer
 from tests.conftest import TINY, TINY_GRID
 
 CPU = torch.device("cpu")
@@ -40,7 +44,15 @@ MIXTURE = (
 LATENT = ("latent.train.log_every=1",)
 KINDS = {
     "points": (*TINY, *EXACT, *EVALUATED, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
-    "muon": (*TINY, *EXACT, "train.optimiser=muon", "train.times=lognormal", "train.points=halton", "model.sharp=true"),
+    "muon": (
+        *TINY,
+        *EXACT,
+        "train.optimiser=muon",
+        "train.accumulate=2",
+        "train.times=lognormal",
+        "train.points=halton",
+        "model.sharp=true",
+    ),
     "mixture": MIXTURE,
     "tuned": (*MIXTURE, "finetune.size=24", "finetune.weight=0.5"),
 }
@@ -48,7 +60,9 @@ KINDS = {
 
 def main(folder: Path, steps: int, kinds: list[str], parallel: str = "auto") -> None:
     """Train each kind from where it is."""
-    with processes.together(CPU):
+    if parallel == "fsdp":
+        condition._ONE_BY_ONE = ()  # as on CUDA, where modulations of all blocks are otherwise made together
+    with processes.together(CPU) as place:
         for kind in kinds:
             own = folder / kind
             if kind == "latent":
@@ -67,6 +81,17 @@ def main(folder: Path, steps: int, kinds: list[str], parallel: str = "auto") -> 
                     RunFolder.open_for_training(own, config)
                 trainer = build_trainer(config, build_data(config, CPU), own, CPU)
             trainer.run()
+            if parallel == "fsdp":
+                (own / f"held-{place.rank}.json").write_text(json.dumps(held(trainer)))
+
+
+def held(trainer: Trainer) -> list[int]:
+    """Bytes of weights, moments and EMA weights in this process, while it trains."""
+    weights = [own_part(parameter) for parameter in trainer.parameters]
+    moments = [value for state in trainer.optimiser.adamw.state.values() for value in state.values() if value.ndim]
+    ema = [part for parts in trainer.ema.parts.values() for part in parts.values()]
+    groups = weights, [*moments, *trainer.optimiser.momentum.values()], ema
+    return [sum(tensor.untyped_storage().nbytes() for tensor in group) for group in groups]
 
 
 if __name__ == "__main__":
