@@ -98,7 +98,7 @@ def left_behind(trainer, folder):
 
 
 def on_a_gpu(config, tmp_path):
-    """Whether steps run in bfloat16 and as graphs on a GPU, and what is compiled; or why not on a CPU."""
+    """Whether steps run in bfloat16, as graphs and sharded on GPUs, and what is compiled; or why not on a CPU."""
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda function, **_: function)
@@ -112,7 +112,7 @@ def on_a_gpu(config, tmp_path):
         except UserError as error:
             return str(error)
     device = torch.device("cuda")
-    return settings.uses_bfloat16(device), settings.records(device), compiled
+    return settings.uses_bfloat16(device), settings.records(device), settings.shards(2), compiled
 
 
 def followed(config, tmp_path):

@@ -120,7 +120,8 @@ def _run(arguments: Namespace, config: Config, device: torch.device) -> None:
     data = build_data(config, device)
     if arguments.dry_run:
         if processes.joined().first:
-            dry_run(config, data, device, print)
+            with processes.apart():
+                dry_run(config, data, device, print)
         return
     folder = arguments.out or RUNS / config.name
     RunFolder(folder).check_for_training(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -96,5 +97,9 @@ def frozen_parameters(
         return None
     network = modules["denoiser"].network
     assert isinstance(network, DFU)
-    spatial = [parameter for _, parameter in network.spatial_parameters(except_bottom=True)]
-    return lambda batch: spatial if tuple(batch.shape[2:]) == size else ()
+
+    @cache
+    def spatial() -> list[nn.Parameter]:  # first of the first step: sharding makes other parameters
+        return [parameter for _, parameter in network.spatial_parameters(except_bottom=True)]
+
+    return lambda batch: spatial() if tuple(batch.shape[2:]) == size else ()

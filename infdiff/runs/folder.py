@@ -34,6 +34,7 @@ _MAY_CHANGE = (
     "train.max_bad_steps",
     "train.compile",
     "train.graph",
+    "train.parallel",
     "train.validation_images",
     "train.eval_every",
     "train.eval_images",

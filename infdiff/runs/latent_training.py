@@ -29,6 +29,7 @@ _MAY_CHANGE = (
     "latent.train.max_bad_steps",
     "latent.train.compile",
     "latent.train.graph",
+    "latent.train.parallel",
 )
 _OTHER_PARTS = ("name", "data", "model", "diffusion", "train", "sample")
 
@@ -78,7 +79,7 @@ def build_latent_trainer(config: Config, latents: Latents, folder: RunFolder, de
     train = LatentSet(latents.normalize(latents.train), device, own)
     validation = latents.normalize(latents.validation)
     return Trainer(
-        modules={"latent": network.to(device)},
+        modules={"latent": network},
         objective=LatentObjective(process, drop=config.train.condition_drop),
         batches=lambda step: batches(
             train,

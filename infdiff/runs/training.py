@@ -47,7 +47,7 @@ def build_trainer(config: Config, data: Data, folder: Path, device: torch.device
         channels=config.data.channels,
     )
     return Trainer(
-        modules={name: module.to(device) for name, module in modules.items()},
+        modules=modules,
         objective=method_of(config).objective(),
         batches=given.batches,
         validation=given.validation,

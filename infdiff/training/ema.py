@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,19 @@ class Ema:
     @torch.no_grad()
     def update(self, modules: dict[str, nn.Module], n: int) -> None:
         """Move towards the modules' weights. n counts the updates from 0."""
-        weight = 1 - min(self.decay, (1 + n) / (10 + n))
         averages: list[Tensor] = []
         weights: list[Tensor] = []
         for name, ema in self.modules.items():
             averages += ema.parameters()
             weights += modules[name].parameters()
-        torch._foreach_lerp_(averages, weights, weight)
+        torch._foreach_lerp_(averages, weights, self._weight(n))
+
+    def _weight(self, n: int) -> float:
+        return 1 - min(self.decay, (1 + n) / (10 + n))
+
+    def gather(self) -> None:
+        """Complete the modules, where processes hold parts of them; a call of all processes."""
+
+    def load(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Load the weights and buffers of one module."""
+        self.modules[name].load_state_dict(tensors)

@@ -26,6 +26,7 @@ from infdiff.trackers import LOGS
 from infdiff.training.compiled import why_not_compiled
 
 OPTIMISERS = ("adamw", "muon")
+PARALLEL = ("auto", "ddp", "fsdp")
 
 
 class OptimiserSettings(Section):
@@ -46,6 +47,8 @@ class OptimiserSettings(Section):
     bfloat16: bool = True  # autocast on CUDA, and on CPUs with matrix units (AMX)
     compile: Switch = "auto"  # torch.compile; auto: on CUDA, where it works
     graph: Switch = "auto"  # steps as CUDA graphs; auto: on CUDA, where they can be recorded
+    # Under torchrun. ddp, auto: each process holds the network; fsdp: each holds a part of it, of its moments and EMA.
+    parallel: Annotated[str, one_of(PARALLEL)] = "auto"
     deterministic: bool = False  # on CUDA, too, the same bits in every run; slower
     max_bad_steps: Count = 20  # stop after this many non-finite steps in a row
     log_every: Count = 50
@@ -72,6 +75,10 @@ class OptimiserSettings(Section):
     def records(self, device: torch.device) -> bool:
         """Return True where steps are to be recorded as CUDA graphs."""
         return why_no_graphs(device) is None if self.graph == "auto" else bool(self.graph)
+
+    def shards(self, count: int) -> bool:
+        """Return True where each of `count` processes holds a part of the networks."""
+        return self.parallel == "fsdp" and count > 1
 
     def check_device(self, device: torch.device, section: str = "train") -> None:
         """Raise UserError naming a setting that the device cannot follow."""

@@ -22,6 +22,7 @@ from infdiff.training.compiled import why_not_compiled
 from infdiff.training.narrow_weights import bfloat16_weights
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.settings import OptimiserSettings
+from infdiff.training.sharded import clip_gradients
 
 # A batch is what the data yields: images, images at points, or latents.
 Objective = Callable[[Mapping[str, nn.Module], Any, torch.Generator], Tensor]
@@ -72,6 +73,9 @@ class TrainingStep:
         self._tried: set[Hashable] = set()
         self.place = processes.joined()
         self.stop = torch.zeros((), device=device)
+        self.sharded = settings.shards(self.place.count)
+        if settings.parallel == "fsdp" and not self.sharded:
+            self.notes.append("train.parallel: fsdp: one process holds everything; start several with torchrun")
         recorder = Recorder(device, [self.generator]) if settings.records(device) and self.place.count == 1 else None
         self.graphs = RepeatedCalls(recorder, most=_MOST_GRAPHS, on_close=self._graphs_failed)
         self.compiled = settings.compiles(device) and self._compiles()
@@ -81,7 +85,7 @@ class TrainingStep:
                 module.compile(dynamic=False)
             if hasattr(objective, "compiled"):
                 self.objective = cast(VariedObjective, objective).compiled()
-        self.shared = _share(modules, varied) if self.place.count > 1 else None
+        self.shared = _share(modules, varied) if self.place.count > 1 and not self.sharded else None
 
     def __call__(self, number: int, batches: Sequence[Any], frozen: Sequence[nn.Parameter]) -> Tensor:
         """Take step `number` and return scalars (5,).
@@ -115,13 +119,16 @@ class TrainingStep:
         for number, batch in enumerate(batches, start=1):
             with _without_gradient(frozen), self._gradients(last=number == len(batches)):
                 narrow = self.settings.uses_bfloat16(self.device)
-                weights = bfloat16_weights(self.modules.values()) if narrow else nullcontext()
+                # Sharded weights are there within their block alone, where autocast casts them to the same numbers.
+                together = narrow and not self.sharded
+                weights = bfloat16_weights(self.modules.values()) if together else nullcontext()
                 with number_formats(self.device, bfloat16=narrow, static=True), weights:
                     loss = self._loss(objective, batch) / len(batches)
                 loss.backward()
             total += loss.detach()
         total, stop = processes.total(torch.stack([total / self.place.count, self.stop])).unbind()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        clip = clip_gradients if self.sharded else nn.utils.clip_grad_norm_
+        norm = clip(self.parameters, self.settings.clip or math.inf)
         bad = not_finite(norm, total)
         self.optimiser.step(bad)
         self.bad_in_a_row.add_(bad).mul_(bad)
@@ -137,7 +144,10 @@ class TrainingStep:
         return self.shared(objective, batch, self.generator)
 
     def _gradients(self, *, last: bool) -> AbstractContextManager[object]:
-        """Gradients are summed here while they accumulate, and averaged over the processes with the last batch."""
+        """Gradients are summed here while they accumulate, and averaged over the processes with the last batch.
+
+        Sharded ones are averaged with every batch: until then they would be complete in each process.
+        """
         return nullcontext() if self.shared is None or last else self.shared.no_sync()
 
     def _fixed(self, batch: Any) -> tuple[Hashable, Objective]:
@@ -158,6 +168,9 @@ class TrainingStep:
             parameter.grad = None
 
     def _compiles(self) -> bool:
+        if self.sharded:
+            self.notes.append("train.compile: steps run without torch.compile, untried with train.parallel: fsdp")
+            return False
         problem = why_not_compiled(self.device)
         if problem:
             self.notes.append(f"train.compile: steps run without torch.compile, which does not work here: {problem}")

@@ -32,6 +32,7 @@ from infdiff.training.meter import Meter, labelled
 from infdiff.training.optimiser import Optimiser
 from infdiff.training.pauses import OnProgress, Pauses, Preview
 from infdiff.training.settings import OptimiserSettings
+from infdiff.training.sharded import ShardedEma, complete_state, load_complete, shard
 from infdiff.training.step import Objective, TrainingStep
 
 # Steps after which every process has read that one of them was asked to stop, without having waited for it.
@@ -111,9 +112,14 @@ class Trainer:
         self.modules, self.objective, self.settings = modules, objective, settings
         self.batches, self.validation, self.preview, self.clock = batches, validation, preview, clock
         self.folder, self.checkpoints, self.device, self.seed = folder, folder / "checkpoints", device, seed
+        self.place = processes.joined()
+        if settings.shards(self.place.count):
+            self.ema: Ema = ShardedEma(modules, settings.ema_decay, device)
+            shard(modules, device)
+        else:
+            self.ema = Ema({name: module.to(device) for name, module in modules.items()}, settings.ema_decay)
         self.names, self.parameters = _trainable(modules)
         self.optimiser = Optimiser(self.names, self.parameters, settings, _outer(modules))
-        self.ema = Ema(modules, settings.ema_decay)
         self.step = 0
         self.seen = 0  # training images in this process
         self.skipped = 0  # non-finite steps so far
@@ -123,7 +129,6 @@ class Trainer:
         self.change = TrainingStep(
             modules, objective, self.optimiser, settings, device, seed, varied=frozen is not None
         )
-        self.place = processes.joined()
         self._stop_from: int | None = None  # the first step in which a process was asked to stop
         self._failed: tuple[int, int] | None = None  # a step, and how many up to it were not finite
 
@@ -170,6 +175,7 @@ class Trainer:
         silent = None if self.place.first else True
         with tqdm(total=self.settings.steps, initial=self.step, unit="step", disable=silent) as bar:
             pauses = Pauses(bar, self.step, self.settings.steps, self.clock, say=self._say)
+            self.ema.gather()
             with pauses.show(self.step, "preview:", "network evaluations") as on_progress:
                 self.preview(self.step, self.ema.modules, self.preview.most, on_progress)
         log.images(self.step, self._pictures())
@@ -300,7 +306,8 @@ class Trainer:
         return sum(sums) / sum(weights), by_label, sum(weights)
 
     def _calibrate(self, pauses: Pauses | None = None) -> None:
-        """Measure the statistics of the EMA weights of this step, once."""
+        """Complete the EMA weights of this step, and measure their statistics, once."""
+        self.ema.gather()
         if self.calibrate is None or self._calibrated_at == self.step:
             return
         with processes.apart():
@@ -313,14 +320,21 @@ class Trainer:
 
     def _save(self, validation_loss: float | None, scores: dict[str, float] | None = None, images: int = 0) -> None:
         self._calibrate()
+        groups = {name: complete_state(module) for name, module in self.modules.items()}
+        groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
+        groups["optimizer"] = self.optimiser.state()
         if self.place.first:
-            self._write(validation_loss, scores, images)
+            self._write(groups, validation_loss, scores, images)
         processes.wait()
 
-    def _write(self, validation_loss: float | None, scores: dict[str, float] | None, images: int) -> None:
-        groups = {name: module.state_dict() for name, module in self.modules.items()}
-        groups |= {f"ema_{name}": module.state_dict() for name, module in self.ema.modules.items()}
-        if not _all_finite(groups):
+    def _write(
+        self,
+        groups: dict[str, dict[str, Tensor]],
+        validation_loss: float | None,
+        scores: dict[str, float] | None,
+        images: int,
+    ) -> None:
+        if not _all_finite({name: tensors for name, tensors in groups.items() if name != "optimizer"}):
             raise UserError(f"the weights are not finite at step {self.step} and not saved; {self._kept()}: {_REMEDY}")
         state = {
             "validation_loss": validation_loss,
@@ -330,7 +344,7 @@ class Trainer:
             "bad_in_a_row": int(self.change.bad_in_a_row),
             "unreported": ([], []) if self.meter is None else (self.meter.losses, self.meter.norms),
         }
-        checkpoint.save_checkpoint(self.checkpoints, self.step, groups | {"optimizer": self.optimiser.state()}, state)
+        checkpoint.save_checkpoint(self.checkpoints, self.step, groups, state)
         checkpoint.prune_checkpoints(self.checkpoints, self.settings.keep_checkpoints)
 
     def _kept(self) -> str:
@@ -371,8 +385,8 @@ class Trainer:
         names = [*self.modules, *(f"ema_{name}" for name in self.modules), "optimizer"]
         groups = {name: checkpoint.load_tensors(self.checkpoints, step, name) for name in names}
         for name, module in self.modules.items():
-            module.load_state_dict(groups[name])
-            self.ema.modules[name].load_state_dict(groups[f"ema_{name}"])
+            load_complete(module, groups[name])
+            self.ema.load(name, groups[f"ema_{name}"])
         self.optimiser.load_state(groups["optimizer"], self.device)
         self.step, self.skipped = step, int(state["skipped"])
         self.change.bad_in_a_row.fill_(float(state["bad_in_a_row"]))

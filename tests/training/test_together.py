@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from infdiff import processes
+from infdiff.config.files import load_config
+from infdiff.methods.method import build_modules
 from infdiff.nn.standardize import Standardize
 from infdiff.training import checkpoint
 from tests.conftest import ROOT, assert_one_line_error, command_in, pixels
@@ -17,10 +19,11 @@ from tests.training import train_together
 
 STEPS = 50
 KINDS = ("points", "muon", "mixture", "tuned", "latent")
+CALLS = (("fsdp", 2), ("ddp", 2), ("fsdp", 4))  # one after the other, with how many processes
 
 
-def together(count, folder, steps, kinds):
-    codes, outputs = finish(start(count, [train_together.__file__, folder, steps, *kinds], folder))
+def together(count, folder, steps, kinds, parallel="auto"):
+    codes, outputs = finish(start(count, [train_together.__file__, folder, steps, parallel, *kinds], folder))
     assert codes == [0] * count, outputs
     return folder
 
@@ -83,8 +86,29 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path, counts)
     torch.testing.assert_close(losses, values(alone, "points", "loss")[:30], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("calls", [(("fsdp", 2),), pytest.param(CALLS, marks=pytest.mark.long)])
+def test_sharded_networks_train_as_one_process_does(alone, tmp_path, calls):
+    """Each process holds a part of the networks; a run goes on with them complete, and the other way round."""
+    kinds, each = (("points", "muon") if len(calls) == 1 else ("points", "muon", "mixture", "latent")), 8
+    for number, (parallel, count) in enumerate(calls, start=1):
+        together(count, tmp_path, each * number, kinds, parallel)
+    steps = each * (len(calls) + 1)
+    train_together.main(tmp_path, steps, kinds)
+    for kind in kinds:
+        for key, limits in (("loss", {"rtol": 0, "atol": 1e-5}), ("gradient_norm", {"rtol": 1e-3, "atol": 1e-6})):
+            found = values(tmp_path, kind, key)
+            assert len(found) == steps
+            torch.testing.assert_close(found, values(alone, kind, key)[:steps], **limits)
+    assert values(tmp_path, "points", "gradient_norm").max() > 1, "nothing was clipped"
+    modules = build_modules(load_config("demo", train_together.TINY))
+    complete = sum(4 * parameter.numel() for module in modules.values() for parameter in module.parameters())
+    for rank in range(calls[-1][1]):
+        weights, moments, ema = json.loads((tmp_path / "points" / f"held-{rank}.json").read_text())
+        assert max(weights, moments / 2, ema) < 1.15 * complete / calls[-1][1]
+
+
 def test_one_process_that_is_asked_to_stop_stops_all_at_one_step(tmp_path):
-    started = start(2, [train_together.__file__, tmp_path, 100_000, "points"], tmp_path)
+    started = start(2, [train_together.__file__, tmp_path, 100_000, "auto", "points"], tmp_path)
     log = tmp_path / "points" / "log.jsonl"
     while not log.exists() or log.read_text().count("\n") < 3:
         assert all(process.poll() is None for process in started), finish(started)

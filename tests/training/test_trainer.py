@@ -85,6 +85,11 @@ def test_a_checkpoint_that_a_killed_call_did_not_prune_is_pruned_by_the_next(tmp
     assert checkpoint.checkpoint_steps(tmp_path / "killed" / "checkpoints") == kept
 
 
+def test_one_process_that_is_to_shard_says_that_it_holds_everything(tmp_path):
+    (note,) = make(tmp_path, SETTINGS.changed(parallel="fsdp")).change.notes
+    assert note == "train.parallel: fsdp: one process holds everything; start several with torchrun"
+
+
 def test_losses_are_also_logged_by_label(tmp_path):
     """Batches alternate between two kinds, one of them with ten times the loss."""
 

@@ -1,9 +1,10 @@
 """A program for tests: what every process of a training does, for each of several kinds of training.
 
-Called as `train_together.py FOLDER STEPS KIND...`, by itself or by several processes as torchrun starts them. The run
-of a kind is FOLDER/KIND.
+Called as `train_together.py FOLDER STEPS PARALLEL KIND...`, by itself or by several processes as torchrun starts them.
+The run of a kind is FOLDER/KIND.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from infdiff import processes
 from infdiff.config.files import load_config
 from infdiff.data.latents import Latents
 from infdiff.methods.checks import check_config
+from infdiff.nn import condition
 from infdiff.runs.data import build_data
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latent_training import build_latent_trainer
 from infdiff.runs.training import build_trainer
+from infdiff.training.sharded import own_part
+from infdiff.training.trainer import Trainer
 from tests.conftest import TINY, TINY_GRID
 
 CPU = torch.device("cpu")
@@ -37,34 +41,59 @@ MIXTURE = (
     "data.augment=0.3",
     "train.accumulate=2",
 )
+LATENT = ("latent.train.log_every=1",)
 KINDS = {
     "points": (*TINY, *EXACT, *EVALUATED, "train.subsample={1: 1, 4: 1}", "data.flip=true", "train.latent_noise=0.1"),
-    "muon": (*TINY, *EXACT, "train.optimiser=muon", "train.times=lognormal", "train.points=halton", "model.sharp=true"),
+    "muon": (
+        *TINY,
+        *EXACT,
+        "train.optimiser=muon",
+        "train.accumulate=2",
+        "train.times=lognormal",
+        "train.points=halton",
+        "model.sharp=true",
+    ),
     "mixture": MIXTURE,
     "tuned": (*MIXTURE, "finetune.size=24", "finetune.weight=0.5"),
 }
 
 
-def main(folder: Path, steps: int, kinds: list[str]) -> None:
+def main(folder: Path, steps: int, kinds: list[str], parallel: str = "auto") -> None:
     """Train each kind from where it is."""
-    with processes.together(CPU):
+    if parallel == "fsdp":
+        condition._ONE_BY_ONE = ()  # as on CUDA, where modulations of all blocks are otherwise made together
+    with processes.together(CPU) as place:
         for kind in kinds:
             own = folder / kind
             if kind == "latent":
-                config = load_config("demo", [*TINY, "latent.train.log_every=1", f"latent.train.steps={steps}"])
+                config = load_config(
+                    "demo", [*TINY, *LATENT, f"latent.train.steps={steps}", f"latent.train.parallel={parallel}"]
+                )
                 own.mkdir(parents=True, exist_ok=True)
                 z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
                 trainer = build_latent_trainer(config, Latents.of(z, z[:16]), RunFolder(own), CPU)
             else:
                 start = [f"finetune.run={folder / 'mixture'}"] if kind == "tuned" else []
-                config = load_config("demo", [*KINDS[kind], f"train.steps={steps}", *start])
+                given = [*KINDS[kind], f"train.steps={steps}", f"train.parallel={parallel}", *start]
+                config = load_config("demo", given)
                 check_config(config)
                 with processes.first_before_others():
                     RunFolder.open_for_training(own, config)
                 trainer = build_trainer(config, build_data(config, CPU), own, CPU)
             trainer.run()
+            if parallel == "fsdp":
+                (own / f"held-{place.rank}.json").write_text(json.dumps(held(trainer)))
+
+
+def held(trainer: Trainer) -> list[int]:
+    """Bytes of weights, moments and EMA weights in this process, while it trains."""
+    weights = [own_part(parameter) for parameter in trainer.parameters]
+    moments = [value for state in trainer.optimiser.adamw.state.values() for value in state.values() if value.ndim]
+    ema = [part for parts in trainer.ema.parts.values() for part in parts.values()]
+    groups = weights, [*moments, *trainer.optimiser.momentum.values()], ema
+    return [sum(tensor.untyped_storage().nbytes() for tensor in group) for group in groups]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], sys.argv[3])
