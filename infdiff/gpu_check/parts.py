@@ -9,7 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_GPU_TESTS = ("tests/ops/test_gpu.py", "tests/ops/gpu/test_kernels.py", "tests/ops/test_torchsparse_backend.py")
+_GPU_TESTS = (
+    "tests/ops/test_gpu.py",
+    "tests/ops/gpu/test_kernels.py",
+    "tests/ops/gpu/test_lists.py",
+    "tests/ops/gpu/test_norms.py",
+    "tests/ops/test_permuted_pixels.py",
+    "tests/training/test_step_gpu.py",
+    "tests/ops/test_torchsparse_backend.py",
+)
 _INFDIFF = (sys.executable, "-m", "infdiff")
 _DOCTOR = (*_INFDIFF, "doctor", "--device", "cuda")
 # Compiling, the tools and the largest size are given time; most parts need a fraction of it.

@@ -63,6 +63,12 @@ def test_every_other_command_is_a_module_or_the_tests():
     assert others == {"thread", "tests", "graph"}
 
 
+def test_no_file_with_tests_for_a_gpu_is_forgotten():
+    (part,) = (part for part in PARTS if part.name == "tests")
+    marked = {str(path) for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark." + "gpu" in path.read_text()}
+    assert marked == {argument for argument in part.command if argument.endswith(".py")}
+
+
 def test_tests_for_a_gpu_are_collected():
     (part,) = (part for part in PARTS if part.name == "tests")
     assert part.missing == ""
