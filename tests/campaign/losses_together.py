@@ -36,7 +36,9 @@ def losses(folder: Path, count: int, steps: int) -> dict[str, list[float]]:
     """Train each kind on `count` processes, and return its losses."""
     own = folder / str(count)
     own.mkdir()
-    codes, outputs = finish(start(count, [train_together.__file__, own, steps, *KINDS], own), _PATIENCE)
+    codes, outputs = finish(
+        start(count, [train_together.__file__, own, "auto", *(f"{kind}={steps}" for kind in KINDS)], own), _PATIENCE
+    )
     if any(codes):
         raise SystemExit(f"{count} processes: {outputs}")
     return {kind: [record["loss"] for record in log(own / kind) if "loss" in record] for kind in KINDS}

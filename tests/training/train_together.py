@@ -1,11 +1,12 @@
 """A program for tests: what every process of a training does, for each of several kinds of training.
 
-Called as `train_together.py FOLDER STEPS PARALLEL KIND...`, by itself or by several processes as torchrun starts them.
+Called as `train_together.py FOLDER PARALLEL KIND=STEPS...`, by itself or by several processes as torchrun starts them.
 The run of a kind is FOLDER/KIND.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -58,12 +59,12 @@ KINDS = {
 }
 
 
-def main(folder: Path, steps: int, kinds: list[str], parallel: str = "auto") -> None:
+def main(folder: Path, steps_of: Mapping[str, int], parallel: str = "auto") -> None:
     """Train each kind from where it is."""
     if parallel == "fsdp":
         condition._ONE_BY_ONE = ()  # as on CUDA, where modulations of all blocks are otherwise made together
     with processes.together(CPU) as place:
-        for kind in kinds:
+        for kind, steps in steps_of.items():
             own = folder / kind
             if kind == "latent":
                 config = load_config(
@@ -96,4 +97,5 @@ def held(trainer: Trainer) -> list[int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], sys.argv[3])
+    asked = (call.split("=") for call in sys.argv[3:])
+    main(Path(sys.argv[1]), {kind: int(steps) for kind, steps in asked}, sys.argv[2])
