@@ -268,11 +268,12 @@ def test_an_index_of_many_blocks(size, count, device):
 
 def test_the_index_takes_no_longer_for_few_points(emulated, monkeypatch):
     # Every block writes 1024 pixels, whatever points there are: a thread never writes those between two points alone.
+    drawn = [some_points(count, (100, 130)) for count in (1, 500)]
     grids = []
     run = launch.launch
     monkeypatch.setattr(launch, "launch", lambda *given: (grids.append(given[3]), run(*given)))
-    for count in (1, 500):
-        kernels.lattice_index(some_points(count, (100, 130)), (100, 130))
+    for ids in drawn:
+        kernels.lattice_index(ids, (100, 130))
     assert grids == [(13, 2, 1)] * 2
 
 
