@@ -122,6 +122,7 @@ ALLOWED = {
         "config",
         "coordinates",
         "data",
+        "diffusion",
         "errors",
         "files",
         "images",

@@ -135,7 +135,7 @@ def test_conditions_that_an_evaluation_cannot_have_are_one_line(coloured_run, po
 def test_the_latent_model_draws_latents_of_a_class(coloured_run, tmp_path):
     if "points" not in str(coloured_run):
         pytest.skip("this method has no latents")
-    train_latent(coloured_run, 500, "latent.train.learning_rate=5e-3", "latent.sample_steps=20")
+    train_latent(coloured_run, 1500, "latent.train.learning_rate=5e-3", "latent.sample_steps=20")
     model = infdiff.load(coloured_run, device="cpu")
     assert "latent diffusion model" in model.trained.describe_latents()
     z = {name: model.trained.encode(of_colour(name)).mean(0) for name in ("red", "blue")}

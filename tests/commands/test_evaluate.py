@@ -77,16 +77,15 @@ def evaluate(command, folder, *arguments):
     return result, json.loads((folder / "scores.json").read_text())
 
 
-def assert_same(rows, others):
+def assert_same(rows, others, rel=1e-6):
     """But for what making them took, and the order in which a library adds up, which depends on where numbers are."""
     for row, other in zip(rows, others, strict=True):
         assert row.keys() == other.keys()
         for name in row.keys() - COST:
-            assert row[name] == (pytest.approx(other[name], rel=1e-6) if isinstance(row[name], float) else other[name])
+            assert row[name] == (pytest.approx(other[name], rel=rel) if isinstance(row[name], float) else other[name])
 
 
 def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(command, script, trained, monkeypatch):
-    # The Wiener inverse would amplify the rounding of other batch sizes to a grey level here and there.
     call = ("--run", "runs/x", "--res", "16,24x32", "--n", 6, "--deblur", "none")
     result, whole = evaluate(script, trained, *call)
     assert [row["size"] for row in whole["results"]] == ["16", "24x32"]
@@ -111,7 +110,8 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(co
     (folders[0] / "000005.png").unlink()
     untouched = (folders[0] / "000001.png").stat().st_mtime_ns
     _, resumed = evaluate(command, trained, *call, "--batch", 1)
-    assert_same(resumed["results"], whole["results"])
+    # Other batches, and another process, round a pixel to the next grey level here and there.
+    assert_same(resumed["results"], whole["results"], rel=1e-4)
     assert (folders[0] / "000001.png").stat().st_mtime_ns == untouched
     # Two processes, the second one first.
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -125,7 +125,7 @@ def test_every_size_resumed_and_shared_among_processes_gives_the_same_numbers(co
     }
     monkeypatch.setenv("RANK", "0")
     _, shared = evaluate(command, trained, *call, "--out", "shared")
-    assert_same(shared["results"], whole["results"])
+    assert_same(shared["results"], whole["results"], rel=1e-4)
 
 
 @pytest.mark.usefixtures("light_features")
