@@ -114,6 +114,8 @@ def _run(arguments: Namespace) -> None:
     if arguments.zoom is not None:
         write_zoom(trained, arguments)
         return
+    if arguments.at is not None:
+        raise OptionError("at", arguments.at, "goes with --zoom")
     writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)
