@@ -28,7 +28,7 @@ from infdiff import processes
 from infdiff.cli import Parser, choose_device, positive, size_argument
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
 from infdiff.commands.trainings import require_same_options, require_same_program, say
-from infdiff.commands.zoom_video import add_zoom, write_zoom
+from infdiff.commands.zoom_video import add_zoom, refuse_zoom_options, write_zoom
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
@@ -114,8 +114,7 @@ def _run(arguments: Namespace) -> None:
     if arguments.zoom is not None:
         write_zoom(trained, arguments)
         return
-    if arguments.at is not None:
-        raise OptionError("at", arguments.at, "goes with --zoom")
+    refuse_zoom_options(arguments)
     writer = writer_of(trained.field, arguments.format)
     size = size_argument("--res", arguments.res) if arguments.res else training_size(trained.config)
     drawn = trained.drawn_size(size, arguments.aspect)

@@ -24,6 +24,7 @@ _OTHERS = (
     *("res", "batch", "upscale", "tile", "pyramid", "interpolate", "format"),
     *("label", "vector", "condition", "guidance"),
 )
+_SECONDS, _FPS = 8.0, 30.0
 
 
 def add_zoom(parser: Parser) -> None:
@@ -32,8 +33,15 @@ def add_zoom(parser: Parser) -> None:
         "--zoom", metavar="FROM:TO", help="a video that zooms into an image: complete at FROM pixels, a part at TO"
     )
     parser.add_argument("--at", metavar="X,Y", help="of --zoom: the place, in parts of width and height (0.5,0.5)")
-    parser.add_argument("--seconds", type=float, default=8, help="of --zoom (default 8)")
-    parser.add_argument("--fps", type=float, default=30, help="frames a second of --zoom (default 30)")
+    parser.add_argument("--seconds", type=float, help=f"of --zoom (default {_SECONDS:g})")
+    parser.add_argument("--fps", type=float, help=f"frames a second of --zoom (default {_FPS:g})")
+
+
+def refuse_zoom_options(arguments: Namespace) -> None:
+    """Raise OptionError for an option of a zoom where none is asked for."""
+    for name in ("at", "seconds", "fps"):
+        if (value := getattr(arguments, name)) is not None:
+            raise OptionError(name, value, "goes with --zoom")
 
 
 def write_zoom(trained: TrainedModel, arguments: Namespace) -> None:
@@ -44,11 +52,13 @@ def write_zoom(trained: TrainedModel, arguments: Namespace) -> None:
     if arguments.n != 1 or arguments.aspect != ASPECTS[0]:
         raise OptionError("zoom", arguments.zoom, "is of one image, in the proportions of the training's")
     zoom = Zoom.of(arguments.zoom, arguments.at)
-    if not 0 < arguments.fps <= MOST_FPS:
-        raise OptionError("fps", arguments.fps, f"want more than 0, at most {MOST_FPS}")
-    if not 2 <= arguments.seconds * arguments.fps < math.inf:
-        raise OptionError("seconds", arguments.seconds, "want at least two frames")
-    count = round(arguments.seconds * arguments.fps)
+    fps = _FPS if arguments.fps is None else arguments.fps
+    seconds = _SECONDS if arguments.seconds is None else arguments.seconds
+    if not 0 < fps <= MOST_FPS:
+        raise OptionError("fps", fps, f"want more than 0, at most {MOST_FPS}")
+    if not 2 <= seconds * fps < math.inf:
+        raise OptionError("seconds", seconds, "want at least two frames")
+    count = round(seconds * fps)
     base, seed = training_size(trained.config), arguments.seed
     names = ("sampler", "steps", "eta", "variance", "churn", "truncation", "deblur")
     options = zoom_options(trained, **{name: getattr(arguments, name) for name in names})
@@ -70,8 +80,8 @@ def write_zoom(trained: TrainedModel, arguments: Namespace) -> None:
                 yield frame
                 bar.update()
 
-        save_video(counted(), path, size, arguments.fps)
+        save_video(counted(), path, size, fps)
     record = options.record(trained.method) | {"zoom": [zoom.least, zoom.most], "at": list(zoom.at), "seed": seed}
-    record |= {"size": list(size), "frames": count, "fps": arguments.fps, "latents": trained.describe_latents()}
+    record |= {"size": list(size), "frames": count, "fps": fps, "latents": trained.describe_latents()}
     save_json(path.with_suffix(".json"), record | origin(trained))
     print(f"{count} frames of {format_size(size)} pixels in {path}, {image.drawn} tiles sampled")

@@ -6,15 +6,6 @@ import torch
 from infdiff import ops
 
 
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """Where the kernel runs."""
-    if request.param == "emulated":
-        request.getfixturevalue("emulated")
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
 def keys(rounds, batch):
     drawn = torch.randint(0, 2**32, (rounds, batch, 1), generator=torch.Generator().manual_seed(batch))
     drawn[0, 0] = 2**32 - 1

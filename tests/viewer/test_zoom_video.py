@@ -146,7 +146,8 @@ def test_bad_zooms_are_one_line(command, points_run, edm_run, tmp_path, monkeypa
         assert_one_line_error(refused("--zoom", "16:64", "--out", name), f"--out {name}", ".webp, .gif, .mp4")
     for given in (("--res", "64"), ("--pyramid",), ("--label", "cat"), ("--n", "2")):
         assert_one_line_error(refused("--zoom", "16:64", *given), "--zoom")
-    assert_one_line_error(refused("--at", "0.5,0.5"), "--at 0.5,0.5", "--zoom")
+    for name, text in (("at", "0.5,0.5"), ("seconds", "2"), ("fps", "10")):
+        assert_one_line_error(refused(f"--{name}", text), f"--{name} {text}", "goes with --zoom")
     assert_one_line_error(refused("--zoom", "16:64", run=edm_run), "infinity_diff")
     assert not list(tmp_path.glob("runs/x/zoom"))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)

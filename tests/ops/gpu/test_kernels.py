@@ -25,15 +25,6 @@ CASES += [(t, c, 7, n) for t in TYPES[1:] for c in CHANNELS for n in (2, "all")]
 CASES += [(t, 8, k, n) for t in TYPES[1:] for k in KERNELS if k != 7 for n in (1, 129)]
 
 
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """Where the kernels run."""
-    if request.param == "emulated":
-        request.getfixturevalue("emulated")
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
 def some_points(count, size, batch=2):
     """count may be "all"."""
     pixels = size[0] * size[1]

@@ -19,15 +19,6 @@ TYPES = [torch.float32, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """Where the kernels run."""
-    if request.param == "emulated":
-        request.getfixturevalue("emulated")
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
 def drawn(batch, count, size):
     return draw_points(batch, count, size, torch.Generator().manual_seed(count))
 

@@ -13,15 +13,6 @@ from infdiff.ops.gpu import norms
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """Where the kernels run."""
-    if request.param == "emulated":
-        request.getfixturevalue("emulated")
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
 def arguments(device, batch, count, channels, dtype, modulated=True, scaled=True):
     """Input with a mean of its own, weight, bias, modulation and latent scale, and a gradient."""
     generator = torch.Generator().manual_seed(channels)
