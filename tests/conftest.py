@@ -33,13 +33,21 @@ from tests.cuda.emulate import Emulator, why_not
 ROOT = Path(__file__).resolve().parent.parent
 
 
-COLLECTED = pytest.StashKey[set[Path]]()  # the files of all tests, those that are not run among them
+# The files of all tests, those that are not run among them, with the names of the marks on their tests.
+COLLECTED = pytest.StashKey[dict[Path, set[str]]]()
+
+
+def all_tests_collected(config: pytest.Config) -> bool:
+    """Whether no part of the tests was asked for."""
+    return {Path(argument).resolve() for argument in config.args} == {ROOT / "tests"}
 
 
 # Only where kernels run do tests marked gpu; elsewhere they are skipped with the reason.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[COLLECTED] = {item.path for item in items}
+    collected = config.stash[COLLECTED] = {item.path: set() for item in items}
+    for item in items:
+        collected[item.path].update(mark.name for mark in item.iter_markers())
     reason = launch.why_closed()
     if reason is not None:
         for item in items:
