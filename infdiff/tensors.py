@@ -33,7 +33,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     about[_CHECKSUM] = _checksum(contiguous, about)
     with whole_file(path) as partial:
         # The library's own save_file writes to a temporary file of another name, which a killed process leaves behind.
-        partial.write_bytes(safetensors.torch.save(contiguous, about))
+        partial.write_bytes(_in_order(safetensors.torch.save(contiguous, about)))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -65,6 +65,16 @@ def read_tensors(path: Path, names: Sequence[str] = ()) -> tuple[dict[str, Tenso
     if missing:
         raise DamagedFileError(f"it holds no tensor {missing[0]}")
     return tensors, about
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the metadata in a file: the library writes them in another order every time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -62,3 +62,13 @@ def test_files_without_a_checksum_are_read(tmp_path):
 def test_tensors_that_cannot_be_written_are_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         save_tensors(tmp_path / "absent" / "a.safetensors", TENSORS)
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path):
+    for number in range(8):
+        save_tensors(tmp_path / str(number), TENSORS, {"title": "é", "step": "3", "encoder": "a", "from": '"'})
+    contents = {(tmp_path / str(number)).read_bytes() for number in range(8)}
+    assert len(contents) == 1
+    found = load_file(tmp_path / "0")  # by the library, whose alignment it keeps
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+    assert read_tensors(tmp_path / "0")[1] == {"title": "é", "step": "3", "encoder": "a", "from": '"'}
