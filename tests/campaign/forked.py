@@ -68,6 +68,8 @@ class Running:
         self, folder: Path, name: str, *arguments: object, before: Callable[[], None] = lambda: None, mark: str = ""
     ) -> None:
         self.files = [folder / f".{mark}out", folder / f".{mark}err"]
+        for path in self.files:
+            path.touch()  # a child may be killed before it does
         self.started = time.perf_counter()
         sys.stdout.flush()
         self.pid = os.fork()

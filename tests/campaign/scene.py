@@ -15,10 +15,10 @@ from PIL import Image
 from tests.campaign.forked import Ended, call
 from tests.conftest import TINY
 
-# Files whose bytes tell the time, or how long something took: that they are there is compared, and no more. The last
-# preview of a run has as many columns as there was time for.
-_TIMED = ("samples-", "reconstructions-", "cost-")
-_NOT_COMPARED = ("owner.lock",)
+# Files whose bytes tell how long something took: that they are there is compared, and no more.
+_TIMED = ("cost-",)
+# The last preview of a run has as many columns as there was time for, or none.
+_NOT_COMPARED = ("owner.lock", "samples-*.png", "reconstructions-*.png")
 _TIMES = ("images_per_second", "seconds", "peak_mb")
 
 LATENT = ("--steps", 20, "latent.width=32", "latent.layers=2", "latent.train.checkpoint_every=5")
@@ -123,7 +123,7 @@ class Scene:
 
 def content(folder: Path) -> dict[str, str]:
     """Return a hash of each file below a folder, by its name from there; without what tells the time."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_COMPARED)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(map(path.match, _NOT_COMPARED)))
     return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
 
 
