@@ -5,6 +5,7 @@ import shutil
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -20,7 +21,7 @@ from infdiff.methods.finetune import frozen_parameters
 from infdiff.methods.method import build_modules, method_of
 from infdiff.methods.sizes import largest, training_weights
 from infdiff.runs.data import TrainingData, build_data
-from infdiff.runs.latent_training import build_latent_trainer
+from infdiff.runs.latent_training import build_latent_trainer, encode_run
 from infdiff.runs.latents import build_latent
 from infdiff.runs.training import build_trainer
 from infdiff.shipped import CONFIG_FOLDER
@@ -189,7 +190,18 @@ def deblurred(config, tmp_path):
 def latent_model(config, tmp_path):
     """The untrained latent model and its process."""
     network, process = build_latent(config)
-    return digest({"latent": network}), process.alpha_bar.tolist()
+    return digest({"latent": network}), type(process), getattr(process, "alpha_bar", torch.empty(0)).tolist()
+
+
+def whitened(config, tmp_path):
+    """What latents are scaled by; here, each is the mean colour of an image."""
+    tmp_path.mkdir(exist_ok=True)
+    run = SimpleNamespace(fingerprint=lambda step, network: "a")
+    trained = SimpleNamespace(
+        config=config, device=CPU, step=0, folder=run, encode=lambda x: x.float().mean(dim=(2, 3))
+    )
+    folder = SimpleNamespace(path=tmp_path, config=lambda: config)
+    return encode_run(trained, folder, lambda count: None, lambda count: None).axes.tolist()
 
 
 def mixture(config, tmp_path):

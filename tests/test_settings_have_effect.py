@@ -28,6 +28,7 @@ from tests.observables import (
     samples,
     training,
     weights,
+    whitened,
 )
 
 SHORT = [
@@ -162,6 +163,8 @@ TABLE = {
     "finetune.freeze": ("none", frozen, {"finetune.size": 24}),
     "latent.width": (24, latent_model, {}),
     "latent.layers": (3, latent_model, {}),
+    "latent.process": ("edm", latent_model, {}),
+    "latent.whiten": (True, whitened, {}),
     "latent.schedule": ("cosine", latent_model, {}),
     "latent.diffusion_steps": (500, latent_model, {}),
     "latent.sample_steps": (2, samples, {}),

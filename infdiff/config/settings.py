@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from infdiff.data.image_set import CACHES
 from infdiff.data.labels import label_dim
+from infdiff.diffusion.latent_processes import PROCESSES as LATENT_PROCESSES
 from infdiff.diffusion.mollified import TARGETS
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, VARIANCES
 from infdiff.diffusion.schedules import SCHEDULES, SPACINGS
@@ -265,9 +266,12 @@ class LatentSettings(Section):
 
     width: Count = 2048
     layers: Annotated[int, Field(ge=2, le=1000)] = 10
-    schedule: Annotated[str, one_of(SCHEDULES)] = "constant"
+    # ddpm: noise is predicted at even times of a schedule, and latents are drawn by DDIM. edm: as EDM does for images.
+    process: Annotated[str, one_of(LATENT_PROCESSES)] = "ddpm"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "constant"  # these two are of ddpm
     diffusion_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    sample_steps: Count = 100  # of DDIM, when images are sampled
+    whiten: bool = False  # latents are scaled along their principal axes, not each number by itself
+    sample_steps: Count = 100  # of DDIM or Heun's method, when images are sampled
     train: LatentTraining = LatentTraining()
 
     @model_validator(mode="after")

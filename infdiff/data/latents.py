@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,40 +21,55 @@ _EARLIER_FILE = "codes.safetensors"  # the name under versions before 0.2
 _PART = 1024
 _AT_ONCE = 64
 _SMALLEST_STD = 1e-6
+# Added to variances along principal axes, whose mean is 1: latents hardly vary along most, and these stay quiet.
+_SMALLEST_VARIANCE = 0.01
 
 Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents (N, z_dim) float32 of training and validation images; mean and std (z_dim,) of the training ones."""
+    """Latents (N, z_dim) float32 of training and validation images; mean and std (z_dim,) of the training ones.
+
+    axes (z_dim, z_dim): orthogonal columns, on which standardised latents are read off.
+    """
 
     train: Tensor
     validation: Tensor
     mean: Tensor
     std: Tensor
+    axes: Tensor
 
     @classmethod
-    def of(cls, train: Tensor, validation: Tensor) -> Latents:
-        """Return both with the mean and standard deviation of `train`."""
-        std = train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
-        return cls(train, validation, train.mean(dim=0), std)
+    def of(cls, train: Tensor, validation: Tensor, *, whiten: bool = False) -> Latents:
+        """Return both with the statistics of `train`. whiten: along their principal axes, not along each dimension."""
+        mean, std = train.mean(dim=0), train.std(dim=0, correction=0).clamp(min=_SMALLEST_STD)
+        axes = _whitening((train - mean) / std) if whiten else torch.eye(len(mean))
+        return cls(train, validation, mean, std, axes)
 
     def statistics(self) -> Latents:
-        """Return mean and standard deviation alone, without a latent of any image."""
-        return Latents(self.train[:0], self.validation[:0], self.mean, self.std)
+        """Return the statistics alone, without a latent of any image."""
+        return replace(self, train=self.train[:0], validation=self.validation[:0])
 
     def save(self, folder: Path, *, encoder: str) -> None:
         """Write them where `load_latents` finds them. encoder: the fingerprint of the encoder that made them."""
         save_tensors(folder / FILE, vars(self), {"encoder": encoder})
 
     def normalize(self, z: Tensor) -> Tensor:
-        """Scale to zero mean and unit variance in each dimension."""
-        return (z - self.mean.to(z)) / self.std.to(z)
+        """Scale to zero mean and unit variance in each dimension, or along each principal axis."""
+        return (z - self.mean.to(z)) / self.std.to(z) @ self.axes.to(z)
 
     def restore(self, z: Tensor) -> Tensor:
         """Invert `normalize`."""
-        return z * self.std.to(z) + self.mean.to(z)
+        axes = self.axes.to(z)
+        return z @ (axes / axes.square().sum(dim=0)).T * self.std.to(z) + self.mean.to(z)
+
+
+def _whitening(standardised: Tensor) -> Tensor:
+    """Principal axes (z_dim, z_dim) of latents (N, z_dim), divided by the spread along them."""
+    values = standardised.double()
+    variances, directions = torch.linalg.eigh(values.T @ values / len(values))
+    return (directions * (variances.clamp(min=0) + _SMALLEST_VARIANCE).rsqrt()).float()
 
 
 @torch.no_grad()
@@ -69,6 +84,7 @@ def load_latents(folder: Path, encoder: str) -> Latents | None:
     if path is None:
         return None
     tensors, about = _read(path, ("train", "validation", "mean", "std"))
+    tensors.setdefault("axes", torch.eye(len(tensors["mean"])))  # files of earlier versions have none
     return Latents(**tensors) if about.get("encoder") == encoder else None
 
 
@@ -87,13 +103,14 @@ def encode_data(
     encoder: str,
     flip: bool,
     device: torch.device,
+    whiten: bool = False,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Latents:
     """Encode the image sets "train" and "validation", training images also flipped if `flip` is on.
 
-    Parts are written one by one, so that an interrupted encoding continues where it stopped. on_images(n) is called as
-    n images are done, including those of an earlier call. Processes share the parts. Raises UserError when the folder
-    cannot be written.
+    Parts are written one by one, so that an interrupted encoding continues where it stopped. whiten: as `Latents.of`
+    takes it. on_images(n) is called as n images are done, including those of an earlier call. Processes share the
+    parts. Raises UserError when the folder cannot be written.
     """
     if (known := load_latents(folder, encoder)) is not None:
         return known
@@ -111,7 +128,7 @@ def encode_data(
     pieces: dict[str, list[Tensor]] = {"train": [], "validation": []}
     for path, name, *_ in parts:
         pieces[name].append(_read(path, ("latents",))[0]["latents"])
-    whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]))
+    whole = Latents.of(torch.cat(pieces["train"]), torch.cat(pieces["validation"]), whiten=whiten)
     processes.wait()
     if processes.joined().first:
         whole.save(folder, encoder=encoder)

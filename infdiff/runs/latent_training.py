@@ -58,7 +58,14 @@ def encode_run(
     on_count(image_count(sets, flip))
     fingerprint = trained.folder.fingerprint(trained.step, "encoder")
     return encode_data(
-        trained.encode, sets, folder.path, encoder=fingerprint, flip=flip, device=trained.device, on_images=on_images
+        trained.encode,
+        sets,
+        folder.path,
+        encoder=fingerprint,
+        flip=flip,
+        device=trained.device,
+        whiten=latent_settings(folder.config()).whiten,
+        on_images=on_images,
     )
 
 

@@ -16,9 +16,8 @@ from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
 from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
-from infdiff.diffusion.gaussian import GaussianDiffusion
-from infdiff.diffusion.samplers import ddim
-from infdiff.diffusion.schedules import sampling_times
+from infdiff.diffusion.latent_processes import LatentDDPM, LatentEDM, LatentProcess
+from infdiff.diffusion.process import Network
 from infdiff.errors import OptionError, UserError
 from infdiff.models.latent_mlp import LatentMLP
 from infdiff.runs.data import build_data, uncached
@@ -94,12 +93,13 @@ def latent_settings(config: Config) -> LatentSettings:
     return config.latent
 
 
-def build_latent(config: Config) -> tuple[LatentMLP, GaussianDiffusion]:
+def build_latent(config: Config) -> tuple[LatentMLP, LatentProcess]:
     """Return the latent network with fresh weights, a function of the seed, and its diffusion process."""
     torch.manual_seed(config.seed)
     latent = latent_settings(config)
     network = LatentMLP(config.latent_dim, width=latent.width, layers=latent.layers, label_dim=config.label_dim)
-    return network, GaussianDiffusion(schedule=latent.schedule, steps=latent.diffusion_steps)
+    ddpm = latent.process == "ddpm"
+    return network, LatentDDPM(schedule=latent.schedule, steps=latent.diffusion_steps) if ddpm else LatentEDM()
 
 
 class Regression(NamedTuple):
@@ -188,7 +188,7 @@ class LatentModel:
     """The latent diffusion model: the EMA weights with the lowest validation loss."""
 
     network: nn.Module
-    process: GaussianDiffusion
+    process: LatentProcess
     latents: Latents
     config: Config
     step: int
@@ -217,31 +217,33 @@ class LatentModel:
         labels: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:
-        noise, condition = _noise(generators, self.latents.mean.shape[0]), Condition(labels, guidance=guidance)
-        return self.latents.restore(truncation * self._denoised(noise, self.process.steps, condition))
+        noise = _noise(generators, self.latents.mean.shape[0])
+        network = self._network(Condition(labels, guidance=guidance))
+        return self.latents.restore(truncation * self.process.from_noise(network, noise, self._steps))
 
     @torch.no_grad()
     def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
         """Diffuse z to a part `variety` of the way, and back."""
-        t = round(variety * self.process.steps)
         z = z.expand(len(generators), -1)
-        if t == 0:
+        if variety == 0:
             return z
-        noise = _noise(generators, z.shape[1])
-        times = torch.full((len(z),), t, device=z.device)
-        state = self.process.state(self.latents.normalize(z), noise, times)
-        return self.latents.restore(self._denoised(state, t))
+        noise, known = _noise(generators, z.shape[1]), self.latents.normalize(z)
+        return self.latents.restore(
+            self.process.from_part(self._network(UNCONDITIONAL), known, noise, self._steps, variety)
+        )
 
-    def _denoised(self, state: Tensor, start: int, condition: Condition = UNCONDITIONAL) -> Tensor:
-        """Normalised latents from their state at time `start`, by DDIM, which draws no noise."""
+    @property
+    def _steps(self) -> int:
+        return latent_settings(self.config).sample_steps
+
+    def _network(self, condition: Condition) -> Network:
+        """The network under a condition, as a function of states and times."""
 
         def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
             prediction: Tensor = self.network(x, t) if labels is None else self.network(x, t, labels)
             return prediction
 
-        denoise = self.process.denoiser(guided_network(network, condition))
-        times = sampling_times(start, min(start, latent_settings(self.config).sample_steps))
-        return ddim(denoise, state, times, alpha_bar=self.process.alpha_bar, noise=lambda: state)
+        return guided_network(network, condition)
 
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step})"

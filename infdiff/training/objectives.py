@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from infdiff.coordinates import Size
 from infdiff.diffusion.conditions import draw_dropped, dropped, with_known
 from infdiff.diffusion.edm import EDM
-from infdiff.diffusion.gaussian import GaussianDiffusion
+from infdiff.diffusion.latent_processes import LatentProcess
 from infdiff.diffusion.missing import known_average, masked, valid_mean
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.point_noise import draw_keys, noise_at
@@ -294,12 +294,12 @@ class EDMObjective:
 
 
 class LatentObjective:
-    """The latent model: mean absolute error of the noise that modules["latent"] predicts in latents (B, z_dim).
+    """The latent model: the mean error that its process finds with modules["latent"] in latents (B, z_dim).
 
     drop: the probability of leaving out the label that a latent may have (`Labelled`).
     """
 
-    def __init__(self, process: GaussianDiffusion, *, weighting: Weighting = uniform, drop: float = 0.0) -> None:
+    def __init__(self, process: LatentProcess, *, weighting: Weighting = uniform, drop: float = 0.0) -> None:
         self.process, self.weighting, self.drop = process, weighting, drop
 
     def __call__(
@@ -307,15 +307,19 @@ class LatentObjective:
     ) -> Tensor:
         examples, labels = without_labels(batch_of)
         latents = cast(Tensor, examples)
-        process, (batch, *rest) = self.process, latents.shape
+        batch, *rest = latents.shape
         batch = global_size(batch)
-        t = own_rows(torch.randint(1, process.steps + 1, (batch,), device=latents.device, generator=generator))
+        t = own_rows(self.process.draw(batch, generator))
         noise = own_rows(torch.randn((batch, *rest), device=latents.device, generator=generator))
         given = Given.drawn(labels, None, self.drop, len(latents), generator)
-        condition = (t,) if given.labels is None else (t, given.labels)
-        prediction = modules["latent"](process.state(latents, noise, t), *condition)
-        error = (prediction.float() - noise).abs()
-        return _weighted_mean(error, self.weighting(process.snr(t)))
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            return cast(
+                Tensor, modules["latent"](x, t) if given.labels is None else modules["latent"](x, t, given.labels)
+            )
+
+        error = self.process.error(network, latents, noise, t)
+        return _weighted_mean(error, self.weighting(self.process.snr(t)))
 
 
 def values_of(images: Tensor, flip: bool, holes: bool, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

@@ -62,6 +62,8 @@ INFINITY_DIFF = {
     "data.flip": (True, "code: RandomHorizontalFlip"),
     # The latent model: "the same as used by Preechakul et al. (2022)", appendix A.
     "latent.width": (2048, "appendix A; code: hid_channels"),
+    "latent.process": ("ddpm", "appendix A: as Preechakul et al. (2022)"),
+    "latent.whiten": (False, "appendix A: as Preechakul et al. (2022), each number by itself"),
     "latent.schedule": ("constant", "appendix A; code: const0.008"),
     "latent.diffusion_steps": (1000, "appendix A; code"),
     "latent.train.batch_size": (256, "code: batch_size"),

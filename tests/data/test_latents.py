@@ -6,6 +6,7 @@ import torch
 from infdiff.data import latents as module
 from infdiff.data.latents import Latents, encode_data, image_count, load_latents
 from infdiff.errors import UserError
+from infdiff.tensors import read_tensors, save_tensors
 
 
 class Images:
@@ -57,9 +58,33 @@ def test_normalisation_and_back(tmp_path):
     torch.testing.assert_close(latents.restore(normal), latents.train)
 
 
-def test_a_dimension_without_spread_stays_finite():
-    latents = Latents.of(torch.ones(5, 2), torch.ones(2, 2))
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_dimension_without_spread_stays_finite(whiten):
+    latents = Latents.of(torch.ones(5, 2), torch.ones(2, 2), whiten=whiten)
     assert latents.normalize(latents.train).isfinite().all()
+
+
+def test_latents_that_go_together_are_told_apart(generator):
+    """Whitened, those of three numbers that all follow one, but for a tenth, have variance 1 along every axis."""
+    z = 5 + 3 * (torch.randn(4000, 1, generator=generator) + 0.3 * torch.randn(4000, 3, generator=generator))
+    plain, white = (Latents.of(z, z[:5], whiten=whiten) for whiten in (False, True))
+    together = torch.corrcoef(plain.normalize(z).T)
+    assert together.min() > 0.9
+    normal = white.normalize(z)
+    torch.testing.assert_close(normal.mean(dim=0), torch.zeros(3), atol=1e-4, rtol=0)
+    variances = torch.linalg.eigvalsh(together)
+    torch.testing.assert_close(torch.cov(normal.T), torch.diag(variances / (variances + 0.01)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.restore(normal), z)
+    assert torch.equal(white.statistics().normalize(z), normal)
+
+
+def test_a_file_without_axes_is_of_an_earlier_version(tmp_path):
+    latents = run(tmp_path)
+    path = tmp_path / module.FILE
+    tensors, about = read_tensors(path)
+    del tensors["axes"]
+    save_tensors(path, tensors, about)
+    assert torch.equal(load_latents(tmp_path, "a").normalize(latents.train), latents.normalize(latents.train))
 
 
 def test_an_interrupted_encoding_goes_on(tmp_path):

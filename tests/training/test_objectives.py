@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from infdiff.diffusion.edm import EDM
-from infdiff.diffusion.gaussian import GaussianDiffusion
+from infdiff.diffusion.latent_processes import LatentDDPM
 from infdiff.diffusion.mollified import TARGETS, MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.points import PointBatch, draw_points, gather
@@ -189,7 +189,7 @@ def test_the_latent_model_is_told_the_noise_apart():
     latents = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
 
     def loss(**options):
-        objective = LatentObjective(GaussianDiffusion(), **options)
+        objective = LatentObjective(LatentDDPM(), **options)
         network = nn.Module()
         network.forward = lambda x, t: torch.zeros_like(x)
         return objective({"latent": network}, latents, torch.Generator().manual_seed(0)).item()
