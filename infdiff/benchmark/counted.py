@@ -1,10 +1,11 @@
-"""Counts of training and sampling steps: FLOP, launches and memory, on the meta device as CUDA would run them."""
+"""Counts of training and sampling steps: FLOP, launches and bytes, on the meta device as CUDA would run them."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from operator import sub
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,26 +32,42 @@ _REST = "noise and points"
 _STEPS, _FROM = 4, 2
 
 
+class PartCount(NamedTuple):
+    """FLOP, operators launched and bytes that they move, as `PartCounter` counts them."""
+
+    flop: int
+    launches: int
+    moved: int
+
+    @classmethod
+    def of(cls, counter: PartCounter, part: str) -> PartCount:
+        return cls(counter.flop[part], counter.launches(part), counter.moved[part])
+
+
 @dataclass(frozen=True)
 class StepCount:
-    """Counts of one step. parts: FLOP and operators launched, by part. saved_bytes: of features kept for backward.
+    """Counts of one step, by part. saved_bytes: of features kept for backward.
 
     weight_bytes: of copies of weights in bfloat16, kept for backward in addition.
     """
 
     setting: Setting
-    parts: dict[str, tuple[int, int]]
+    parts: dict[str, PartCount]
     parameters: int
     saved_bytes: int = 0
     weight_bytes: int = 0
 
     @property
     def flop(self) -> int:
-        return sum(flop for flop, _ in self.parts.values())
+        return sum(part.flop for part in self.parts.values())
 
     @property
     def launches(self) -> int:
-        return sum(launches for _, launches in self.parts.values())
+        return sum(part.launches for part in self.parts.values())
+
+    @property
+    def moved_bytes(self) -> int:
+        return sum(part.moved for part in self.parts.values())
 
     def record(self) -> dict[str, Any]:
         """Return the counts as a record for JSON."""
@@ -59,22 +76,28 @@ class StepCount:
             "flop": self.flop,
             "flop_per_image": self.flop / batch,
             "launches": self.launches,
+            "moved_bytes": self.moved_bytes,
             "parameters": self.parameters,
             "saved_bytes": self.saved_bytes,
             "weight_bytes": self.weight_bytes,
             "parts": {
-                name: {"flop_per_image": flop / batch, "launches": launches}
-                for name, (flop, launches) in self.parts.items()
+                name: {"flop_per_image": part.flop / batch, "launches": part.launches, "moved_bytes": part.moved}
+                for name, part in self.parts.items()
             },
         }
 
     def as_text(self) -> str:
         """Return a table of the parts, and the sums."""
-        batch, rows = self.setting.batch, {**self.parts, "all": (self.flop, self.launches)}
+        rows = {**self.parts, "all": PartCount(self.flop, self.launches, self.moved_bytes)}
         table = text_table(
             [
-                {"what": name, "GFLOP an image": f"{flop / batch / 1e9:,.1f}", "launches": f"{launches:,}"}
-                for name, (flop, launches) in rows.items()
+                {
+                    "what": name,
+                    "GFLOP an image": f"{part.flop / self.setting.batch / 1e9:,.1f}",
+                    "launches": f"{part.launches:,}",
+                    "GB moved": f"{part.moved / 1e9:,.1f}",
+                }
+                for name, part in rows.items()
             ]
         )
         lines = [
@@ -129,7 +152,7 @@ def count_training(config: Config, setting: Setting) -> StepCount:
             optimiser.step(not_finite(norm, loss.detach()))
             ema.update(modules, 0)
     names = (*modules, "backward", "optimiser", _REST)
-    counts = {name: (counter.flop[name], counter.launches(name)) for name in names}
+    counts = {name: PartCount.of(counter, name) for name in names}
     features = saved.nbytes() - saved.nbytes(copies)
     weight_bytes = sum(copy.nbytes for copy in copies if copy.dim() > 1)
     return StepCount(setting, counts, sum(p.numel() for p in parameters), features, weight_bytes)
@@ -142,7 +165,7 @@ def count_sampling(config: Config, setting: Setting) -> StepCount:
     if config.train.bfloat16:
         denoiser = with_bfloat16_weights(denoiser)
     options = SamplingOptions.of(method, setting.size, upscale="none", steps=min(_STEPS, method.most_steps or _STEPS))
-    counter, seen = PartCounter("sampler"), list[dict[str, tuple[int, int]]]()
+    counter, seen = PartCounter("sampler"), list[dict[str, PartCount]]()
 
     def noise() -> Tensor:
         return method.process.noise(batch, 3, setting.size, [MetaGenerator() for _ in range(batch)])
@@ -158,13 +181,13 @@ def count_sampling(config: Config, setting: Setting) -> StepCount:
             with device.autocast(config.train.bfloat16):
                 estimate: Tensor = evaluate(x, t)
             counter.part = "sampler"
-            seen.append({name: (counter.flop[name], counter.launches(name)) for name in ("denoiser", "sampler")})
+            seen.append({name: PartCount.of(counter, name) for name in ("denoiser", "sampler")})
             return estimate
 
         with counter:
             method.sampler(options)(counted, noise, noise)
     before, after = seen[_FROM - 1], seen[min(_FROM, len(seen) - 1)]
-    counts = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1]) for name in after}
+    counts = {name: PartCount(*map(sub, after[name], before[name])) for name in after}
     return StepCount(setting, counts, sum(p.numel() for p in denoiser.parameters()))
 
 

@@ -1,4 +1,4 @@
-"""Operators that launch kernels, and FLOP, by the part of a step in which they run; and what is kept for backward."""
+"""Operators that launch kernels, FLOP and bytes moved, by the part of a step; and what is kept for backward."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from infdiff.benchmark.flops import flop_counter
+from infdiff.benchmark.moved_bytes import moved_bytes
 
 # Of operators that return new memory without filling it, or the same memory.
 _IDLE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh")
 
 
 class PartCounter(TorchDispatchMode):
-    """Counts in a `with` block, by part: operators that launch a kernel, views excluded, and FLOP.
+    """Counts in a `with` block, by part: operators that launch a kernel, views excluded, FLOP, and bytes moved.
 
-    An operator counts once, whatever it launches; so do our own. part: where the counts go, until it changes.
+    An operator counts once, whatever it launches; so do our own. part: where the counts go, until it changes. moved:
+    bytes by part, as in `moved_bytes`, of operators that launch a kernel.
     """
 
     def __init__(self, part: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators: dict[str, Counter[str]] = {}
         self.flop: Counter[str] = Counter()
+        self.moved: Counter[str] = Counter()
         self._part, self._flop, self._flop_so_far = part, flop_counter(), 0
 
     @property
@@ -74,9 +77,11 @@ class PartCounter(TorchDispatchMode):
         self.part = self._part
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
         if launches_kernel(function):
             self.operators.setdefault(self._part, Counter())[str(function)] += 1
-        return function(*args, **(kwargs or {}))
+            self.moved[self._part] += moved_bytes(function, args, kwargs or {}, result)
+        return result
 
 
 def launches_kernel(function: OpOverload) -> bool:

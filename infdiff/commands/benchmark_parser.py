@@ -36,7 +36,7 @@ TRAIN = """Time complete training steps on noise images: batch, forward, backwar
   infdiff benchmark train --table 4 --budget 0.5 --config demo
   infdiff benchmark train --table 5 --batch 2 --config demo
   infdiff benchmark train --config dfu_ffhq_96 --against model.grid.modes=0
-  infdiff benchmark train --config ffhq_256 --count       # FLOP, launches, bytes kept: in seconds, without a GPU
+  infdiff benchmark train --config ffhq_256 --count       # FLOP, launches, bytes: in seconds, without a GPU
 
 Tables 4 and 5 vary the data's resolution (half, once and twice the configuration's) and the grid's (a quarter and a
 half of that). Their default configurations are the published ones and need a GPU. FID_CLIP, a column of Table 3, needs
@@ -100,7 +100,9 @@ def make_parser(prog: str | None) -> Parser:
         command.add_argument("--config", type=Path, help="YAML file or name (default demo, or the table's own)")
         command.add_argument("--res", default="", help="64,128,512x256: sizes (default: the configuration's)")
         command.add_argument("--batch", type=int, help="batch size (default: the configuration's; 16 for Table 5)")
-        command.add_argument("--count", action="store_true", help="count FLOP, launches and memory; time nothing")
+        command.add_argument(
+            "--count", action="store_true", help="count FLOP, launches, bytes moved and kept; time nothing"
+        )
         command.add_argument("--against", default="", metavar="KEY=VALUE", help="compare with this setting changed")
         command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
     for command, repeat in ((ops, 20), (train, 10), (sample, 10)):

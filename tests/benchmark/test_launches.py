@@ -1,4 +1,4 @@
-"""Launches, FLOP and bytes saved for backward, against counts by hand; CUDA's ways on the meta device."""
+"""Launches, FLOP, bytes moved and bytes saved for backward, against counts by hand; CUDA's ways on the meta device."""
 
 import pytest
 import torch
@@ -28,6 +28,25 @@ def test_operators_of_a_small_network_are_those_counted_by_hand():
         "aten.sum.dim_IntList": 1,
     }
     assert counter.flop == {"layer": 2 * BATCH * IN * OUT, "rest": 0, "backward": 2 * BATCH * IN * OUT}
+
+
+def test_bytes_moved_are_those_counted_by_hand():
+    """What is read and what is written, 4 bytes each."""
+    a, b = (torch.empty(6, OUT, device="meta") for _ in range(2))
+    counter = PartCounter("none")
+    with counter:
+        for part, call, numbers in [
+            ("new", lambda: a + b, 3 * 6 * OUT),
+            ("view", lambda: a.view(-1), 0),
+            ("changed", lambda: a.mul_(b), 3 * 6 * OUT),
+            ("filled", lambda: a.copy_(b), 2 * 6 * OUT),
+            ("repeated", lambda: a + b[:1].expand(6, OUT), 2 * 6 * OUT + OUT),
+            ("list", lambda: torch._foreach_lerp_([a, a], [b, b], 0.5), 2 * 3 * 6 * OUT),
+            ("empty", lambda: torch.empty(0, OUT, device="meta").neg(), 0),
+        ]:
+            counter.part = part
+            call()
+            assert counter.moved[part] == 4 * numbers, part
 
 
 def test_what_is_saved_is_that_counted_by_hand():

@@ -44,7 +44,7 @@ def test_gradients_reach_every_parameter(widen_in):
     assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
-def test_features_are_narrowed_on_the_smaller_grid():
+def test_features_are_narrowed_and_smoothed_on_the_smaller_grid():
     x = torch.randn(2, 6, 3, 4)
     narrowing, smoothing = Upsample(6, 3), Upsample(6, 6)
     with flop_counter() as counter:
@@ -54,6 +54,11 @@ def test_features_are_narrowed_on_the_smaller_grid():
     with flop_counter() as counter:
         assert smoothing(x, (5, 7)).shape == (2, 6, 5, 7)
     assert counter.get_total_flops() == 2 * 2 * 9 * 6 * 6 * 5 * 7
+    x = torch.randn(2, 6, 16, 18)
+    with flop_counter() as counter:
+        smoothed = smoothing(x, (32, 36))
+    assert counter.get_total_flops() == 2 * 2 * 4 * 6 * 6 * 32 * 36
+    torch.testing.assert_close(smoothed, smoothing.conv(F.interpolate(x, scale_factor=2)))
 
 
 def test_checkpoints_keep_their_names_and_optimisers_their_order():
