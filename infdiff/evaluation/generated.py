@@ -27,9 +27,9 @@ from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
 from infdiff.processes import ALONE, Place
-from infdiff.runs.conditions import ConditionSource
+from infdiff.runs.conditions import NO_CONDITIONS, ConditionSource
 from infdiff.runs.editing import enlarge, enlarging_method
-from infdiff.runs.trained import NO_CONDITIONS, TrainedModel
+from infdiff.runs.trained import TrainedModel
 
 FIELD_SUFFIX = ".npy"
 _FLOAT_BYTES = 4

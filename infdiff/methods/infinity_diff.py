@@ -288,21 +288,37 @@ class InfinityDiff:
         batch: int,
         device: torch.device,
         tile: int | None = None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Network:
-        """The denoiser on images (B, C, H, W) of a size, with latents z (B, z_dim) or None.
+        """The denoiser on images (B, C, H, W) of a size and a condition, with latents z (B, z_dim) or None.
 
         tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
         """
         if tile is None:
-            whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
-            return lambda x, t: whole(x, t, z)
-        tiled = self._tiled_network(denoiser, tile)
-        return lambda x, t: tiled(x, t, z)
+            whole = self._conditional(on_all_pixels(cast(PointNetwork, denoiser), size, batch, device))
+        else:
+            whole = self._tiled_network(denoiser, tile)
+
+        def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
+            return whole(x, t, z, labels, known)
+
+        return guided_network(network, condition)
 
     def _tiled_network(self, denoiser: nn.Module, tile: int) -> Callable[..., Tensor]:
         """The denoiser `tile` rows at a time, as `sampled_network` has it."""
 
-        def tiled(
+        def tiled(x: Tensor, t: Tensor, z: Tensor | None, *label: Tensor) -> Tensor:
+            trim_heap()
+            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile, *label)
+            trim_heap()
+            return out
+
+        return self._conditional(tiled)
+
+    def _conditional(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A network on what `condition_inputs` makes as one of x, t, and of z, labels and known channels, if any."""
+
+        def conditional(
             x: Tensor,
             t: Tensor,
             z: Tensor | None = None,
@@ -310,12 +326,9 @@ class InfinityDiff:
             known: Tensor | None = None,
         ) -> Tensor:
             x, t, *label = condition_inputs(self.config, x, t, labels, known)
-            trim_heap()
-            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile, *label)
-            trim_heap()
-            return out
+            return network(x, t, z, *label)
 
-        return tiled
+        return conditional
 
     def sampled_network(
         self, denoiser: nn.Module, size: Size, batch: int, device: torch.device, calls: RepeatedCalls | None = None

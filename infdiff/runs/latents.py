@@ -15,7 +15,7 @@ from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
-from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
+from infdiff.diffusion.conditions import Condition, guided_network
 from infdiff.diffusion.gaussian import GaussianDiffusion
 from infdiff.diffusion.samplers import ddim
 from infdiff.diffusion.schedules import sampling_times
@@ -46,10 +46,17 @@ class LatentSource(Protocol):
         labels (B, label_dim): those of their images; None: any. guidance: the weight of classifier-free guidance.
         """
 
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
         """Return one latent like z (1, z_dim) for each generator. variety: from 0 (z itself) to 1 (unrelated to z).
 
-        Raises UserError when the source cannot do it.
+        labels, guidance: as `sample`. Raises UserError when the source cannot do it.
         """
 
     def describe(self) -> str:
@@ -157,7 +164,14 @@ class LatentGaussian:
         noise = _noise(generators, self.factor.shape[0])
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
         problem = "needs a latent diffusion model, and this checkpoint has none: train it with infdiff train-latent"
         raise OptionError("variety", f"{variety:g}", problem)
 
@@ -221,8 +235,15 @@ class LatentModel:
         return self.latents.restore(truncation * self._denoised(noise, self.process.steps, condition))
 
     @torch.no_grad()
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
-        """Diffuse z to a part `variety` of the way, and back."""
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Diffuse z to a part `variety` of the way, and back, towards images of the labels."""
         t = round(variety * self.process.steps)
         z = z.expand(len(generators), -1)
         if t == 0:
@@ -230,9 +251,9 @@ class LatentModel:
         noise = _noise(generators, z.shape[1])
         times = torch.full((len(z),), t, device=z.device)
         state = self.process.state(self.latents.normalize(z), noise, times)
-        return self.latents.restore(self._denoised(state, t))
+        return self.latents.restore(self._denoised(state, t, Condition(labels, guidance=guidance)))
 
-    def _denoised(self, state: Tensor, start: int, condition: Condition = UNCONDITIONAL) -> Tensor:
+    def _denoised(self, state: Tensor, start: int, condition: Condition) -> Tensor:
         """Normalised latents from their state at time `start`, by DDIM, which draws no noise."""
 
         def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
