@@ -28,11 +28,11 @@ from infdiff.coordinates import format_size
 from infdiff.files import make_folder, save_json
 from infdiff.images.pixels import from_uint8
 from infdiff.images.write import save_with_record
-from infdiff.methods.sampling import SamplingOptions, check_enlarging, check_tile, guidance_weight
+from infdiff.methods.sampling import check_enlarging, check_tile, guidance_weight
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
-from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method
+from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method, enlarging_options
 from infdiff.runs.fields import FieldWriter, writer_of
 
 
@@ -68,9 +68,7 @@ def run(arguments: Namespace) -> None:
     small = read_given(trained, "input", arguments.input)
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res)
-    options = SamplingOptions.of(
-        trained.method, size, trained.device, steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile
-    )
+    options = enlarging_options(trained, size, steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile)
     method = arguments.method or enlarging_method(trained, size)
     weight = guidance_weight(method, arguments.weight, arguments.guidance)
     kind = arguments.guidance or ENLARGING_GUIDANCE

@@ -135,7 +135,8 @@ class ImageMaker:
         """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
         method = method or enlarging_method(self.run, size)
         check_enlarging(small, f"{size[0]}x{size[1]}")
-        options = self._tiled(size)
+        options = replace(self.options, upscale="none")
+        options = replace(options, tile=tile_rows(self.run.method, size, device=self.run.device))
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)

@@ -62,9 +62,24 @@ def filling_options(
     steps = max(run.config.sample.steps, _FILLING_STEPS) if steps is None else steps
     method = run.infinity_diff
     options = SamplingOptions.of(method, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
-    return (
-        options if size is None else replace(options, tile=tile_rows(method, size, None if tile is None else str(tile)))
-    )
+    if size is None:
+        return options
+    return replace(options, tile=tile_rows(method, size, None if tile is None else str(tile), run.device))
+
+
+def enlarging_options(
+    run: TrainedModel,
+    size: Size,
+    *,
+    steps: int | None = None,
+    deblur: str | None = None,
+    tile: str | int | None = None,
+) -> SamplingOptions:
+    """Options for `enlarge`: the network sees all pixels of the size, and in tiles where it is large.
+
+    Raises OptionError for options that cannot work.
+    """
+    return SamplingOptions.of(run.method, size, run.device, upscale="none", steps=steps, deblur=deblur, tile=tile)
 
 
 @torch.no_grad()
@@ -86,7 +101,7 @@ def enlarge(
     """Small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
     method: one of `METHODS` there, None for `enlarging_method`. guidance, weight: of "guided", as `restore.Guidance`.
-    options: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
+    options: those of `enlarging_options`: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
     at once); the sampler is ddim, and ddpm in windows. conditions: those of `TrainedModel.conditions_at`. What is
     missing of a field (NaN) stays so. Raises ValueError for an unknown method, and UserError for a run without encoder.
     """

@@ -33,6 +33,7 @@ from infdiff.runs.editing import (
     FILLING_GUIDANCE,
     enlarge,
     enlarging_method,
+    enlarging_options,
     fill,
     filling_method,
     filling_options,
@@ -158,9 +159,7 @@ class Model:
         small = self._given(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
-        options = SamplingOptions.of(
-            self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur, tile=tile
-        )
+        options = enlarging_options(self.trained, wanted, steps=steps, deblur=deblur, tile=tile)
         method = method or enlarging_method(self.trained, wanted)
         weight = guidance_weight(method, weight, guidance)
         check_tile(method, guidance or ENLARGING_GUIDANCE, tile)
