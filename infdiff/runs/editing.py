@@ -101,9 +101,10 @@ def enlarge(
     """Small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
     method: one of `METHODS` there, None for `enlarging_method`. guidance, weight: of "guided", as `restore.Guidance`.
-    options: those of `enlarging_options`: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
-    at once); the sampler is ddim, and ddpm in windows. conditions: those of `TrainedModel.conditions_at`. What is
-    missing of a field (NaN) stays so. Raises ValueError for an unknown method, and UserError for a run without encoder.
+    options: those of `enlarging_options`: steps, deblur, and tile with "encode" and guidance by projection (gradients
+    take all rows at once); the sampler is ddim, and ddpm in windows. conditions: those of
+    `TrainedModel.conditions_at`. What is missing of a field (NaN) stays so. Raises ValueError for an unknown method,
+    and UserError for a run without encoder.
     """
     method = method or enlarging_method(run, size)
     guide = Guidance(guidance or ENLARGING_GUIDANCE, weight)
