@@ -2,6 +2,7 @@
 
   infdiff inpaint --input photo.png --mask mask.png
   infdiff inpaint --run runs/photos --input photo.png --mask mask.png --n 4 --variety 0.5 --out filled
+  infdiff inpaint --run runs/pets --input photo.png --mask mask.png --label cat --condition-weight 2
   infdiff inpaint --run runs/sea --input gauges.npy --n 8 --ensemble --truth complete.npy # fields: mean and spread
 
 White pixels of the mask are filled; the mask has the image's size and any mode. The other pixels stay exactly as they
@@ -13,6 +14,7 @@ reduced to the training size, and then draws detail in windows of that size.
 
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from infdiff.cli import Parser, positive
+from infdiff.commands.conditions import add_conditions, given_conditions, recorded_conditions
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin, read_given
 from infdiff.coordinates import format_size
 from infdiff.errors import OptionError
@@ -62,6 +65,7 @@ def make_parser(prog: str | None) -> Parser:
     )
     parser.add_argument("--ensemble", action="store_true", help="of fields: the variants' mean, spread and a picture")
     parser.add_argument("--truth", type=Path, help="with --ensemble: the field that was not seen, to compare with")
+    add_conditions(parser, "--condition-weight")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of guided projection, auto, or off (default: auto)")
     add_format(parser)
@@ -89,6 +93,9 @@ def run(arguments: Namespace) -> None:
     options = filling_options(
         trained, small_size(image), steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile
     )
+    conditions = trained.conditions_at(
+        **given_conditions(trained, arguments), condition_weight=arguments.condition_weight
+    )
     if hidden.all():
         print(f"{arguments.mask} is white everywhere: nothing of {arguments.input} is kept", flush=True)
     guidance = {
@@ -104,10 +111,12 @@ def run(arguments: Namespace) -> None:
     truth = read_truth(arguments, writer, image)
     folder = arguments.out or Path(f"{arguments.input.stem}-filled")
     record = guidance | {"steps": options.steps, "sampler": options.sampler, "deblur": options.deblur}
+    record |= recorded_conditions(arguments, "condition_weight")
     record |= {"input": str(arguments.input), "mask": str(arguments.mask)} | origin(trained)
     with tqdm(unit="step", disable=None) as bar:
+        filled = partial(fill, trained, image, hidden, options=options, conditions=conditions, on_step=bar.update)
         sheet = sample_to_folder(
-            lambda indices: fill(trained, image, hidden, indices, options=options, on_step=bar.update, **guidance),
+            lambda indices: filled(indices, **guidance),
             folder,
             count=count,
             batch=1,

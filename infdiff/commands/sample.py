@@ -19,27 +19,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from infdiff import processes
 from infdiff.cli import Parser, choose_device, positive, size_argument
+from infdiff.commands.conditions import add_conditions, given_conditions, recorded_conditions
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin
 from infdiff.commands.trainings import require_same_options, require_same_program, say
 from infdiff.commands.zoom_video import add_zoom, refuse_zoom_options, write_zoom
 from infdiff.config.settings import UPSCALES
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import OptionError
-from infdiff.images.field_files import read_field
 from infdiff.images.read import read_images_at
 from infdiff.images.sample_folder import frames_to_folder, sample_to_folder
 from infdiff.methods.checks import backend_note, kernels_note
 from infdiff.methods.method import SAMPLERS
 from infdiff.methods.sampling import SamplingOptions, default_batch
 from infdiff.methods.sizes import training_size
-from infdiff.runs.conditions import Conditions
 from infdiff.runs.editing import morph
 from infdiff.runs.fields import pictures_of, read_fields_at, writer_of
 from infdiff.runs.trained import ASPECTS, TrainedModel
@@ -78,12 +76,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument(
         "--truncation", type=float, help="scale of the latents' spread; below 1: more typical images, less variety"
     )
-    parser.add_argument("--label", help="of a run with classes: a class, or all for one after the other")
-    parser.add_argument("--vector", help="of a run with vectors: its numbers, 1.5,2,3")
-    parser.add_argument("--condition", type=Path, metavar="FILE", help="of a run with condition channels: their values")
-    parser.add_argument(
-        "--guidance", type=float, help="classifier-free: 0 unconditional, 1 (default) conditional, more: more closely"
-    )
+    add_conditions(parser, "--guidance")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile, auto, or off (default: auto for large images)")
     parser.add_argument("--pyramid", action="store_true", help="write each image as a Deep Zoom pyramid, not as a PNG")
@@ -134,7 +127,8 @@ def _run(arguments: Namespace) -> None:
     )
     # Where it depends on memory that is free, too.
     options = replace(options, tile=processes.of_the_first(options.tile))
-    conditions = conditions_of(trained, arguments, size, options)
+    given = given_conditions(trained, arguments)
+    conditions = trained.conditions(size, options, arguments.aspect, **given, guidance=arguments.guidance)
     if arguments.interpolate:
         if arguments.pyramid:
             raise OptionError("pyramid", None, "goes with new images, not with --interpolate")
@@ -154,11 +148,7 @@ def _run(arguments: Namespace) -> None:
         "aspect": arguments.aspect,
         "seed": arguments.seed,
     }
-    record |= {
-        name: str(value)
-        for name in ("label", "vector", "condition", "guidance")
-        if (value := getattr(arguments, name)) is not None
-    }
+    record |= recorded_conditions(arguments, "guidance")
     record |= {"count": count, "batch": batch, "latents": latents}
     record |= origin(trained)
     require_same_options(record)
@@ -210,31 +200,6 @@ def _shared(count: int, *, in_bands: bool) -> str:
     if count == 1:
         return ""
     return f"; {count} processes share {'the rows of each image' if in_bands else 'the images'}"
-
-
-def conditions_of(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> Conditions:
-    """Return what images are conditioned on. Raises OptionError for what the run does not know."""
-    vector, file, values = arguments.vector, arguments.condition, None
-    if vector is not None:
-        try:
-            vector = [float(number) for number in vector.split(",")]
-        except ValueError as error:
-            raise OptionError("vector", vector, "want numbers: 1.5,2,3") from error
-    if file is not None:
-        if trained.known_field is None:
-            raise OptionError("condition", file, "the run was trained without condition channels")
-        values = read_field("condition", file, trained.known_field.channels)
-        if missing := int(np.isnan(values).any(axis=0).sum()):
-            say(f"note: {file}: {missing} pixels are missing; the network is told that nothing is known there")
-    return trained.conditions(
-        size,
-        options,
-        arguments.aspect,
-        label=arguments.label,
-        vector=vector,
-        condition=values,
-        guidance=arguments.guidance,
-    )
 
 
 def interpolate(trained: TrainedModel, arguments: Namespace, size: Size, options: SamplingOptions) -> None:

@@ -4,6 +4,7 @@
   infdiff superres --run runs/photos --input small.png --res 512x768 --out large.png
   infdiff superres --run runs/photos --input small.png --res 256 --method encode --seed 3
   infdiff superres --run runs/photos --input small.png --res 4096 --method guided --guidance projection
+  infdiff superres --run runs/pets --input cat.png --res 256 --label cat --condition-weight 2
 
 windows (the default beyond the run's training size) draws detail in windows of that size, guided (the default up to
 it) follows the input at every step: downsampled again, results of both agree with the input. encode is the paper's
@@ -21,16 +22,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from infdiff.cli import Parser
+from infdiff.commands.conditions import add_conditions, given_conditions, recorded_conditions
 from infdiff.commands.trained_run import add_deblur, add_format, load_run, origin, read_given
 from infdiff.coordinates import format_size
 from infdiff.files import make_folder, save_json
 from infdiff.images.pixels import from_uint8
 from infdiff.images.write import save_with_record
-from infdiff.methods.sampling import SamplingOptions, check_enlarging, check_tile, guidance_weight
+from infdiff.methods.sampling import check_enlarging, check_tile, guidance_weight
 from infdiff.metrics.similarity import psnr
 from infdiff.pipelines.restore import GUIDANCE
 from infdiff.pipelines.super_resolve import METHODS, reduce, small_size
-from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method
+from infdiff.runs.editing import ENLARGING_GUIDANCE, enlarge, enlarging_method, enlarging_options
 from infdiff.runs.fields import FieldWriter, writer_of
 
 
@@ -49,6 +51,7 @@ def make_parser(prog: str | None) -> Parser:
     parser.add_argument("--guidance", choices=GUIDANCE, help=f"of --method guided (default {ENLARGING_GUIDANCE})")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the run's)")
     parser.add_argument("--weight", type=float, help="strength of the guidance of --method guided, 0 to 2 (default 1)")
+    add_conditions(parser, "--condition-weight")
     add_deblur(parser)
     parser.add_argument("--tile", help="pixel rows per tile of encode and projection, auto, or off (default: auto)")
     parser.add_seed()
@@ -65,19 +68,24 @@ def run(arguments: Namespace) -> None:
     small = read_given(trained, "input", arguments.input)
     trained.require_encoder()
     size = check_enlarging(small_size(small), arguments.res)
-    options = SamplingOptions.of(
-        trained.method, size, trained.device, steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile
-    )
+    options = enlarging_options(trained, size, steps=arguments.steps, deblur=arguments.deblur, tile=arguments.tile)
     method = arguments.method or enlarging_method(trained, size)
     weight = guidance_weight(method, arguments.weight, arguments.guidance)
     kind = arguments.guidance or ENLARGING_GUIDANCE
     check_tile(method, kind, arguments.tile)
+    conditions = trained.conditions_at(
+        **given_conditions(trained, arguments), condition_weight=arguments.condition_weight
+    )
     guidance: dict[str, Any] = {"method": method, "weight": weight, "seed": arguments.seed}
     guidance["guidance"] = kind if method == "guided" else None
     out = arguments.out or Path(f"{arguments.input.stem}-{format_size(size)}.png")
     with tqdm(unit="step", disable=None) as bar:
-        large = enlarge(trained, small, size, options=options, on_step=bar.update, **guidance)
-    record = guidance | {"steps": options.steps, "deblur": options.deblur}
+        large = enlarge(trained, small, size, options=options, conditions=conditions, on_step=bar.update, **guidance)
+    record = (
+        guidance
+        | recorded_conditions(arguments, "condition_weight")
+        | {"steps": options.steps, "deblur": options.deblur}
+    )
     record |= {"size": list(size), "input": str(arguments.input)} | origin(trained)
     if writer is not None:
         out, apart = save_enlarged(writer, large, small, out, record)

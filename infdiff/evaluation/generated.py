@@ -27,9 +27,9 @@ from infdiff.images.transforms import resize
 from infdiff.methods.sampling import SamplingOptions, check_enlarging, default_batch, tile_rows
 from infdiff.methods.sizes import training_size
 from infdiff.processes import ALONE, Place
-from infdiff.runs.conditions import ConditionSource
+from infdiff.runs.conditions import NO_CONDITIONS, ConditionSource
 from infdiff.runs.editing import enlarge, enlarging_method
-from infdiff.runs.trained import NO_CONDITIONS, TrainedModel
+from infdiff.runs.trained import TrainedModel
 
 FIELD_SUFFIX = ".npy"
 _FLOAT_BYTES = 4
@@ -135,7 +135,8 @@ class ImageMaker:
         """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
         method = method or enlarging_method(self.run, size)
         check_enlarging(small, f"{size[0]}x{size[1]}")
-        options = self._tiled(size)
+        options = replace(self.options, upscale="none")
+        options = replace(options, tile=tile_rows(self.run.method, size, device=self.run.device))
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)

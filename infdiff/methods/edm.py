@@ -191,7 +191,7 @@ class EDMMethod:
 
         return sample
 
-    def tile_rows(self, size: Size) -> None:
+    def tile_rows(self, size: Size, device: torch.device) -> None:
         return None
 
     def feature_bytes(self, size: Size) -> int:

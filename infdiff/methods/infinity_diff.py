@@ -27,7 +27,7 @@ from infdiff.methods.conditions import condition_inputs, known_channels
 from infdiff.methods.grid_networks import any_size_kinds, down_half, grid_network
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.methods.sizes import drawn_point_count, grid_size, largest, point_count, resolutions, training_size
-from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled
+from infdiff.models import SparseEncoder, SparseUNet, denoise_tiled, held_tiles
 from infdiff.ops import rows_around
 from infdiff.ops.torchsparse_backend import why_missing
 from infdiff.pipelines.generate import generate, on_all_pixels, repeated
@@ -35,6 +35,8 @@ from infdiff.precision import in_formats
 from infdiff.training.objectives import MollifiedObjective
 
 _BUSY_PIXELS = 1 << 19
+# What tiles may take of a CPU's memory. Next to it are a few copies of the image, and its transform.
+_TILE_BYTES = 1 << 30
 # A schedule that misses more of the noise levels to train on than the rest is not meant.
 _REACHED = 0.8
 
@@ -288,21 +290,37 @@ class InfinityDiff:
         batch: int,
         device: torch.device,
         tile: int | None = None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Network:
-        """The denoiser on images (B, C, H, W) of a size, with latents z (B, z_dim) or None.
+        """The denoiser on images (B, C, H, W) of a size and a condition, with latents z (B, z_dim) or None.
 
         tile: rows of pixels at a time, in little memory and without gradients; None: all at once.
         """
         if tile is None:
-            whole = on_all_pixels(cast(PointNetwork, denoiser), size, batch, device)
-            return lambda x, t: whole(x, t, z)
-        tiled = self._tiled_network(denoiser, tile)
-        return lambda x, t: tiled(x, t, z)
+            whole = self._conditional(on_all_pixels(cast(PointNetwork, denoiser), size, batch, device))
+        else:
+            whole = self._tiled_network(denoiser, tile)
+
+        def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
+            return whole(x, t, z, labels, known)
+
+        return guided_network(network, condition)
 
     def _tiled_network(self, denoiser: nn.Module, tile: int) -> Callable[..., Tensor]:
         """The denoiser `tile` rows at a time, as `sampled_network` has it."""
 
-        def tiled(
+        def tiled(x: Tensor, t: Tensor, z: Tensor | None, *label: Tensor) -> Tensor:
+            trim_heap()
+            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile, *label)
+            trim_heap()
+            return out
+
+        return self._conditional(tiled)
+
+    def _conditional(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A network on what `condition_inputs` makes as one of x, t, and of z, labels and known channels, if any."""
+
+        def conditional(
             x: Tensor,
             t: Tensor,
             z: Tensor | None = None,
@@ -310,12 +328,9 @@ class InfinityDiff:
             known: Tensor | None = None,
         ) -> Tensor:
             x, t, *label = condition_inputs(self.config, x, t, labels, known)
-            trim_heap()
-            out = denoise_tiled(cast(SparseUNet, denoiser), x, t, z, tile, *label)
-            trim_heap()
-            return out
+            return network(x, t, z, *label)
 
-        return tiled
+        return conditional
 
     def sampled_network(
         self, denoiser: nn.Module, size: Size, batch: int, device: torch.device, calls: RepeatedCalls | None = None
@@ -380,15 +395,18 @@ class InfinityDiff:
             return images
         return (process or self.process).mollifier.wiener_inverse(images, self.config.sample.deblur_epsilon)
 
-    def tile_rows(self, size: Size) -> int | None:
+    def tile_rows(self, size: Size, device: torch.device) -> int | None:
         if self.config.model.grid.on_points:
             return None
         # As high as the rows that are read above and below a tile, and filtered again for each: lower tiles take hardly
-        # less memory, higher ones much more. But with enough pixels to keep a device busy.
+        # less memory, higher ones much more. But with enough pixels to keep a device busy, if a CPU has room for them.
         model = self.config.model
         reach = rows_around(model.kernel_size, scale_of(size, training_size(self.config)))
         reach *= 2 if model.nonlinear_kernel else 1
-        return max(reach, _BUSY_PIXELS // size[1], 1)
+        busy = _BUSY_PIXELS // size[1]
+        if device.type == "cpu":
+            busy = min(busy, _TILE_BYTES // (held_tiles(model.blocks) * size[1] * model.channels * 4))
+        return max(reach, busy, 1)
 
     def feature_bytes(self, size: Size) -> int:
         features_held = self.config.model.blocks + 6

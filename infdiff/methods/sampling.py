@@ -51,8 +51,8 @@ class SamplingMethod(Protocol):
     def check_options(self, options: SamplingOptions) -> None:
         """Raise OptionError for the first option out of range, and UserError for one that the run cannot follow."""
 
-    def tile_rows(self, size: Size) -> int | None:
-        """Rows of an image in the most efficient tile; None for a network that takes all rows at once."""
+    def tile_rows(self, size: Size, device: torch.device) -> int | None:
+        """Rows of an image in the most efficient tile on a device; None for a network that takes all rows at once."""
 
     def feature_bytes(self, size: Size) -> int:
         """Estimate the memory that the features of one image of a size take in sampling."""
@@ -238,7 +238,7 @@ def tile_rows(method: SamplingMethod, size: Size, tile: str | None = None, devic
     take more than 3 GiB, on CUDA more than half of the memory that is free, and the network can. Raises OptionError for
     anything else.
     """
-    rows, free = method.tile_rows(size), free_memory(device)
+    rows, free = method.tile_rows(size, device), free_memory(device)
     most = 3 * _GIB if free is None else free // 2
     if tile == "off" or (tile is None and (rows is None or method.feature_bytes(size) <= most)):
         return None

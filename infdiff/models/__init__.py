@@ -7,7 +7,7 @@ from infdiff.models.latent_mlp import LatentMLP
 from infdiff.models.point_unet import PointDown, PointUNet
 from infdiff.models.sparse_encoder import SparseEncoder
 from infdiff.models.sparse_unet import SparseUNet
-from infdiff.models.tiled import denoise_tiled
+from infdiff.models.tiled import denoise_tiled, held_tiles
 from infdiff.models.unet import GridNetwork, Levels, Trunk, UNet, UNetDown
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "UNet",
     "UNetDown",
     "denoise_tiled",
+    "held_tiles",
 ]

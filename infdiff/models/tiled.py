@@ -62,6 +62,15 @@ def denoise_tiled(
     return out
 
 
+def held_tiles(blocks: int) -> int:
+    """Return the tiles of features that `denoise_tiled` holds with as many blocks on the way down as up.
+
+    Three in each block, where tiles are as high as what is read around them, and those under way or waiting for the up
+    half.
+    """
+    return 3 * 2 * blocks + blocks**2
+
+
 class _Lift:
     """Computes the first features (B, len(rows), W, C) of some rows."""
 

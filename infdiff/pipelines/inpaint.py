@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.measurements import Mask, Measurement
 from infdiff.diffusion.mollified import Clip, MollifiedDiffusion, within_one
@@ -102,15 +103,25 @@ def detail_filling(
     seed: int,
     indices: Sequence[int],
     steps: int,
+    condition: Condition = UNCONDITIONAL,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Variants (N, C, H, W) in [-1, 1] of an image (1, C, H, W); `filled` (N, C, h, w) are those of its reduction.
 
-    hidden: (H, W). The visible pixels are close to the image's, not equal: see `paste`.
+    hidden: (H, W). condition: of the variants, at the image's size. The visible pixels are close to the image's, not
+    equal: see `paste`.
     """
     enlarged = paste(resample(filled, (image.shape[2], image.shape[3])), image, hidden, model.process.clipped)
     return add_detail(
-        enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, hidden=hidden, on_step=on_step
+        enlarged,
+        model,
+        seed=seed,
+        indices=indices,
+        steps=steps,
+        noise=_NOISE,
+        hidden=hidden,
+        condition=condition,
+        on_step=on_step,
     )
 
 

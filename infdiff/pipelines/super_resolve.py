@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.diffusion.dct import resample
 from infdiff.diffusion.measurements import Measurement, Reduction
 from infdiff.diffusion.mollified import Clip, MollifiedDiffusion, within_one
@@ -47,13 +48,26 @@ def super_resolve_in_windows(
     seed: int,
     steps: int,
     indices: Sequence[int] | None = None,
+    condition: Condition = UNCONDITIONAL,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`."""
+    """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1], by `windows.add_detail`.
+
+    condition: at that size.
+    """
     clip = model.process.clipped
     enlarged = back_project(resample(small, size), small, clip)
     indices = range(len(small)) if indices is None else indices
-    detailed = add_detail(enlarged, model, seed=seed, indices=indices, steps=steps, noise=_NOISE, on_step=on_step)
+    detailed = add_detail(
+        enlarged,
+        model,
+        seed=seed,
+        indices=indices,
+        steps=steps,
+        noise=_NOISE,
+        condition=condition,
+        on_step=on_step,
+    )
     return back_project(detailed, small, clip)
 
 
@@ -75,8 +89,8 @@ def super_resolve(
 ) -> Tensor:
     """Images `small` (B, C, h, w) in [-1, 1] -> (B, C, H, W) of `size`, in [-1, 1].
 
-    network_at: the network at a size, with the small images' latents; guidance by gradients differentiates it. times:
-    of the steps.
+    network_at: the network at a size, with the small images' latents and conditions; guidance by gradients
+    differentiates it. times: of the steps.
     indices: numbers of the images, by default from 0: what is drawn for image i depends on (seed, indices[i]) alone.
     sharp_at: as `MollifiedDiffusion.denoiser`. deblur: called with what the sampler made.
     method: "guided" or "encode". guidance: of "guided".

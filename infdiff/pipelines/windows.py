@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.process import Denoiser, Network, Noise
 from infdiff.diffusion.samplers import ddpm
@@ -28,8 +29,8 @@ _SHARED = 0.25
 # Windows in the network at a time, so that the memory of features does not grow with their number.
 _AT_ONCE = 32
 
-# (scaled states, times (B,), latents (B, z_dim)) -> a prediction of the states' shape.
-LatentNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (scaled states, times (B,), latents (B, z_dim), labels or None, known channels or None) -> as the states.
+LatentNetwork = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class Windows:
         """Images (B, C, H, W) -> (N * B, C, h, w): the first window of all images, then the second one."""
         height, width = self.window
         return torch.cat([images[:, :, top : top + height, left : left + width] for top, left in self.corners])
+
+    def condition(self, condition: Condition) -> Condition:
+        """The condition of the windows of `split`, from that of the images."""
+        labels = None if condition.labels is None else condition.labels.repeat(len(self.corners), 1)
+        known = None if condition.known is None else self.split(condition.known)
+        return Condition(labels, known, condition.guidance)
 
     def join(self, parts: Tensor) -> Tensor:
         """The inverse of `split`: where windows overlap, the mean, in which a window's middle weighs more; else 0."""
@@ -100,17 +107,18 @@ def add_detail(
     steps: int,
     noise: float,
     hidden: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] that lack fine detail -> the same with it, in [-1, 1] or a little beyond.
 
     steps: evaluations of the network, at most; in each, every window goes through it. noise: std over signal std that
     detail is drawn from; little keeps the blur, much changes what is there. hidden: the pixels (H, W) that
-    lack detail, at least one, where the others are to stay what they are. What is drawn for image i depends on (seed,
-    indices[i]).
+    lack detail, at least one, where the others are to stay what they are. condition: of the images, at their size.
+    What is drawn for image i depends on (seed, indices[i]).
     """
     size: Size = (images.shape[2], images.shape[3])
-    process, network = model.process, network_in_windows(images, model, hidden)
+    process, network = model.process, network_in_windows(images, model, hidden, condition)
     times = detail_times(process, noise, steps)
 
     def sample(denoise: Denoiser[int], begin: Noise, fresh: Noise) -> Tensor:
@@ -144,22 +152,37 @@ def add_detail(
     return model.deblur(made)
 
 
-def network_in_windows(images: Tensor, model: WindowModel, hidden: Tensor | None = None) -> Network:
+def network_in_windows(
+    images: Tensor, model: WindowModel, hidden: Tensor | None = None, condition: Condition = UNCONDITIONAL
+) -> Network:
     """The network on states of images (B, C, H, W), in windows whose latents are those of the images.
 
-    hidden: as in `add_detail`; the network's output is 0 where no window with hidden pixels is.
+    hidden: as in `add_detail`; the network's output is 0 where no window with hidden pixels is. condition: of the
+    images; a window has their label, and its own part of their known channels.
     """
     windows = Windows.over((images.shape[2], images.shape[3]), model.window, hidden)
     latents = [model.encode(some) for some in windows.split(images).split(_AT_ONCE)]
     # What they precompute is large: one for each number of windows, which is the same for all but the last ones.
-    networks = {count: model.network_for(count) for count in {len(z) for z in latents}}
+    shared = {count: model.network_for(count) for count in {len(z) for z in latents}}
+    places = torch.arange(sum(map(len, latents))).split(_AT_ONCE)
+    seen = windows.condition(condition)
+    networks = [
+        guided_network(partial(_with_latent, shared[len(z)], z), seen.rows(some))
+        for z, some in zip(latents, places, strict=True)
+    ]
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         parts = windows.split(x).split(_AT_ONCE)
-        made = [networks[len(z)](part, t[:1].expand(len(z)), z) for part, z in zip(parts, latents, strict=True)]
+        made = [one(part, t[:1].expand(len(part))) for one, part in zip(networks, parts, strict=True)]
         return windows.join(torch.cat(made))
 
     return network
+
+
+def _with_latent(
+    network: LatentNetwork, z: Tensor, x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None
+) -> Tensor:
+    return network(x, t, z, labels, known)
 
 
 def detail_times(process: MollifiedDiffusion, noise: float, steps: int) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -98,6 +98,26 @@ class Conditions:
         return Condition(labels, known, self.guidance)
 
 
+NO_CONDITIONS = Conditions()
+
+# The conditions of images of a size.
+ConditionsAt = Callable[[Size], Conditions]
+
+
+def unconditional(size: Size) -> Conditions:
+    """Return no conditions, at any size."""
+    return NO_CONDITIONS
+
+
+class GivenConditions(TypedDict, total=False):
+    """Conditions of restored images as callers pass them; without one, or with None, nothing is known of it."""
+
+    label: str | None
+    vector: Sequence[float] | None
+    condition: Any
+    condition_weight: float | None
+
+
 def conditions_for(
     labels: LabelDescription | None,
     known_field: FieldDescription | None,
@@ -107,12 +127,14 @@ def conditions_for(
     vector: Sequence[float] | None = None,
     condition: Any = None,
     guidance: float | None = None,
+    weight_option: str = "guidance",
 ) -> Conditions:
     """Return what images of a size are conditioned on, from the options of a caller.
 
     labels: those of the run. known_field: its condition channels. label: a class's name, or "all": one after the other.
     vector: its numbers, in units. condition: an array (K, H, W), or one for each image (B, K, H, W), in units, of any
-    size; NaN where nothing is known. guidance: of the classifier-free kind, 1 by default.
+    size; NaN where nothing is known. guidance: of the classifier-free kind, 1 by default. weight_option: the name that
+    callers know it by.
     Raises OptionError for what the run does not know.
     """
     rows = None
@@ -124,9 +146,9 @@ def conditions_for(
         rows = _vector_rows(labels, vector)
     known = None if condition is None else _known(known_field, condition, size)
     if guidance is not None and rows is None and known is None:
-        raise OptionError("guidance", f"{guidance:g}", "goes with label, vector or condition")
+        raise OptionError(weight_option, f"{guidance:g}", "goes with label, vector or condition")
     weight = 1.0 if guidance is None else float(guidance)
-    check_weight("guidance", weight)
+    check_weight(weight_option, weight)
     return Conditions(rows, known, weight)
 
 

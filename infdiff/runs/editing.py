@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size, within
+from infdiff.diffusion.conditions import Condition
 from infdiff.diffusion.guidance import fixed_lengths
 from infdiff.images.pixels import to_values, valid_pixels
 from infdiff.methods.sampling import SamplingOptions, tile_rows
@@ -24,6 +25,7 @@ from infdiff.pipelines.super_resolve import (
     small_size,
     super_resolve,
 )
+from infdiff.runs.conditions import ConditionsAt, unconditional
 from infdiff.runs.trained import OnStep, TrainedModel
 from infdiff.seeding import generator_for
 
@@ -60,9 +62,24 @@ def filling_options(
     steps = max(run.config.sample.steps, _FILLING_STEPS) if steps is None else steps
     method = run.infinity_diff
     options = SamplingOptions.of(method, sampler=_FILLING_SAMPLER, steps=steps, deblur=deblur)
-    return (
-        options if size is None else replace(options, tile=tile_rows(method, size, None if tile is None else str(tile)))
-    )
+    if size is None:
+        return options
+    return replace(options, tile=tile_rows(method, size, None if tile is None else str(tile), run.device))
+
+
+def enlarging_options(
+    run: TrainedModel,
+    size: Size,
+    *,
+    steps: int | None = None,
+    deblur: str | None = None,
+    tile: str | int | None = None,
+) -> SamplingOptions:
+    """Options for `enlarge`: the network sees all pixels of the size, and in tiles where it is large.
+
+    Raises OptionError for options that cannot work.
+    """
+    return SamplingOptions.of(run.method, size, run.device, upscale="none", steps=steps, deblur=deblur, tile=tile)
 
 
 @torch.no_grad()
@@ -77,15 +94,17 @@ def enlarge(
     weight: float = 1.0,
     seed: int = 0,
     indices: Sequence[int] | None = None,
+    conditions: ConditionsAt = unconditional,
     rounded: bool = True,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Small images (B, 3, h, w) uint8 at a larger size, (B, 3, H, W); see `pipelines.super_resolve`.
 
     method: one of `METHODS` there, None for `enlarging_method`. guidance, weight: of "guided", as `restore.Guidance`.
-    options: steps, deblur, and tile with "encode" and guidance by projection (by gradients the network takes all rows
-    at once); the sampler is ddim, and ddpm in windows. What is missing of a field (NaN) stays so. Raises ValueError for
-    an unknown method, and UserError for a run without encoder.
+    options: those of `enlarging_options`: steps, deblur, and tile with "encode" and guidance by projection (gradients
+    take all rows at once); the sampler is ddim, and ddpm in windows. conditions: those of
+    `TrainedModel.conditions_at`. What is missing of a field (NaN) stays so. Raises ValueError for an unknown method,
+    and UserError for a run without encoder.
     """
     method = method or enlarging_method(run, size)
     guide = Guidance(guidance or ENLARGING_GUIDANCE, weight)
@@ -95,20 +114,24 @@ def enlarge(
     known = valid_pixels(small)
     if run.field is not None:
         small = torch.cat([filled_in(image[None], ~valid) for image, valid in zip(small, known, strict=True)])
+    numbers = range(len(small)) if indices is None else indices
+
+    def condition(at: Size) -> Condition:
+        return conditions(at).of(numbers, run.device)
+
     if method == "windows":
-        indices = range(len(small)) if indices is None else indices
-        made = run.enlarge_in_windows(small, size, seed, indices, options, on_step)
+        made = run.enlarge_in_windows(small, size, seed, numbers, options, on_step, condition(size))
         return with_missing(run.as_asked(made, rounded), known)
     z = run.encode(images)
     rows = None if method == "guided" and guide.differentiates else options.tile
     out = super_resolve(
-        lambda at: trained.network_at(run.denoiser, at, z, len(images), run.device, rows),
+        lambda at: trained.network_at(run.denoiser, at, z, len(images), run.device, rows, condition(at)),
         trained.process,
         small,
         size=size,
         seed=seed,
         times=trained.times(options.steps),
-        indices=indices,
+        indices=numbers,
         method=method,
         guidance=guide,
         sharp_at=trained.sharp_at(options),
@@ -154,6 +177,7 @@ def fill(
     fixed_weight: float | None = None,
     seed: int = 0,
     variety: float = 0.0,
+    conditions: ConditionsAt = unconditional,
     pasted: bool = True,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -163,8 +187,9 @@ def fill(
     method: "guided" at the image's own size, or "windows": guided at the training size, then detail in windows of it;
     None for `filling_method`. variety: how far the latent of the visible pixels is diffused, 0 to 1; more than 0 needs
     a latent model. options: those of `filling_options`. guidance, weight: as `restore.Guidance`; fixed_weight: the
-    paper's lambda instead, for gradients. pasted: the visible pixels are the image's exactly. Raises ValueError for an
-    unknown method, and UserError when a model that this needs is missing.
+    paper's lambda instead, for gradients. conditions: those of `TrainedModel.conditions_at`, of the variants. pasted:
+    the visible pixels are the image's exactly. Raises ValueError for an unknown method, and UserError when a model that
+    this needs is missing.
     """
     image, hidden = image.to(run.device), hidden.to(run.device)
     clean, size = to_values(image), small_size(image)
@@ -184,6 +209,7 @@ def fill(
         guidance=Guidance(guidance or FILLING_GUIDANCE, weight, fixed=fixed),
         seed=seed,
         variety=variety,
+        conditions=conditions,
         on_step=on_step,
     )
     if method == "guided":
@@ -192,7 +218,15 @@ def fill(
         model = run.window_model(size, options)
         filled = guided(*reduce_visible(clean, hidden, within(size, training_size(run.config))))
         out = detail_filling(
-            filled, clean, hidden, model, seed=seed, indices=indices, steps=options.steps, on_step=on_step
+            filled,
+            clean,
+            hidden,
+            model,
+            seed=seed,
+            indices=indices,
+            steps=options.steps,
+            condition=conditions(size).of(indices, run.device),
+            on_step=on_step,
         )
     if not pasted:
         return run.as_asked(out, rounded=True)
@@ -218,13 +252,15 @@ def _fill_guided(
     guidance: Guidance,
     seed: int,
     variety: float,
+    conditions: ConditionsAt,
     on_step: OnStep | None,
 ) -> Tensor:
     trained, size = run.infinity_diff, small_size(clean)
     rows = None if guidance.differentiates else options.tile
-    z = _latents_around(run, run.as_held(clean), hidden, indices, seed, variety)
+    condition = conditions(size).of(indices, run.device)
+    z = _latents_around(run, run.as_held(clean), hidden, indices, seed, variety, condition)
     out = inpaint(
-        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows),
+        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows, condition),
         trained.process,
         clean,
         hidden,
@@ -239,15 +275,22 @@ def _fill_guided(
 
 
 def _latents_around(
-    run: TrainedModel, image: Tensor, hidden: Tensor, indices: Sequence[int], seed: int, variety: float
+    run: TrainedModel,
+    image: Tensor,
+    hidden: Tensor,
+    indices: Sequence[int],
+    seed: int,
+    variety: float,
+    condition: Condition,
 ) -> Tensor | None:
     """A latent for each variant: new ones if every pixel is hidden, None without encoder."""
     generators = [generator_for(run.device, seed, "latent", i) for i in indices]
+    labels, weight = condition.labels, condition.guidance
     if run.encoder is None:
         return None
     if bool(hidden.all()):
-        return None if run.latents is None else run.latents.sample(generators)
+        return None if run.latents is None else run.latents.sample(generators, labels=labels, guidance=weight)
     latent = encode_visible(run.encoder, image, hidden, points=point_count(run.config), seed=seed)
     if variety == 0 or run.latents is None:
         return latent.expand(len(generators), -1)
-    return run.latents.vary(latent, generators, variety)
+    return run.latents.vary(latent, generators, variety, labels, weight)

@@ -15,7 +15,7 @@ from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
-from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
+from infdiff.diffusion.conditions import Condition, guided_network
 from infdiff.diffusion.latent_processes import LatentDDPM, LatentEDM, LatentProcess
 from infdiff.diffusion.process import Network
 from infdiff.errors import OptionError, UserError
@@ -45,10 +45,17 @@ class LatentSource(Protocol):
         labels (B, label_dim): those of their images; None: any. guidance: the weight of classifier-free guidance.
         """
 
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
         """Return one latent like z (1, z_dim) for each generator. variety: from 0 (z itself) to 1 (unrelated to z).
 
-        Raises UserError when the source cannot do it.
+        labels, guidance: as `sample`. Raises UserError when the source cannot do it.
         """
 
     def describe(self) -> str:
@@ -157,7 +164,14 @@ class LatentGaussian:
         noise = _noise(generators, self.factor.shape[0])
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
         problem = "needs a latent diffusion model, and this checkpoint has none: train it with infdiff train-latent"
         raise OptionError("variety", f"{variety:g}", problem)
 
@@ -222,15 +236,21 @@ class LatentModel:
         return self.latents.restore(truncation * self.process.from_noise(network, noise, self._steps))
 
     @torch.no_grad()
-    def vary(self, z: Tensor, generators: Sequence[torch.Generator], variety: float) -> Tensor:
-        """Diffuse z to a part `variety` of the way, and back."""
+    def vary(
+        self,
+        z: Tensor,
+        generators: Sequence[torch.Generator],
+        variety: float,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Diffuse z to a part `variety` of the way, and back, towards images of the labels."""
         z = z.expand(len(generators), -1)
         if variety == 0:
             return z
         noise, known = _noise(generators, z.shape[1]), self.latents.normalize(z)
-        return self.latents.restore(
-            self.process.from_part(self._network(UNCONDITIONAL), known, noise, self._steps, variety)
-        )
+        network = self._network(Condition(labels, guidance=guidance))
+        return self.latents.restore(self.process.from_part(network, known, noise, self._steps, variety))
 
     @property
     def _steps(self) -> int:

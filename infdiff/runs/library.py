@@ -27,11 +27,13 @@ from infdiff.methods.sampling import (
     guidance_weight,
 )
 from infdiff.methods.sizes import training_size
+from infdiff.runs.conditions import GivenConditions
 from infdiff.runs.editing import (
     ENLARGING_GUIDANCE,
     FILLING_GUIDANCE,
     enlarge,
     enlarging_method,
+    enlarging_options,
     fill,
     filling_method,
     filling_options,
@@ -146,21 +148,22 @@ class Model:
         tile: str | int | None = None,
         seed: int = 0,
         output: str = "pil",
+        **given: Unpack[GivenConditions],
     ) -> Any:
         """Return images at a larger size; one number is the longer side. method: "windows", "guided" or "encode".
 
         guidance: of "guided", "gradient" or "projection"; weight: of it, 1 by default. tile: of "encode", projection.
+        label, vector, condition: as `sample`; condition_weight: there `guidance`, of the classifier-free kind.
         """
         self.trained.require_encoder()
         small = self._given(images)
         text = f"{size[0]}x{size[1]}" if isinstance(size, tuple) else str(size)
         wanted = check_enlarging((small.shape[2], small.shape[3]), text)
-        options = SamplingOptions.of(
-            self.trained.method, wanted, self.trained.device, steps=steps, deblur=deblur, tile=tile
-        )
+        options = enlarging_options(self.trained, wanted, steps=steps, deblur=deblur, tile=tile)
         method = method or enlarging_method(self.trained, wanted)
         weight = guidance_weight(method, weight, guidance)
         check_tile(method, guidance or ENLARGING_GUIDANCE, tile)
+        conditions = self.trained.conditions_at(**given)
         out = enlarge(
             self.trained,
             small,
@@ -170,6 +173,7 @@ class Model:
             options=options,
             guidance=guidance,
             weight=weight,
+            conditions=conditions,
         )
         return self._returned(out, output)
 
@@ -189,18 +193,20 @@ class Model:
         paste: bool = True,
         seed: int = 0,
         output: str = "pil",
+        **given: Unpack[GivenConditions],
     ) -> Any:
         """Return n variants of one image, with new content where the mask is white. method: "windows" or "guided".
 
         mask: None for the missing pixels of a field, which are filled in any case. guidance: "gradient" or
-        "projection"; tile: with method "guided" and guidance by projection.
+        "projection"; tile: with method "guided" and guidance by projection. label, vector, condition, condition_weight:
+        as `super_resolve`, of each variant.
         """
-        given = self._given(image)
-        if len(given) != 1:
-            raise ValueError(f"{len(given)} images: inpaint takes one")
-        size = (given.shape[2], given.shape[3])
+        pixels = self._given(image)
+        if len(pixels) != 1:
+            raise ValueError(f"{len(pixels)} images: inpaint takes one")
+        size = (pixels.shape[2], pixels.shape[3])
         # The missing pixels of a field are filled, whatever else is.
-        missing = given.isnan().any(dim=1)[0]
+        missing = pixels.isnan().any(dim=1)[0]
         hidden = missing if mask is None else to_mask(mask, size)
         if not hidden.any():
             raise ValueError("no mask is given, and no pixel is missing: there is nothing to fill")
@@ -208,10 +214,11 @@ class Model:
         method = method or filling_method(self.trained, size)
         check_tile(method, guidance or FILLING_GUIDANCE, tile)
         options = filling_options(self.trained, size, steps=steps, deblur=deblur, tile=tile)
+        conditions = self.trained.conditions_at(**given)
         variants = [
             fill(
                 self.trained,
-                given,
+                pixels,
                 hidden,
                 [i],
                 options=options,
@@ -220,6 +227,7 @@ class Model:
                 weight=weight,
                 seed=seed,
                 variety=variety,
+                conditions=conditions,
                 pasted=paste,
             )
             for i in range(n)
@@ -251,6 +259,7 @@ class Model:
         tile: str | int | None = None,
         seed: int = 0,
         output: str = "pil",
+        **given: Unpack[GivenConditions],
     ) -> Any:
         """Return images whose measurement by an operator is close to the one given: n variants of each.
 
@@ -259,12 +268,14 @@ class Model:
         physics. guidance: "projection" for linear operators, with pseudo_inverse or the operator's A_dagger, the
         default where there is one; "gradient" for all that can be differentiated. iterations: evaluations of the
         network, or gradients, to find a step's direction. z: latents (B, z_dim) of the images, where they are known.
+        label, vector, condition, condition_weight: as `super_resolve`; label "all": one after the other of the images
+        returned, condition: one for all measurements, or one for each.
         """
         wanted = self._size(size)
         options = filling_options(self.trained, wanted, steps=steps, deblur=deblur, tile=tile)
         device = self.trained.device
         channels = self.trained.config.data.channels
-        given = measurement_of(
+        measurement = measurement_of(
             measured,
             operator,
             wanted,
@@ -274,20 +285,22 @@ class Model:
             channels=channels,
             field=self.trained.field,
         )
-        guide = guidance_for(given, wanted, guidance, weight, iterations, channels, self.trained.field)
+        guide = guidance_for(measurement, wanted, guidance, weight, iterations, channels, self.trained.field)
         check_tile("guided", guide.kind, tile)
+        conditions = self.trained.conditions_at(**given)(wanted)
         images = [
             restore(
                 self.trained,
-                replace(given, values=given.values[i : i + 1]),
+                replace(measurement, values=measurement.values[i : i + 1]),
                 wanted,
                 [i * n + variant],
                 guidance=guide,
                 options=options,
                 z=None if z is None else z[i : i + 1],
+                condition=replace(conditions.of([i * n + variant], device), known=conditions.of([i], device).known),
                 seed=seed,
             )
-            for i in range(len(given.values))
+            for i in range(len(measurement.values))
             for variant in range(n)
         ]
         return self._returned(torch.cat(images), output)

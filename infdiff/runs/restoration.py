@@ -10,6 +10,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
 from infdiff.data.fields import FieldDescription
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition
 from infdiff.diffusion.measurements import Measurement
 from infdiff.errors import OptionError, UserError, first_line
 from infdiff.methods.sampling import SamplingOptions, check_guidance
@@ -34,6 +35,7 @@ def restore(
     guidance: Guidance,
     options: SamplingOptions,
     z: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     seed: int = 0,
     rounded: bool = True,
     on_step: OnStep | None = None,
@@ -41,7 +43,8 @@ def restore(
     """Images (N, C, H, W) of a measurement of N images, or of one: as many variants of it as `indices`.
 
     options: those of `editing.filling_options`; tile: by projection alone. z: latents (N, z_dim) or (1, z_dim); by
-    default those of the pseudo-inverse's image, or, without a pseudo-inverse, drawn as for new images.
+    default those of the pseudo-inverse's image, or, without a pseudo-inverse, drawn as for new images. condition: of
+    the N images, at their size.
     """
     trained = run.infinity_diff
     if guidance.differentiates:
@@ -50,10 +53,10 @@ def restore(
     else:
         linear, rows = True, options.tile
     if z is None:
-        z = _latents(run, measurement, indices, seed)
+        z = _latents(run, measurement, indices, seed, condition)
     z = None if z is None else z.to(run.device).expand(len(indices), -1)
     made = restore_images(
-        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows),
+        trained.network_at(run.denoiser, size, z, len(indices), run.device, rows, condition),
         trained.process,
         measurement,
         guidance,
@@ -232,11 +235,15 @@ def _off(made: Tensor, wanted: Tensor) -> float:
     return float((made - wanted).norm() / wanted.norm().clamp(min=torch.finfo(wanted.dtype).tiny))
 
 
-def _latents(run: TrainedModel, measurement: Measurement, indices: Sequence[int], seed: int) -> Tensor | None:
+def _latents(
+    run: TrainedModel, measurement: Measurement, indices: Sequence[int], seed: int, condition: Condition
+) -> Tensor | None:
     if run.encoder is None:
         return None
     if measurement.pseudo_inverse is not None:
         back = run.infinity_diff.process.clipped(measurement.back(measurement.values))
         return run.encode(run.as_held(back))
     generators = [generator_for(run.device, seed, "latent", i) for i in indices]
-    return None if run.latents is None else run.latents.sample(generators)
+    if run.latents is None:
+        return None
+    return run.latents.sample(generators, labels=condition.labels, guidance=condition.guidance)

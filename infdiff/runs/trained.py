@@ -30,7 +30,13 @@ from infdiff.pipelines.generate import encode
 from infdiff.pipelines.super_resolve import super_resolve_in_windows
 from infdiff.pipelines.windows import WindowModel, window_of
 from infdiff.precision import with_bfloat16_weights
-from infdiff.runs.conditions import Conditions, ConditionSource, conditions_for
+from infdiff.runs.conditions import (
+    NO_CONDITIONS,
+    Conditions,
+    ConditionsAt,
+    ConditionSource,
+    conditions_for,
+)
 from infdiff.runs.fields import condition_field, generated_field
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.kept_records import read_record
@@ -41,7 +47,6 @@ from infdiff.seeding import generator_for
 _MOST_SIZES = 3
 
 ASPECTS = ("stretch", "keep")
-NO_CONDITIONS = Conditions()
 
 # Called after each evaluation of the network.
 OnStep = Callable[[], object]
@@ -182,6 +187,34 @@ class TrainedModel:
         sampled = options.sampled_at(drawn, training_size(self.config))
         return conditions_for(self.labels, self.known_field, sampled, **given)
 
+    def conditions_at(
+        self,
+        *,
+        label: str | None = None,
+        vector: Sequence[float] | None = None,
+        condition: Any = None,
+        condition_weight: float | None = None,
+    ) -> ConditionsAt:
+        """Return the conditions of restored images of any size, as `conditions_for`.
+
+        condition_weight: of classifier-free guidance. Raises OptionError for what the run does not know.
+        """
+
+        def at(size: Size) -> Conditions:
+            return conditions_for(
+                self.labels,
+                self.known_field,
+                size,
+                label=label,
+                vector=vector,
+                condition=condition,
+                guidance=condition_weight,
+                weight_option="condition_weight",
+            )
+
+        at(training_size(self.config))  # refused here, and not when work has begun
+        return at
+
     def drawn_size(self, size: Size, aspect: str) -> Size:
         """Return the size at which images of a size are drawn.
 
@@ -273,8 +306,12 @@ class TrainedModel:
         indices: Sequence[int],
         options: SamplingOptions,
         on_step: OnStep | None,
+        condition: Condition = UNCONDITIONAL,
     ) -> Tensor:
-        """Return images (B, 3, h, w) in [-1, 1] at a larger size, with detail. Raises UserError without encoder."""
+        """Return images (B, 3, h, w) in [-1, 1] at a larger size, with detail; condition: at that size.
+
+        Raises UserError without encoder.
+        """
         return super_resolve_in_windows(
             self.window_model(size, options),
             small,
@@ -282,6 +319,7 @@ class TrainedModel:
             seed=seed,
             steps=options.steps,
             indices=indices,
+            condition=condition,
             on_step=on_step,
         )
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from infdiff.cli import explain
 from infdiff.coordinates import Size, format_size
 from infdiff.errors import UserError, first_line
-from infdiff.methods.sampling import SamplingOptions, check_enlarging
+from infdiff.methods.sampling import check_enlarging
 from infdiff.pipelines.super_resolve import small_size
-from infdiff.runs.editing import enlarge, enlarging_method, fill, filling_method, filling_options
+from infdiff.runs.editing import enlarge, enlarging_method, enlarging_options, fill, filling_method, filling_options
 from infdiff.runs.trained import TrainedModel
 from infdiff.viewer.worker import AbandonedError, Check, Worker
 
@@ -114,7 +114,7 @@ class Job:
         if self.size != small_size(image):
             method = enlarging_method(self.trained, self.size)
             # By gradients a large image would not fit; the default is projection, in tiles where it is large.
-            enlarging = SamplingOptions.of(self.trained.method, self.size, self.trained.device)
+            enlarging = enlarging_options(self.trained, self.size)
             image = enlarge(
                 self.trained,
                 image,

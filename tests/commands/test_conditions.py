@@ -151,8 +151,11 @@ def of_colour(name):
     return colour.view(1, 3, 1, 1).expand(1, 3, 8, 8)
 
 
-def test_a_run_without_labels_refuses_them(points_run, command):
+def test_a_run_without_labels_refuses_them(points_run, command, tmp_path):
     result = command("sample", "--run", points_run, "--label", "cat", "--device", "cpu")
+    assert_one_line_error(result, "--label cat", "without labels")
+    Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(tmp_path / "x.png")
+    result = command("superres", "--run", points_run, "--input", "x.png", "--res", 12, "--label", "cat")
     assert_one_line_error(result, "--label cat", "without labels")
     result = command("train", "--steps", 2, *TINY, "model.condition.classes=3")
     assert_one_line_error(result, "model.condition", "--labels")
@@ -309,6 +312,98 @@ def test_tiles_take_known_channels_as_all_pixels_do(dense_run):
     torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
 
 
+def top_half(side):
+    """A mask of images of a side: rows of the upper half are to be filled."""
+    hidden = np.zeros((side, side), bool)
+    hidden[: side // 2] = True
+    return hidden
+
+
+RESTORED = {
+    "windows": lambda model, **given: model.super_resolve(grey(), 20, method="windows", **given),
+    "guided": lambda model, **given: model.super_resolve(grey(), 12, method="guided", **given),
+    "by gradient": lambda model, **given: model.super_resolve(
+        grey(), 12, method="guided", guidance="gradient", **given
+    ),
+    "encode": lambda model, **given: model.super_resolve(grey(), 12, method="encode", **given),
+    "filled": lambda model, **given: model.inpaint(grey(), top_half(8), **given),
+    "filled by projection": lambda model, **given: model.inpaint(grey(), top_half(8), guidance="projection", **given),
+    "filled in windows": lambda model, **given: model.inpaint(grey(20), top_half(20), method="windows", **given),
+    "filled everywhere": lambda model, **given: model.inpaint(grey(), np.ones((8, 8), bool), **given),
+    "restored": lambda model, **given: model.restore(grey()[..., :4] / 255, lambda x: x[..., :4], 8, **given),
+}
+
+
+# The latents of these are drawn, not read off the input: they, too, are of the label.
+DRAWN = ("filled everywhere", "restored")
+
+
+def grey(side=8):
+    return torch.full((1, 3, side, side), 128, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("way", RESTORED)
+def test_restored_images_are_of_the_class_asked_for(coloured_run, way):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method restores nothing")
+    model = infdiff.load(coloured_run, device="cpu")
+
+    def made(**given):
+        return RESTORED[way](model, steps=3, output="tensor", **given)
+
+    plain, red, blue = made(), made(label="red"), made(label="blue")
+    assert torch.equal(made(label="red", condition_weight=0), plain)
+    assert torch.equal(made(label="red", condition_weight=1), red)
+    redder = made(label="red", condition_weight=3)
+    assert all(not torch.equal(red, other) for other in (plain, blue, redder))
+    if way in DRAWN:
+        assert redness(red) > 0.3 > -0.3 > redness(blue)
+
+
+def test_variants_are_of_one_class_after_the_other(coloured_run):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method restores nothing")
+    model = infdiff.load(coloured_run, device="cpu")
+    given = {"steps": 2, "output": "tensor", "n": 2}
+    hidden, operator = top_half(8), lambda x: x[..., :4]
+    for both, red in (
+        [model.inpaint(grey(), hidden, label=label, **given) for label in ("all", "red")],
+        [model.restore(operator(grey()) / 255, operator, 8, label=label, **given) for label in ("all", "red")],
+    ):
+        assert not torch.equal(both[0], red[0])  # blue is the first
+        assert torch.equal(both[1], red[1])
+
+
+def test_restoring_commands_take_labels_and_name_what_they_do_not_know(coloured_run, tmp_path):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method restores nothing")
+    command = command_in(tmp_path)
+    Image.fromarray(np.full((8, 8, 3), 128, np.uint8)).save(tmp_path / "x.png")
+    Image.fromarray(255 * top_half(8).astype(np.uint8)).save(tmp_path / "mask.png")
+    run = ["--run", coloured_run, "--device", "cpu", "--input", "x.png", "--steps", 3]
+    model, red = infdiff.load(coloured_run, device="cpu"), {"label": "red", "condition_weight": 2, "steps": 3}
+    for call, wanted in (
+        (["superres", *run, "--res", 20], model.super_resolve(grey(), 20, output="tensor", **red)),
+        (["inpaint", *run, "--mask", "mask.png"], model.inpaint(grey(), top_half(8), output="tensor", **red)),
+    ):
+        out = tmp_path / ("x-20.png" if call[0] == "superres" else "x-filled/00000.png")
+        result = command(*call, "--label", "red", "--condition-weight", 2)
+        assert result.returncode == 0, result.stderr
+        assert np.array_equal(pixels(out), wanted[0].permute(1, 2, 0).numpy())
+        record = json.loads(
+            (out.with_suffix(".json") if call[0] == "superres" else out.parent / "samples.json").read_text()
+        )
+        assert (record["label"], record["condition_weight"]) == ("red", "2.0")
+        for wrong, parts in (
+            (["--label", "green"], ("--label green", "blue, red")),
+            (["--vector", "1,2"], ("--vector 1,2", "give label")),
+            (["--condition-weight", 2], ("--condition-weight 2", "goes with label")),
+            (["--label", "red", "--condition-weight", -1], ("--condition-weight -1", "unconditional")),
+            (["--condition", "x.npy"], ("--condition x.npy", "condition channels")),
+        ):
+            assert_one_line_error(command(*call, *wrong), *parts)
+
+
 def test_enlarging_and_filling_do_without_labels(coloured_run):
     if "points" not in str(coloured_run):
         pytest.skip("this method has no latents")
@@ -317,6 +412,64 @@ def test_enlarging_and_filling_do_without_labels(coloured_run):
     mask = np.zeros((8, 8), bool)
     mask[:4] = True
     assert model.inpaint(of_colour("red"), mask, steps=2, output="tensor").shape == (1, 3, 8, 8)
+
+
+def test_tiles_restore_conditionally_as_all_pixels_do(coloured_run):
+    if "points" not in str(coloured_run):
+        pytest.skip("this method has no tiles")
+    model, given = infdiff.load(coloured_run, device="cpu"), {"label": "red", "condition_weight": 1.5, "steps": 2}
+    projected = {"guidance": "projection", "output": "tensor"} | given
+    whole, tiled = (
+        model.inpaint(grey(16), top_half(16), method="guided", tile=tile, **projected).double() for tile in ("off", 5)
+    )
+    torch.testing.assert_close(tiled, whole, atol=1.01, rtol=0)  # uint8, rounded
+
+
+def test_fillings_follow_known_channels_in_tiles_and_without(dense_run):
+    if "points" not in str(dense_run):
+        pytest.skip("this method fills nothing")
+    model = infdiff.load(dense_run, device="cpu")
+    truth, known = np.load(next((dense_run.parent.parent / "fields").glob("*.npy")))
+    given = truth[None].copy()
+    given[:, :, 4:] = np.nan
+    follow = {"condition": known, "steps": 10, "output": "array", "method": "guided", "guidance": "projection"}
+    whole, tiled = (model.inpaint(given, None, tile=tile, **follow)[0, 0] for tile in ("off", 5))
+    assert correlation(whole[:, 4:], truth[:, 4:]) > 0.9
+    np.testing.assert_allclose(tiled, whole, atol=1e-3)
+    by_gradient = model.inpaint(given, None, **follow | {"guidance": "gradient"})[0, 0]
+    assert correlation(by_gradient[:, 4:], truth[:, 4:]) > 0.9
+
+
+def test_each_measurement_has_its_known_channels(dense_run):
+    if "points" not in str(dense_run):
+        pytest.skip("this method restores nothing")
+    model = infdiff.load(dense_run, device="cpu")
+    fields = [np.load(path) for path in sorted((dense_run.parent.parent / "fields").glob("*.npy"))[:2]]
+    truth, known = (np.stack([field[[i]] for field in fields]) for i in (0, 1))
+    made = model.restore(truth[..., :2], lambda x: x[..., :2], 16, n=2, condition=known, steps=8, output="array")
+    for result, field in zip(made[:, 0], truth.repeat(2, axis=0)[:, 0], strict=True):
+        assert correlation(result, field) > 0.8
+
+
+def test_enlarged_fields_have_known_channels_at_every_size(tmp_path):
+    command = command_in(tmp_path)
+    fields_with_a_condition(tmp_path / "fields", 4)
+    command("prepare-data", "fields", "--out", "x.lmdb", "--size", 16, "--normalise", "meanstd")
+    settings = [*KINDS["points"], "data.condition_channels=1", "--steps", 2]
+    result = command("train", "--data", "x.lmdb", "--out", "runs/x", *settings)
+    assert result.returncode == 0, result.stderr
+    truth, known = np.load(tmp_path / "fields" / "00.npy")
+    np.save(tmp_path / "small.npy", truth[None, ::2, ::2])
+    np.save(tmp_path / "known.npy", known)
+    run = ["--run", "runs/x", "--input", "small.npy", "--res", 20, "--steps", 2, "--device", "cpu"]
+    for method in ("windows", "guided", "encode"):
+        made = []
+        for name, given in (("plain", []), ("given", ["--condition", "known.npy"])):
+            result = command("superres", *run, "--method", method, *given, "--out", f"{name}.npy")
+            assert result.returncode == 0, result.stderr
+            made.append(np.load(tmp_path / f"{name}.npy"))
+        assert made[0].shape == (1, 20, 20)
+        assert not np.allclose(made[0], made[1])
 
 
 def test_filling_does_without_known_channels(dense_run):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from infdiff.config.files import load_config
+from infdiff.coordinates import scale_of
 from infdiff.diffusion.samplers import EDM_SAMPLERS, SAMPLERS, Sampler, ddim, ddpm, heun
 from infdiff.errors import OptionError
 from infdiff.methods.method import method_of
@@ -17,6 +18,9 @@ from infdiff.methods.sampling import (
     default_batch,
     tile_rows,
 )
+from infdiff.methods.sizes import training_size
+from infdiff.models import held_tiles
+from infdiff.ops import rows_around
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import TINY
 
@@ -124,15 +128,27 @@ def test_the_best_way_to_undo_the_blur_is_the_default(method, settings, ways):
 def test_tiles_are_for_large_images():
     method = points()
     assert tile_rows(method, (16, 16)) is None
-    assert tile_rows(method, (16, 16), "auto") == method.tile_rows((16, 16))
+    assert tile_rows(method, (16, 16), "auto") == method.tile_rows((16, 16), CPU)
     assert tile_rows(method, (16, 16), "3") == 3
     large = (20_000, 20_000)
-    assert tile_rows(method, large) == method.tile_rows(large)
+    assert tile_rows(method, large) == method.tile_rows(large, CPU)
     assert tile_rows(method, large, "off") is None
-    assert SamplingOptions.of(method, large).tile == method.tile_rows(large)
+    assert SamplingOptions.of(method, large).tile == method.tile_rows(large, CPU)
     assert SamplingOptions.of(method, large, upscale="bilinear").tile is None, "sampled at the training size"
     assert SamplingOptions.of(method, large, upscale="cosine").tile is None
     assert tile_rows(edm(), large) is None
+
+
+@pytest.mark.parametrize("config", ["demo", "ffhq_256"])
+@pytest.mark.parametrize("side", [2048, 4096])
+def test_tiles_on_a_cpu_take_little_memory(config, side):
+    """Their own, by the count of what is held; high enough that rows are not read more than three times."""
+    method, size = method_of(load_config(CONFIG_FOLDER / f"{config}.yaml", [])), (side, side)
+    rows = tile_rows(method, size, "auto")
+    model = method.config.model
+    reach = rows_around(model.kernel_size, scale_of(size, training_size(method.config)))
+    assert reach <= rows <= method.tile_rows(size, torch.device("cuda"))
+    assert held_tiles(model.blocks) * rows * side * model.channels * 4 < 1.75 * 2**30
 
 
 def test_tiles_follow_the_free_memory_of_a_cuda_device(monkeypatch):

@@ -9,7 +9,7 @@ from infdiff import ops
 from infdiff.config.files import load_config
 from infdiff.memory import mapped_empty
 from infdiff.methods.method import build_modules
-from infdiff.models import denoise_tiled
+from infdiff.models import denoise_tiled, held_tiles
 from infdiff.points import all_points
 from infdiff.shipped import CONFIG_FOLDER
 from tests.conftest import ROOT, TINY
@@ -97,3 +97,4 @@ def test_memory_does_not_grow_with_the_height(monkeypatch, generator):
     buffers, tiles = ([rows for rows in found[0] if (rows > 4) is large] for large in (True, False))
     assert buffers == [3 * 4] * 4  # of four blocks: a tile and one on either side
     assert len(tiles) <= 5  # and the first tile, with which the pool begins
+    assert sum(found[0]) + 4 == 4 * held_tiles(2)

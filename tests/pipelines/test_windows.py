@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
+from infdiff.diffusion.conditions import Condition
 from infdiff.diffusion.mollified import MollifiedDiffusion
 from infdiff.diffusion.mollifier import Mollifier
 from infdiff.pipelines.super_resolve import default_method, reduce, super_resolve_in_windows
-from infdiff.pipelines.windows import WindowModel, Windows, add_detail, window_of
+from infdiff.pipelines.windows import WindowModel, Windows, add_detail, network_in_windows, window_of
 
 SIZES = [((64, 64), (64, 64)), ((65, 200), (64, 64)), ((31, 17), (16, 16)), ((40, 9), (16, 9))]
 
@@ -62,7 +63,7 @@ def test_noise_is_as_wide_in_pixels_as_in_training(generator):
 def exact(p):
     """The network that knows the windows of a clean image: they are its latents."""
 
-    def network(x, t, clean):
+    def network(x, t, clean, labels, known):
         cos, sin = p._angle(x, t)
         # v from the state and the clean image: x / scale = cos image + sin noise, v = cos noise - sin image.
         return (cos * x - clean / p.data_std) / sin
@@ -95,7 +96,7 @@ def test_visible_pixels_stay_and_hidden_ones_are_the_networks(sharp, generator):
 
     def with_second_output(count):
         network = exact(large)(count)
-        return lambda x, t, z: torch.cat([network(x, t, z), torch.zeros_like(x)], dim=1)
+        return lambda x, *given: torch.cat([network(x, *given), torch.zeros_like(x)], dim=1)
 
     model = WindowModel(
         lambda windows: next(parts), with_second_output if sharp else exact(large), large, (16, 16), sharp
@@ -111,7 +112,7 @@ def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_ow
     def enlarged(images, indices):
         model = WindowModel(
             lambda windows: windows.new_zeros(len(windows), 1),
-            lambda count: lambda x, t, z: torch.zeros_like(x),
+            lambda count: lambda x, t, z, labels, known: torch.zeros_like(x),
             p.with_pixels_of((40, 48)),
             window=(16, 16),
         )
@@ -122,6 +123,20 @@ def test_super_resolution_in_windows_agrees_with_the_input_and_depends_on_its_ow
     assert (reduce(both, (16, 16)) - small).abs().mean() < 0.02
     torch.testing.assert_close(enlarged(small[1:], [9]), both[1:])
     assert not torch.allclose(enlarged(small[1:], [5]), both[1:])
+
+
+def test_every_window_has_its_images_label_and_its_own_part_of_known_channels(generator):
+    images, known = torch.zeros(2, 1, 40, 70), torch.rand(2, 1, 40, 70, generator=generator)
+    labels = torch.tensor([[0.25], [0.75]])
+
+    def network(x, t, z, labels, known):
+        return torch.zeros_like(x) if labels is None else known + labels[..., None, None]
+
+    p = process()
+    model = WindowModel(lambda windows: windows.new_zeros(len(windows), 1), lambda count: network, p, (16, 16))
+    for weight in (1.0, 2.5):
+        seen = network_in_windows(images, model, condition=Condition(labels, known, weight))(images, torch.ones(2))
+        torch.testing.assert_close(seen, weight * (known + labels[..., None, None]))
 
 
 def test_windows_are_the_default_beyond_the_training_size():

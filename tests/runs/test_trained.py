@@ -1,13 +1,16 @@
 """A trained model on tensors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from infdiff.config.files import load_config
+from infdiff.config.files import changed, load_config
 from infdiff.errors import UserError
+from infdiff.methods.method import method_of
 from infdiff.methods.sampling import SamplingOptions
 from infdiff.runs.data import build_data
-from infdiff.runs.editing import enlarge, fill, morph
+from infdiff.runs.editing import enlarge, enlarging_options, fill, morph
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel
 from infdiff.runs.trained import TrainedModel
@@ -97,3 +100,9 @@ def test_a_run_without_encoder_samples_and_says_what_it_cannot(tmp_path, images)
     ):
         with pytest.raises(UserError, match="without an encoder"):
             call()
+
+
+def test_large_images_are_enlarged_in_tiles_however_samples_are(run):
+    trained = TrainedModel.load(run, CPU)
+    cosine = method_of(changed(trained.config, {"sample.upscale": "cosine"}))
+    assert enlarging_options(replace(trained, method=cosine), (20_000, 20_000)).tile is not None
