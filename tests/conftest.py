@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import io
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ from infdiff.commands import start
 from infdiff.ops.gpu import launch
 from infdiff.server import Server
 from tests.cuda.emulate import Emulator, why_not
+from tests.forking import ONE_THREAD, Forked, fork_what_would_be_spawned
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,8 +56,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"no CUDA kernels here: {reason}"))
 
 
+def pytest_collection_finish() -> None:
+    """Keep what lives as long as the tests, half a million objects, out of collections: commands ask for some."""
+    gc.freeze()
+
+
 # Tests run side by side: one thread each, which also makes sums run in one order.
 torch.set_num_threads(1)
+fork_what_would_be_spawned()
 
 # Settings under which a training step takes milliseconds.
 _SHARED = [
@@ -135,10 +142,6 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-# For processes that tests start, which run side by side, too.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
 @dataclass(frozen=True)
 class Finished:
     """What a command left behind, in this process or in one of its own."""
@@ -155,10 +158,10 @@ def script_in(folder: Path) -> Command:
     """Runs scripts in a folder, each in a process of its own."""
 
     def call(name: str, *arguments: object) -> Finished:
-        command = [sys.executable, str(ROOT / "scripts" / f"{module_of(name)}.py"), *map(str, arguments)]
-        environment = os.environ | ONE_THREAD
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-        return Finished(done.returncode, done.stdout, done.stderr)
+        path = ROOT / "scripts" / f"{module_of(name)}.py"
+        process = Forked(path, *arguments, folder=folder, environment=os.environ | ONE_THREAD)
+        output, errors = process.communicate(timeout=240)
+        return Finished(process.wait(), output, errors)
 
     return call
 

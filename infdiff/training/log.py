@@ -71,8 +71,9 @@ def plot_losses(log: Path, out: Path) -> None:
     from matplotlib.figure import Figure
 
     records = read_log(log)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7, 4))
+    # A layout that finds its margins draws everything twice.
+    axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "bottom": 0.13, "top": 0.97})
     for key, label, style in (("loss", "training", "-"), ("validation_loss", "validation (EMA weights)", "o-")):
         if points := logged(records, key):
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)

@@ -37,6 +37,8 @@ from infdiff.training.step import Objective, TrainingStep
 
 # Steps after which every process has read that one of them was asked to stop, without having waited for it.
 _DELAY = 8
+# Seconds between two drawings of the losses, each of which takes a tenth of one.
+_PLOT_EVERY = 10.0
 _REMEDY = "start another run (--out) with a lower train.learning_rate or with train.bfloat16=false"
 
 Evaluate = Callable[[Mapping[str, nn.Module], OnProgress], dict[str, float]]
@@ -80,7 +82,7 @@ class Trainer:
     called by every process, and those of the first count.
     calibrate(EMA modules, on_progress): measures statistics that belong to their weights, before they are used or
     saved.
-    clock: seconds, as `time.perf_counter`; it decides when previews are drawn, and nothing else.
+    clock: seconds, as `time.perf_counter`; it decides when previews and losses are drawn, and nothing else.
     All randomness of step n is a function of (seed, n), whatever the number of processes that train together. The first
     of them writes and logs for all.
     """
@@ -196,6 +198,7 @@ class Trainer:
         self.meter = meter = Meter(log, self.step, say=say)
         meter.losses, meter.norms = self.unreported
         waiting = False  # a preview, for time
+        plotted = self.clock()
         silent = None if self.place.first else True
         with tqdm(total=s.steps, initial=self.step, unit="step", disable=silent, dynamic_ncols=True) as bar:
             pauses = Pauses(bar, self.step, s.steps, self.clock, say=say)
@@ -226,9 +229,10 @@ class Trainer:
                             scores = self.evaluate(self.ema.modules, on_progress)
                         log.write({"step": self.step, "evaluation": scores})
                     self._save(loss, scores, images)
-                    if self.place.first:
+                    if self.place.first and (last or self.clock() - plotted >= _PLOT_EVERY):
                         with pauses.show(self.step, "plotting losses"):
                             plot_losses(log.path, self.folder / "loss.png")
+                        plotted = self.clock()
                     meter.restart(self.step, self.seen)
                 # Several processes agree on the time, for which they wait for each other: not at every step.
                 again = waiting and (self.place.count == 1 or self.step % s.log_every == 0)

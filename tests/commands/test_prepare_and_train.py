@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from infdiff.training import checkpoint
-from tests.conftest import ONE_THREAD, ROOT, TINY, assert_one_line_error, copy_of, pixels
+from tests.conftest import ROOT, TINY, assert_one_line_error, copy_of, pixels
+from tests.forking import ONE_THREAD, Forked
 
 # What the small configs train with, and the tiny runs of other tests do not.
 RECIPE = ["train.subsample={1: 1, 4: 1}", "train.times=lognormal", "train.optimiser=muon", "model.gated_input=true"]
@@ -31,10 +32,11 @@ def assert_same_weights(a, b):
             assert torch.equal(value, b[group][key]), (group, key)
 
 
+TRAIN = ROOT / "scripts" / "train.py"
+
+
 def start(folder, *arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, arguments), *TINY, *RECIPE]
-    environment = os.environ | ONE_THREAD
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return Forked(TRAIN, *arguments, *TINY, *RECIPE, folder=folder, environment=os.environ | ONE_THREAD)
 
 
 def test_from_a_folder_of_images_to_samples_of_other_sizes(command, script, photos, tmp_path):
@@ -105,9 +107,10 @@ def test_training_without_autoencoder(command, tmp_path):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    process = start(folder, "--out", "r", "--steps", 30)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    # Started afresh, and thus with another hash seed than those that are compared with it.
+    command = [sys.executable, TRAIN, "--out", "r", "--steps", "30", *TINY, *RECIPE]
+    done = subprocess.run(command, cwd=folder, env=os.environ | ONE_THREAD, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
     return weights(folder / "r", 30)
 
 
@@ -115,13 +118,13 @@ def test_sigterm_saves_and_the_same_command_resumes_exactly(uninterrupted, tmp_p
     process = start(tmp_path, "--out", "r", "--steps", 30)
     wait_for(tmp_path / "r" / "log.jsonl")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 143, output
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
     steps = checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints")
     assert steps
     process = start(tmp_path, "--out", "r", "--steps", 30)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
     assert_same_weights(uninterrupted, weights(tmp_path / "r", 30))
 
 
@@ -136,8 +139,8 @@ def test_kill_at_any_moment_then_resume_gives_the_same_weights(uninterrupted, tm
         for step in checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints"):
             weights(tmp_path / "r", step)  # every checkpoint there is, is whole
     process = start(tmp_path, "--out", "r", "--steps", 30)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
     assert_same_weights(uninterrupted, weights(tmp_path / "r", 30))
     steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
@@ -158,8 +161,8 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_earlier_one(tmp_path):
         pytest.skip("cannot mount a small file system here")
     try:
         process = start(tmp_path, "--out", small / "r", "--steps", 30, "train.keep_checkpoints=50")
-        output, _ = process.communicate(timeout=240)
-        lines = output.decode().strip().splitlines()
+        _, errors = process.communicate(timeout=240)
+        lines = errors.strip().splitlines()
         assert process.returncode == 2, lines
         assert lines[-1].startswith("error: ")
         assert "No space left" in lines[-1]

@@ -1,7 +1,6 @@
 """From any source to a store: conversions, crops, limits, and nothing half-written."""
 
 import io
-import multiprocessing
 import os
 import re
 import signal
@@ -9,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 
 import lmdb
@@ -223,11 +223,10 @@ def _pixel_sum(store, queue):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_an_environment_never_crosses_into_another_process(photos, tmp_path, method):
+@pytest.mark.parametrize("context", [ForkContext(), SpawnContext()], ids=["fork", "spawn"])
+def test_an_environment_never_crosses_into_another_process(photos, tmp_path, context):
     _, store = build(photos, tmp_path / "out.lmdb")
     expected = int(np.asarray(store.read(3)).sum())
-    context = multiprocessing.get_context(method)
     queue = context.Queue()
     process = context.Process(target=_pixel_sum, args=(store, queue))
     process.start()

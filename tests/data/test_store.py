@@ -2,9 +2,8 @@
 
 import io
 import json
+import os
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from infdiff.data.prepare import Recipe, prepare
 from infdiff.data.sources import open_source
 from infdiff.data.store import ImageStore
 from infdiff.errors import UserError
+from tests.forking import Forked
 
 
 def test_a_store_says_which_sizes_it_holds(store, photos, tmp_path):
@@ -135,16 +135,18 @@ def test_a_store_without_checksums_is_read_and_a_broken_image_in_it_named(store,
 def test_a_store_that_is_cut_off_is_an_error_and_no_end_of_the_process(store, tmp_path):
     """In a process of its own: beyond the end of a mapped file there is SIGBUS."""
     content = Path(store.path).read_bytes()
-    path = tmp_path / "cut.lmdb"
-    program = (
+    program = tmp_path / "read.py"
+    program.write_text(
         "import sys; from infdiff.data.store import ImageStore as S; s = S(sys.argv[1]); [*map(s.read, range(24))]"
     )
+    path = tmp_path / "cut.lmdb"
     for length in (len(content) // 2, len(content) - 4096, 10_000):
         path.write_bytes(content[:length])
-        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 1, done
-        assert "infdiff.errors.UserError" in done.stderr
-        assert "cut.lmdb" in done.stderr
+        process = Forked(program, path, folder=tmp_path, environment=os.environ)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, errors
+        assert "infdiff.errors.UserError" in errors
+        assert "cut.lmdb" in errors
 
 
 def test_a_picture_that_unpacks_to_too_much_is_named(store, monkeypatch):

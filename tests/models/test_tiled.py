@@ -39,30 +39,39 @@ def at_once(model, x, t, z):
     return model(x.flatten(2).mT, geometry, t, z).mT.unflatten(2, size)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (64, 16), (33, 20), (20, 24)])
-@pytest.mark.parametrize("rows", [1, 5, 16, 23, 1000])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("model.blocks=1", "model.kernel_size=3"),
-        ("model.blocks=3", "model.kernel_size=7"),
-        ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
-        ("model.blocks=1", "model.kernel_size=5", "model.nonlinear_kernel=true"),
-        ("model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"),
-        ("model.sharp=true", "model.gated_input=true", "model.sketch_side=3", "model.initial_taps=smooth"),
-        ("model.separate_latent=true", "model.positions=false", "model.layout=false", "model.gated_input=true"),
-    ],
-    ids=[
-        "one block",
-        "three blocks",
-        "regular taps",
-        "nonlinear kernel",
-        "grid that follows the image",
-        "second output, gate and sketch",
-        "as published",
-    ],
-)
-def test_tiles_equal_all_at_once(size, rows, settings, generator):
+KINDS = {
+    "one block": ("model.blocks=1", "model.kernel_size=3"),
+    "three blocks": ("model.blocks=3", "model.kernel_size=7"),
+    "regular taps": ("model.blocks=2", "model.kernel_size=5", "model.depthwise=false"),
+    "nonlinear kernel": ("model.blocks=1", "model.kernel_size=5", "model.nonlinear_kernel=true"),
+    "grid that follows the image": ("model.grid.kind=dfu", "model.grid.modes=3", "model.scale_grid=true"),
+    "second output, gate and sketch": (
+        "model.sharp=true",
+        "model.gated_input=true",
+        "model.sketch_side=3",
+        "model.initial_taps=smooth",
+    ),
+    "as published": (
+        "model.separate_latent=true",
+        "model.positions=false",
+        "model.layout=false",
+        "model.gated_input=true",
+    ),
+}
+SIZES, ROWS = [(16, 16), (64, 16), (33, 20), (20, 24)], [1, 5, 16, 23, 1000]
+
+
+def some_tiles():
+    """The product of settings, rows and sizes; long are those without which every two of them meet."""
+    for i, (name, settings) in enumerate(KINDS.items()):
+        for j, rows in enumerate(ROWS):
+            for k, size in enumerate(SIZES):
+                marks = () if k == (i + j) % len(SIZES) else pytest.mark.long
+                yield pytest.param(settings, rows, size, marks=marks, id=f"{name}-{rows}-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize(("settings", "rows", "size"), list(some_tiles()))
+def test_tiles_equal_all_at_once(settings, rows, size, generator):
     model = denoiser(*settings)
     given = inputs(size, generator)
     expected = at_once(model, *given)

@@ -3,8 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 
 import pytest
 
@@ -12,29 +11,33 @@ from infdiff import files
 from infdiff.errors import UserError
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.owner import owning
-from tests.conftest import ONE_THREAD, TINY, assert_one_line_error, copy_of
+from tests.conftest import TINY, assert_one_line_error, copy_of
+from tests.forking import Forked
 
 HOLD = """
-import pathlib, sys
+import os, pathlib, sys, time
 from infdiff.runs.owner import owning
+parent = os.getppid()
 with owning(pathlib.Path(sys.argv[1]), force=False, say=print):
-    print("owned", flush=True)
-    sys.stdin.read()
+    pathlib.Path(sys.argv[2]).touch()
+    while os.getppid() == parent:
+        time.sleep(0.1)
 """
 
 
 @pytest.fixture
-def hold():
+def hold(tmp_path_factory):
     """Own a directory in another process, until it is killed or the test ends."""
-    started = []
+    started, own = [], tmp_path_factory.mktemp("hold")
+    (own / "hold.py").write_text(HOLD)
 
     def start(folder):
-        command = [sys.executable, "-c", HOLD, str(folder)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | ONE_THREAD, text=True
-        )
+        owned = own / f"owned-{len(started)}"
+        process = Forked(own / "hold.py", folder, owned, folder=own, environment=os.environ)
         started.append(process)
-        assert process.stdout.readline() == "owned\n"
+        while not owned.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
         return process
 
     yield start

@@ -18,15 +18,15 @@ from tests.together import finish, start
 from tests.training import train_together
 
 # Points train longest; for the others fewer steps say the same.
-STEPS = {"points": 50, "muon": 20, "mixture": 20, "tuned": 20, "latent": 20}
+STEPS = {"points": 24, "muon": 12, "mixture": 12, "tuned": 12, "latent": 12}
 KINDS = tuple(STEPS)
 CALLS = (("fsdp", 2), ("ddp", 2), ("fsdp", 4))  # one after the other, with how many processes
 
 
-def together(count, folder, steps, kinds, parallel="auto"):
+def together(count, folder, steps, kinds, parallel="auto", **options):
     """steps: of each kind, or at most so many of all."""
     calls = [f"{kind}={min(STEPS[kind], steps)}" for kind in kinds]
-    codes, outputs = finish(start(count, [train_together.__file__, folder, parallel, *calls], folder))
+    codes, outputs = finish(start(count, [train_together.__file__, folder, parallel, *calls], folder, **options))
     assert codes == [0] * count, outputs
     return folder
 
@@ -49,7 +49,7 @@ def values(folder, kind, key):
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_losses_are_those_of_one_process(alone, tmp_path, count):
     kinds = KINDS if count == 2 else ("points", "mixture")
-    together(count, tmp_path, max(STEPS.values()), kinds)
+    together(count, tmp_path, max(STEPS.values()), kinds, afresh=True)
     for kind in kinds:
         for key in ("loss", "validation_loss"):
             expected, found = values(alone, kind, key), values(tmp_path, kind, key)
@@ -82,11 +82,11 @@ def same_pictures(found, expected):
 @pytest.mark.parametrize("counts", [(2,), pytest.param((4, 2), marks=pytest.mark.long)])
 def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path, counts):
     for number, count in enumerate(counts, start=1):
-        together(count, tmp_path, 10 * number, ["points"])
-    train_together.main(tmp_path, {"points": 30})
+        together(count, tmp_path, 8 * number, ["points"])
+    train_together.main(tmp_path, {"points": 24})
     losses = values(tmp_path, "points", "loss")
-    assert len(losses) == 30
-    torch.testing.assert_close(losses, values(alone, "points", "loss")[:30], rtol=0, atol=1e-5)
+    assert len(losses) == 24
+    torch.testing.assert_close(losses, values(alone, "points", "loss"), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("calls", [(("fsdp", 2),), pytest.param(CALLS, marks=pytest.mark.long)])

@@ -364,7 +364,7 @@ def test_pictures_that_a_killed_process_did_not_draw_are_drawn_on_resuming(tmp_p
         if folder == "killed":
             with pytest.raises(KeyboardInterrupt):
                 make(tmp_path / folder, settings, **options).run()
-            (tmp_path / folder / "loss.png").unlink()
+            (tmp_path / folder / "loss.png").unlink(missing_ok=True)
         make(tmp_path / folder, settings, **options).run()
         drawn = {path.name: path.read_text() for path in tmp_path.glob("*.png")}
         assert drawn.keys() == {"5.png", "10.png"}
@@ -387,6 +387,23 @@ def test_the_log_of_a_resumed_run_averages_the_same_steps(tmp_path):
     )
     assert [step for step, *_ in whole] == [5, 10]
     assert parts == whole
+
+
+def test_losses_are_drawn_at_the_end_and_from_time_to_time(tmp_path, monkeypatch):
+    drawn, now = [], itertools.count(0.0, 4.0)
+
+    def slow(modules, batch, generator):
+        if modules["net"].training:
+            seconds.append(next(now))
+        return objective(modules, batch, generator)
+
+    seconds = [0.0]
+    monkeypatch.setattr("infdiff.training.trainer.plot_losses", lambda log, out: drawn.append(trainer.step))
+    settings = SETTINGS.changed(checkpoint_every=1, steps=8)
+    trainer = make(tmp_path, settings, slow, clock=lambda: seconds[-1])
+    trainer.run()
+    # A step takes four seconds: ten have passed after the fourth, and ten more after the seventh.
+    assert drawn == [4, 7, 8]
 
 
 def test_a_plot_that_a_full_disk_kept_away_is_drawn_by_the_next_call(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ EXACT = (
     "train.bfloat16=false",
     "train.decay_from=1",  # else another number of steps has other learning rates
 )
-EVALUATED = ("train.eval_every=40", "train.eval_images=7")
+EVALUATED = ("train.eval_every=16", "train.eval_images=7")
 MIXTURE = (
     *TINY_GRID,
     *EXACT,
