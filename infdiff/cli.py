@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from infdiff.command_names import as_called
 from infdiff.coordinates import Size, parse_size
-from infdiff.errors import OptionError, UserError, first_line
+from infdiff.errors import OptionError, ProcessGoneError, UserError, first_line
 from infdiff.memory import retain_freed_memory
 from infdiff.processes import Place
 
@@ -117,9 +117,11 @@ def run(main: Callable[[], None], prog: str = "") -> None:
         message = explain(error)
         if message is None:
             raise
-        # What is wrong with the options or the data is so in every process: the first one says it.
+        # What is wrong with the options or the data is so in every process: the first one says it. Where it may be gone
+        # itself, the second one does, too.
         place = Place.here()
-        if place.first or not isinstance(error, UserError):
+        second = place.rank == 1 and isinstance(error, ProcessGoneError)
+        if place.first or second or not isinstance(error, UserError):
             where = "" if place.first else f" in process {place.rank}"
             print(f"error{where}: {as_called(message, prog)}", file=sys.stderr)
         sys.exit(2)

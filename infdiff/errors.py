@@ -7,6 +7,10 @@ class UserError(ValueError):
     """Bad input. The message is one line that names the thing and the remedy."""
 
 
+class ProcessGoneError(UserError):
+    """Another process of the same work is gone. It may be the first, which says what is wrong for all."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type's name where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

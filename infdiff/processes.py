@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from infdiff.errors import UserError, first_line
+from infdiff.errors import ProcessGoneError, UserError, first_line
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def together(
 ) -> Iterator[Place]:
     """Within the block, all processes do one piece of work; a program that runs alone is left alone.
 
-    Raises UserError in the others when one of them is gone. work, remedy: for its message.
+    Raises ProcessGoneError in the others when one of them is gone. work, remedy: for its message.
     """
     place = Place.here()
     if place.count == 1:
@@ -93,7 +93,7 @@ def together(
     except RuntimeError as error:
         if not _is_of_the_network(error):
             raise
-        raise UserError(f"another process of this {work} is gone ({first_line(error)}); {remedy}") from error
+        raise ProcessGoneError(f"another process of this {work} is gone ({first_line(error)}); {remedy}") from error
     finally:
         distributed.destroy_process_group()
 

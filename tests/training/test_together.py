@@ -123,18 +123,21 @@ def test_one_process_that_is_asked_to_stop_stops_all_at_one_step(tmp_path):
     assert records(tmp_path, "points")[-1]["step"] == step
 
 
-def test_a_process_that_dies_ends_the_others_in_one_line(tmp_path):
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_process_that_dies_ends_the_others_in_one_line(gone, tmp_path):
     script = [ROOT / "scripts/train.py", "--out", "r", *train_together.TINY, "train.steps=100000", "train.log_every=1"]
     started = start(2, script, tmp_path)
     log = tmp_path / "r" / "log.jsonl"
     while not log.exists() or log.read_text().count("\n") < 8:
         assert all(process.poll() is None for process in started), finish(started)
         time.sleep(0.1)
-    started[1].kill()
+    started[gone].kill()
     codes, outputs = finish(started)
-    assert codes == [2, -signal.SIGKILL]
-    assert outputs[0][1].splitlines()[-1].startswith("error: another process of this training is gone (")
-    assert "Traceback" not in outputs[0][1]
+    assert (codes[gone], codes[1 - gone]) == (-signal.SIGKILL, 2)
+    last = outputs[1 - gone][1].splitlines()[-1]
+    assert last.startswith(("error: ", "error in process 1: ")[gone == 0])
+    assert "another process of this training is gone (" in last
+    assert "Traceback" not in outputs[1 - gone][1]
     kept = checkpoint.checkpoint_steps(tmp_path / "r" / "checkpoints")
     assert kept[-1] >= records(tmp_path, "r")[-1]["step"] - 4  # train.checkpoint_every=3
 
