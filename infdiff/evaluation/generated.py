@@ -90,7 +90,7 @@ class ImageMaker:
         """Sample new images; given: those whose conditions they have, guided with this weight."""
         options = self._tiled(size)
         conditions: ConditionSource = NO_CONDITIONS
-        settings = options.record(self.run.method) | {"latents": self.run.describe_latents()}
+        settings = options.record(self.run.method) | self.run.record_latents()
         if given is not None:
             sampled = options.sampled_at(size, training_size(self.run.config))
             conditions = RealConditions(self.run, given, sampled, weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class LatentSource(Protocol):
 
     def describe(self) -> str:
         """Return a phrase for logs and reports."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what drawn latents depend on, for a run with the same weights."""
 
     def save(self, folder: RunFolder, step: int) -> None:
         """Write what `latents_of` needs to find this source in another run directory."""
@@ -178,6 +181,9 @@ class LatentGaussian:
     def describe(self) -> str:
         return f"a Gaussian fitted to the latents of {self.count} training images (no latent model is trained)"
 
+    def record(self) -> dict[str, Any]:
+        return {"latents": self.describe()}
+
     def save(self, folder: RunFolder, step: int) -> None:
         tensors = {"mean": self.mean, "factor": self.factor, "count": torch.tensor(self.count)}
         if self.regression is not None:
@@ -199,13 +205,14 @@ class LatentGaussian:
 
 @dataclass(frozen=True)
 class LatentModel:
-    """The latent diffusion model: the EMA weights with the lowest validation loss."""
+    """The latent diffusion model: the EMA weights with the lowest validation loss. fingerprint: a hash of them."""
 
     network: nn.Module
     process: LatentProcess
     latents: Latents
     config: Config
     step: int
+    fingerprint: str = ""
 
     @classmethod
     def load(cls, folder: RunFolder, step: int, device: torch.device) -> LatentModel | None:
@@ -221,7 +228,7 @@ class LatentModel:
         network, process = build_latent(config)
         network.load_state_dict(own.weights(best, "latent"))
         network.to(device).eval().requires_grad_(False)
-        return cls(network, process, latents, config, best)
+        return cls(network, process, latents, config, best, own.fingerprint(best))
 
     @torch.no_grad()
     def sample(
@@ -267,6 +274,9 @@ class LatentModel:
 
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step})"
+
+    def record(self) -> dict[str, Any]:
+        return {"latents": self.describe(), "latent_weights": self.fingerprint, "latent_steps": self._steps}
 
     def save(self, folder: RunFolder, step: int) -> None:
         own = folder.latents(step)

@@ -137,6 +137,10 @@ class TrainedModel:
             return None
         return latents_of(self.folder, self.step, self.config, self.encode, self.device)
 
+    def record_latents(self) -> dict[str, Any]:
+        """Return what latents of new images depend on, beyond the weights of the run."""
+        return {"latents": self.describe_latents()} if self.latents is None else self.latents.record()
+
     def describe_latents(self) -> str:
         """Return a phrase that says where latents of new images come from."""
         return "none (the run has no encoder)" if self.latents is None else self.latents.describe()

@@ -1,16 +1,21 @@
 """Sources of latents: a Gaussian with their mean and covariance, and the latent diffusion model."""
 
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from infdiff.config.files import load_config
 from infdiff.data.latents import Latents
+from infdiff.evaluation.generated import ImageMaker
+from infdiff.methods.sampling import SamplingOptions
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel, build_latent, fit_gaussian
+from infdiff.runs.trained import TrainedModel
 from infdiff.shipped import CONFIG_FOLDER
-from tests.runs.conftest import CPU
+from tests.runs.conftest import CPU, train_latent
 
 
 @pytest.mark.parametrize("count", [5, 400])
@@ -129,3 +134,22 @@ def test_a_saved_model_is_found_in_another_folder(model, run, tmp_path):
     assert (again.step, again.describe()) == (7, "the latent diffusion model (step 7)")
     assert torch.equal(again.sample(seeds(0)), model.sample(seeds(0)))
     assert len(again.latents.train) == 0, "the latents of training images stay where they are"
+
+
+def test_samples_are_not_taken_for_those_of_another_latent_model(run):
+    """A model that is trained anew may end at the same step."""
+    maker = partial(ImageMaker, parent=run / "evaluation", seed=0)
+
+    def made(*settings):
+        train_latent(run, 2, *settings)
+        trained = TrainedModel.load(run, CPU)
+        options = SamplingOptions.of(trained.method, (16, 16), CPU, steps=1)
+        return maker(trained, options=options).generated((16, 16), 1), trained.describe_latents()
+
+    first, described = made()
+    assert made()[0].folder == first.folder
+    shutil.rmtree(RunFolder(run).latents(TrainedModel.load(run, CPU).step).path)
+    other, described_again = made("latent.train.learning_rate=0.1")
+    assert described == described_again
+    assert other.folder != first.folder
+    assert made("latent.train.learning_rate=0.1", "latent.sample_steps=3")[0].folder != other.folder
