@@ -59,8 +59,9 @@ def _rate(text: str, rate: int, *published: float | None) -> tuple[Row, Row]:
     return alone, Row(f"{text}, all in every eighth step", (f"train.subsample={{1: 1, {rate}: 7}}",))
 
 
-# A side of half of the paper's 64 to 128 pixels, the encoder's sketch and the grid in the same proportion.
-_POINTS = ("data.size=32", "model.grid_size=32", "model.sketch_side=8")
+# A side of half of the paper's 64 to 128 pixels, the encoder's sketch and the grid in the same proportion. Batches are
+# those of the figures in docs/quality.md.
+_POINTS = ("data.size=32", "model.grid_size=32", "model.sketch_side=8", "train.batch_size=16", "train.warmup=100")
 # Half of the paper's 32 to 160 pixels.
 _DFU = ("data.size=48", "data.resolutions={16: 1, 24: 1, 32: 1, 40: 1, 48: 1}", "train.optimiser=muon")
 _DFU_SIZES = (16, 24, 32, 48, 64, 80)
