@@ -62,7 +62,7 @@ class LatentDDPM(GaussianDiffusion):
 
 
 class LatentEDM(EDM):
-    """EDM (Karras et al. 2022) for vectors of variance 1, with noise levels about those of its images."""
+    """EDM (Karras et al. 2022) for vectors of variance 1, trained at noise of 0.67 (exp P_mean) in the middle."""
 
     def __init__(self) -> None:
         super().__init__(sigma_data=1.0, P_mean=-0.4, P_std=1.2)

@@ -135,8 +135,7 @@ class ImageMaker:
         """Reduce real images to `small`, and super-resolve them to `size`; method: by default the run's."""
         method = method or enlarging_method(self.run, size)
         check_enlarging(small, f"{size[0]}x{size[1]}")
-        options = replace(self.options, upscale="none")
-        options = replace(options, tile=tile_rows(self.run.method, size, device=self.run.device))
+        options = self._tiled(size, replace(self.options, upscale="none"))
 
         def make(numbers: Sequence[int]) -> Tensor:
             images = reduced(truth.take(numbers, size), small)
@@ -165,9 +164,11 @@ class ImageMaker:
         batch = default_batch(self.run.method, size, guided=gradient)
         return self._made("superres", size, len(truth), settings, make, batch)
 
-    def _tiled(self, size: Size) -> SamplingOptions:
-        sampled = self.options.sampled_at(size, training_size(self.run.config))
-        return replace(self.options, tile=tile_rows(self.run.method, sampled, device=self.run.device))
+    def _tiled(self, size: Size, options: SamplingOptions | None = None) -> SamplingOptions:
+        """Sampling options, by default the maker's, with tiles for a size."""
+        options = self.options if options is None else options
+        sampled = options.sampled_at(size, training_size(self.run.config))
+        return replace(options, tile=tile_rows(self.run.method, sampled, device=self.run.device))
 
     def _made(
         self,

@@ -285,12 +285,11 @@ def _latents_around(
 ) -> Tensor | None:
     """A latent for each variant: new ones if every pixel is hidden, None without encoder."""
     generators = [generator_for(run.device, seed, "latent", i) for i in indices]
-    labels, weight = condition.labels, condition.guidance
     if run.encoder is None:
         return None
     if bool(hidden.all()):
-        return None if run.latents is None else run.latents.sample(generators, labels=labels, guidance=weight)
+        return None if run.latents is None else run.latents.sample(generators, condition=condition)
     latent = encode_visible(run.encoder, image, hidden, points=point_count(run.config), seed=seed)
     if variety == 0 or run.latents is None:
         return latent.expand(len(generators), -1)
-    return run.latents.vary(latent, generators, variety, labels, weight)
+    return run.latents.vary(latent, generators, variety, condition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from infdiff.config.settings import Config, InfinityDiffConfig, LatentSettings
 from infdiff.data.batches import first_batches
 from infdiff.data.examples import Examples
 from infdiff.data.latents import Encode, Latents, encode_images, load_latents
-from infdiff.diffusion.conditions import Condition, guided_network
+from infdiff.diffusion.conditions import UNCONDITIONAL, Condition, guided_network
 from infdiff.diffusion.latent_processes import LatentDDPM, LatentEDM, LatentProcess
 from infdiff.diffusion.process import Network
 from infdiff.errors import OptionError, UserError
@@ -34,28 +34,19 @@ class LatentSource(Protocol):
     """Draws latents z (B, z_dim): row i from generators[i] alone."""
 
     def sample(
-        self,
-        generators: Sequence[torch.Generator],
-        truncation: float = 1.0,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, generators: Sequence[torch.Generator], truncation: float = 1.0, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
         """Return new latents. truncation: scales their spread about the mean.
 
-        labels (B, label_dim): those of their images; None: any. guidance: the weight of classifier-free guidance.
+        condition: the labels of their images, and the weight of classifier-free guidance.
         """
 
     def vary(
-        self,
-        z: Tensor,
-        generators: Sequence[torch.Generator],
-        variety: float,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, z: Tensor, generators: Sequence[torch.Generator], variety: float, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
         """Return one latent like z (1, z_dim) for each generator. variety: from 0 (z itself) to 1 (unrelated to z).
 
-        labels, guidance: as `sample`. Raises UserError when the source cannot do it.
+        condition: as `sample`. Raises UserError when the source cannot do it.
         """
 
     def describe(self) -> str:
@@ -154,13 +145,10 @@ class LatentGaussian:
         return cls(mean, _factor(latents - mean), len(latents), regression)
 
     def sample(
-        self,
-        generators: Sequence[torch.Generator],
-        truncation: float = 1.0,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, generators: Sequence[torch.Generator], truncation: float = 1.0, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
-        if labels is not None and guidance and self.regression is not None:
+        labels = condition.labels
+        if labels is not None and condition.guidance and self.regression is not None:
             noise = _noise(generators, self.regression.factor.shape[0])
             slope, mean, factor = (part.to(noise) for part in self.regression)
             return self.mean.to(noise) + (labels - mean) @ slope + truncation * noise @ factor
@@ -168,12 +156,7 @@ class LatentGaussian:
         return self.mean.to(noise) + truncation * noise @ self.factor.to(noise)
 
     def vary(
-        self,
-        z: Tensor,
-        generators: Sequence[torch.Generator],
-        variety: float,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, z: Tensor, generators: Sequence[torch.Generator], variety: float, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
         problem = "needs a latent diffusion model, and this checkpoint has none: train it with infdiff train-latent"
         raise OptionError("variety", f"{variety:g}", problem)
@@ -232,31 +215,22 @@ class LatentModel:
 
     @torch.no_grad()
     def sample(
-        self,
-        generators: Sequence[torch.Generator],
-        truncation: float = 1.0,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, generators: Sequence[torch.Generator], truncation: float = 1.0, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
         noise = _noise(generators, self.latents.mean.shape[0])
-        network = self._network(Condition(labels, guidance=guidance))
+        network = self._network(condition)
         return self.latents.restore(truncation * self.process.from_noise(network, noise, self._steps))
 
     @torch.no_grad()
     def vary(
-        self,
-        z: Tensor,
-        generators: Sequence[torch.Generator],
-        variety: float,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
+        self, z: Tensor, generators: Sequence[torch.Generator], variety: float, condition: Condition = UNCONDITIONAL
     ) -> Tensor:
         """Diffuse z to a part `variety` of the way, and back, towards images of the labels."""
         z = z.expand(len(generators), -1)
         if variety == 0:
             return z
         noise, known = _noise(generators, z.shape[1]), self.latents.normalize(z)
-        network = self._network(Condition(labels, guidance=guidance))
+        network = self._network(condition)
         return self.latents.restore(self.process.from_part(network, known, noise, self._steps, variety))
 
     @property
@@ -264,13 +238,13 @@ class LatentModel:
         return latent_settings(self.config).sample_steps
 
     def _network(self, condition: Condition) -> Network:
-        """The network under a condition, as a function of states and times."""
+        """The network under the labels of a condition, as a function of states and times."""
 
         def network(x: Tensor, t: Tensor, labels: Tensor | None, known: Tensor | None) -> Tensor:
             prediction: Tensor = self.network(x, t) if labels is None else self.network(x, t, labels)
             return prediction
 
-        return guided_network(network, condition)
+        return guided_network(network, replace(condition, known=None))  # latents are of images, not of their channels
 
     def describe(self) -> str:
         return f"the latent diffusion model (step {self.step})"

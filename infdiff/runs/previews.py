@@ -149,9 +149,8 @@ class Previews:
             generators = [generator_for(self.device, self.seed, "latent", i) for i in indices]
             originals = [next(first_batches(d, count, count, self.device)) for d in (self.train, self.validation)]
             gaussian = fit_gaussian(encoded, self.train, _LATENTS, self.device)
-            own = condition.labels
             z = torch.cat(
-                [gaussian.sample(generators, self.truncation, own), *(encoded(images) for images in originals)]
+                [gaussian.sample(generators, self.truncation, condition), *(encoded(images) for images in originals)]
             )
             # Row by row the same noise.
             indices += [i for images in originals for i in range(len(images))]

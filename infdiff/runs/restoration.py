@@ -246,4 +246,4 @@ def _latents(
     generators = [generator_for(run.device, seed, "latent", i) for i in indices]
     if run.latents is None:
         return None
-    return run.latents.sample(generators, labels=condition.labels, guidance=condition.guidance)
+    return run.latents.sample(generators, condition=condition)

@@ -178,7 +178,7 @@ class TrainedModel:
         z, condition = None, conditions.of(indices, self.device)
         if self.latents is not None:
             generators = [generator_for(self.device, seed, "latent", i) for i in indices]
-            z = self.latents.sample(generators, options.truncation, condition.labels, condition.guidance)
+            z = self.latents.sample(generators, options.truncation, condition)
         images = self._generate(z, self.drawn_size(size, aspect), indices, seed, options, rounded, on_step, condition)
         top, left = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
         return images[:, :, top : top + size[0], left : left + size[1]]

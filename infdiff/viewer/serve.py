@@ -55,7 +55,7 @@ def tiles_folder(painter: Painter) -> Path:
     """The folder of tiles inside the run: another one for whatever changes their pixels."""
     trained = painter.trained
     record = painter.options.record(trained.method) | {"step": trained.step, "size": list(painter.size)}
-    record |= {"latents": trained.describe_latents(), "infdiff": __version__}
+    record |= trained.record_latents() | {"infdiff": __version__}
     return trained.folder.path / "zoom" / f"{trained.step:08d}-{derive_seed(repr(sorted(record.items()))):016x}"
 
 

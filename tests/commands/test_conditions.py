@@ -9,6 +9,7 @@ from PIL import Image
 
 import infdiff
 from infdiff.data.store import ImageStore
+from infdiff.diffusion.conditions import Condition
 from infdiff.errors import OptionError
 from infdiff.evaluation.real_images import StoredImages
 from infdiff.images.convert import to_images
@@ -141,7 +142,7 @@ def test_the_latent_model_draws_latents_of_a_class(coloured_run, tmp_path):
     z = {name: model.trained.encode(of_colour(name)).mean(0) for name in ("red", "blue")}
     generators = [torch.Generator().manual_seed(i) for i in range(12)]
     for number, (name, other) in enumerate((("blue", "red"), ("red", "blue"))):
-        drawn = model.trained.latents.sample(generators, 1.0, torch.eye(2)[[number] * 12])
+        drawn = model.trained.latents.sample(generators, 1.0, Condition(torch.eye(2)[[number] * 12]))
         nearer = (drawn - z[name]).norm(dim=1) < (drawn - z[other]).norm(dim=1)
         assert nearer.float().mean() >= 0.9
 

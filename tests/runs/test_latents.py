@@ -11,10 +11,12 @@ from infdiff.config.files import load_config
 from infdiff.data.latents import Latents
 from infdiff.evaluation.generated import ImageMaker
 from infdiff.methods.sampling import SamplingOptions
+from infdiff.methods.sizes import training_size
 from infdiff.runs.folder import RunFolder
 from infdiff.runs.latents import LatentGaussian, LatentModel, build_latent, fit_gaussian
 from infdiff.runs.trained import TrainedModel
 from infdiff.shipped import CONFIG_FOLDER
+from infdiff.viewer.serve import painter_for, tiles_folder, zoom_options
 from tests.runs.conftest import CPU, train_latent
 
 
@@ -153,3 +155,16 @@ def test_samples_are_not_taken_for_those_of_another_latent_model(run):
     assert described == described_again
     assert other.folder != first.folder
     assert made("latent.train.learning_rate=0.1", "latent.sample_steps=3")[0].folder != other.folder
+
+
+def test_nor_are_tiles_of_a_zoom(run):
+    def folder(rate):
+        train_latent(run, 2, f"latent.train.learning_rate={rate}")
+        trained = TrainedModel.load(run, CPU)
+        options = zoom_options(trained, steps=1)
+        found = tiles_folder(painter_for(trained, options, training_size(trained.config)))
+        shutil.rmtree(RunFolder(run).latents(trained.step).path)
+        return found
+
+    assert folder(0.1) == folder(0.1)
+    assert folder(0.1) != folder(0.2)
