@@ -121,7 +121,8 @@ def _run(arguments: Namespace) -> None:
         variance=arguments.variance,
         churn=arguments.churn,
         truncation=arguments.truncation,
-        upscale=arguments.upscale,
+        # Between two images the network sees all pixels, whatever makes new ones larger.
+        upscale="none" if arguments.interpolate else arguments.upscale,
         deblur=arguments.deblur,
         tile=arguments.tile,
     )

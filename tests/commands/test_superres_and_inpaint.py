@@ -216,4 +216,11 @@ def test_interpolation_from_picture_to_picture(command, trained):
     with Image.open(folder / "frames.gif") as gif:
         assert (gif.n_frames, gif.size) == (6, (24, 16))  # there and back
     assert_one_line_error(command(*call, "--frames", 0), "--frames 0")
+    # The network sees all pixels, also where new images are enlarged from the training size.
+    larger = (*call, "--frames", 2, "--res", 64, "--tile", "auto")
+    tiles = []
+    for upscale in ("none", "bilinear"):
+        assert command(*larger, "--upscale", upscale, "--out", upscale).returncode == 0
+        tiles.append(json.loads((trained / upscale / "samples.json").read_text())["tile"])
+    assert tiles[0] == tiles[1]
     assert_one_line_error(command(*call[:4], "a.png", "no.png"), "--interpolate no.png: no such file")
