@@ -107,7 +107,7 @@ def make_parser(prog: str | None) -> Parser:
         command.add_argument("overrides", nargs="*", metavar="key.path=value", help="any setting of the configuration")
     for command, repeat in ((ops, 20), (train, 10), (sample, 10)):
         command.add_argument("--repeat", type=int, default=repeat, help=f"number of timed repeats (default {repeat})")
-        command.add_argument("--seed", type=int, default=0, help="seed of all random data (default 0)")
+        command.add_seed("all random data")
         command.add_device()
     for command in (ops, train, sample, kernels, data):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers and the environment")
