@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from infdiff.cli import Parser, choose_device, output_file, positive, size_argument
+from infdiff.cli import Parser, choose_device, numbers, output_file, positive, size_argument
 from infdiff.commands.trained_run import add_deblur
 from infdiff.config.settings import UPSCALES
 from infdiff.errors import OptionError
@@ -77,7 +77,9 @@ def make_parser(prog: str | None) -> Parser:
         help=f"some of {','.join(METRICS)}; of fields some of {','.join(FIELD_METRICS)} (default: all)",
     )
     parser.add_argument(
-        "--distances", default="", help="1,2,4: of the variograms of fields, in pixels (default: up to half of them)"
+        "--distances",
+        default="",
+        help="1,2,4: of the variograms of fields, in pixels or the unit of their extent (default: up to half of it)",
     )
     parser.add_argument(
         "--network", default="", help=f"(default {DEFAULT}) of the features, one or more of {','.join(NETWORKS)}"
@@ -202,7 +204,7 @@ def request_of(arguments: Namespace) -> Request:
     )
     if arguments.batch is not None:
         positive("--batch", arguments.batch)
-    distances = sorted(set(whole_numbers("distances", arguments.distances)))
+    distances = sorted(set(numbers("--distances", arguments.distances)))
     return Request(
         sizes=[size_argument("--res", text) for text in arguments.res.split(",") if text],
         small=size_argument("--from", arguments.small),

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from infdiff.cli import Parser, positive, size_argument
+from infdiff.data.extent import Extent
 from infdiff.data.label_files import SourceLabels, read_labels
 from infdiff.data.normalisation import NORMALISATIONS
 from infdiff.data.prepare import Recipe, prepare
@@ -39,7 +40,7 @@ from infdiff.errors import OptionError
 from infdiff.images.field_files import LAYOUTS
 
 # Options that go with fields alone.
-_OF_FIELDS = ("normalise", "layout", "key", "missing", "min_valid", "units", "names")
+_OF_FIELDS = ("normalise", "layout", "key", "missing", "min_valid", "units", "names", "extent")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -84,6 +85,7 @@ def make_parser(prog: str | None) -> Parser:
     fields.add_argument("--min-valid", type=float, metavar="PART", help="leave out images with fewer valid pixels")
     fields.add_argument("--units", metavar="A,B", help="of each channel")
     fields.add_argument("--names", metavar="A,B", help="of each channel")
+    fields.add_argument("--extent", metavar="512km", help="width of a stored field, for distances in evaluations")
     return parser
 
 
@@ -146,6 +148,10 @@ def field_options(arguments: Namespace, source: Source) -> FieldOptions | None:
     if arguments.format is not None:
         raise OptionError("format", arguments.format, "goes with RGB images: fields are stored as they are")
     given |= {name: tuple(given[name].split(",")) for name in ("units", "names") if name in given}
+    if arguments.extent is not None:
+        if arguments.crops and arguments.min_crop < 1:
+            raise OptionError("extent", arguments.extent, "random crops have many widths: give --min-crop 1, too")
+        given["extent"] = Extent.parse(arguments.extent)
     return FieldOptions(**given)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.data.extent import Extent
 from infdiff.data.normalisation import Normalisation
 from infdiff.images.field_resize import resized
 
@@ -27,7 +28,7 @@ class FieldDescription:
 
     names, units: one a channel, or none. limits: the lowest and the highest normalised value of each channel. fewest:
     the fewest valid pixels of an image as stored; None where no pixel is missing. rms: root mean square of the
-    normalised values.
+    normalised values. extent: width of a stored field; None where it is not known.
     """
 
     channels: int
@@ -38,6 +39,7 @@ class FieldDescription:
     limits: tuple[tuple[float, float], ...]
     fewest: int | None
     rms: float
+    extent: Extent | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the description as numbers and texts, for JSON."""
@@ -48,6 +50,8 @@ class FieldDescription:
         """Invert `record`. Raises ValueError, TypeError or KeyError for anything else."""
         values = dict(record)
         values["normalisation"] = Normalisation.from_record(values["normalisation"])
+        if (extent := values.get("extent")) is not None:
+            values["extent"] = Extent(float(extent["width"]), str(extent["unit"]))
         values["limits"] = tuple((float(low), float(high)) for low, high in values["limits"])
         return cls(**values | {name: tuple(values[name]) for name in ("names", "units")})
 

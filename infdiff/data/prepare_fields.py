@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from infdiff.data.extent import Extent
 from infdiff.data.field_records import FieldRecipe, Form, first_form, records_of
 from infdiff.data.fields import FIELD_FORMAT, FieldDescription
 from infdiff.data.label_files import SourceLabels
@@ -31,7 +32,8 @@ _MASK = ".mask"
 class FieldOptions:
     """Reading of fields, and the meaning of their values. None: guessed.
 
-    layout: "chw" or "hwc", of arrays. units, names: one a channel. The rest as `FieldRecipe` and `Normalisation`.
+    layout: "chw" or "hwc", of arrays. units, names: one a channel. extent: width of a stored field. The rest as
+    `FieldRecipe` and `Normalisation`.
     """
 
     normalise: str = "minmax"
@@ -41,6 +43,7 @@ class FieldOptions:
     min_valid: float | None = None
     units: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    extent: Extent | None = None
 
     def __post_init__(self) -> None:
         if self.normalise not in NORMALISATIONS:
@@ -165,6 +168,7 @@ def _description(form: Form, options: FieldOptions, statistics: Statistics, fewe
         limits=tuple(zip(low, high, strict=True)),
         fewest=fewest,
         rms=float(np.sqrt(np.square(seen).mean())),
+        extent=options.extent,
     )
 
 

@@ -74,7 +74,7 @@ class Request:
     out: Path | None = None
     keep_examples: bool = False
     fields: bool = False  # of real values in units, and not RGB
-    distances: tuple[int, ...] = ()
+    distances: tuple[float, ...] = ()
 
     def of_fields(self, folders: Sequence[Path | None]) -> bool:
         """Return True where fields are evaluated. Raises OptionError for fields next to RGB images."""

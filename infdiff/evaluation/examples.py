@@ -40,14 +40,16 @@ class NearestMatches:
 class Curves:
     """A function (K,) of the images and the same of the real ones, at `places`, as one panel of a plot.
 
-    kind: "spectrum", mean power over cycles a shorter side, or "variogram", over pixels; both at the size compared at.
+    kind: "spectrum", mean power over cycles a shorter side, or "variogram", over distances in `unit`; both at the size
+    compared at.
     """
 
     kind: str
     panel: str
-    places: tuple[int, ...]
+    places: tuple[float, ...]
     images: Tensor
     real: Tensor
+    unit: str = "pixels"
 
     @classmethod
     def of_spectra(cls, panel: str, images: Tensor, real: Tensor) -> Curves:
@@ -115,11 +117,16 @@ def examples_of_pairs(
 
 
 def examples_of_fields(
-    made: Tensor, real: Tensor, field: FieldDescription, size: Size, statistics: tuple[FieldStatistics, FieldStatistics]
+    made: Tensor,
+    real: Tensor,
+    field: FieldDescription,
+    size: Size,
+    statistics: tuple[FieldStatistics, FieldStatistics],
+    unit: str,
 ) -> ExampleSheet:
     """Return fields (N, C, H, W) of `size` in units above as many real ones, and the curves of both sets.
 
-    real: of any size, up to that one. statistics: of the fields and of the real ones.
+    real: of any size, up to that one. statistics: of the fields and of the real ones; unit: of their distances.
     """
     columns = min(len(made), len(real), max(1, _columns(size) // (1 if field.channels == 3 else field.channels)))
     real = F.interpolate(real[:columns], size, mode="nearest")
@@ -131,8 +138,8 @@ def examples_of_fields(
         spectra = [one.spectrum for one in statistics]
         if spectra[0] is not None and spectra[1] is not None:
             curves.append(Curves.of_spectra(panel, spectra[0][channel], spectra[1][channel]))
-        variograms = (one.variogram[channel] for one in statistics)
-        curves.append(Curves("variogram", panel, statistics[0].distances, *variograms))
+        variograms = [one.variogram[channel] for one in statistics]
+        curves.append(Curves("variogram", panel, statistics[0].distances, variograms[0], variograms[1], unit))
     return ExampleSheet("generated", format_size(size), sheet, ("generated", "real"), (), tuple(curves))
 
 

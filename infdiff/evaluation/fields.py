@@ -11,6 +11,7 @@ from torch import Tensor
 
 from infdiff.coordinates import Size, format_size
 from infdiff.data.batches import first_batches
+from infdiff.data.extent import Extent
 from infdiff.data.field_folder import FieldFolder
 from infdiff.data.fields import FieldDescription
 from infdiff.data.image_set import ImageSet
@@ -38,12 +39,33 @@ _SHOWN = 8
 class FieldComparison:
     """Comparison of sets of fields with the real ones of an evaluation.
 
-    distances: of the variogram in pixels of the size compared at; () for 1, 2, 4, ... up to half of the shorter side.
+    distances: of the variogram in the unit of the field's extent, and without one in pixels of the size compared at;
+    () for 1, 2, 4, ... pixels up to half of the shorter side.
     """
 
     evaluation: Evaluation
     field: FieldDescription  # of the fields that are compared
-    distances: tuple[int, ...] = ()
+    distances: tuple[float, ...] = ()
+
+    def extent(self, size: Size) -> Extent:
+        """Return the width of fields of a size, in pixels where nothing else is known."""
+        return self.field.extent or Extent(size[1], "pixels")
+
+    def pixels(self, size: Size) -> tuple[int, ...]:
+        """Return the distances in pixels of fields that are asked for at a size.
+
+        Raises OptionError for those that are no whole numbers of pixels, or beyond the fields.
+        """
+        at = self.evaluation.real.chosen.fitting(size)
+        if not self.distances:
+            return default_distances(at)
+        extent = self.extent(at)
+        found = tuple(extent.pixels(distance, at) for distance in self.distances)
+        if max(found) >= min(at):
+            raise OptionError(
+                "distances", f"{max(self.distances):g}", f"fields of {format_size(at)} pixels are compared"
+            )
+        return found
 
     def score(self, fields: FieldFolder, size: Size, about: Mapping[str, Any] | None = None) -> None:
         """Add a row for each channel of fields, FEWEST or more, and one for all channels together.
@@ -57,11 +79,13 @@ class FieldComparison:
                 f"size: the real fields hold {format_size(at)} pixels: fields of {format_size(size)} are compared "
                 "reduced to that, and detail beyond it is not judged"
             )
-        distances = self.distances or default_distances(at)
-        if max(distances) >= min(at):
-            raise OptionError("distances", max(distances), f"fields of {format_size(at)} pixels are compared")
-        made = describe_fields(fields.batches(at, _BATCH), len(fields), distances, evaluation.on_images)
-        real = describe_fields(self._real(stored, at), len(stored), distances, evaluation.on_images)
+        distances = self.pixels(size)
+        found = describe_fields(fields.batches(at, _BATCH), len(fields), distances, evaluation.on_images)
+        true = describe_fields(self._real(stored, at), len(stored), distances, evaluation.on_images)
+        extent = self.extent(at)
+        made, real = (
+            replace(one, distances=tuple(extent.distance(pixels, at) for pixels in distances)) for one in (found, true)
+        )
         channels, joint = compare_fields(made, real, self._metrics(made, real))
         row: dict[str, Any] = {"size": format_size(size), "at": format_size(at), "images": made.count}
         row |= {"real": real.count} | dict(about or {})
@@ -73,8 +97,8 @@ class FieldComparison:
             evaluation.results.append({"what": TOGETHER} | row | joint)
         if evaluation.keep_examples:
             first = torch.stack([fields.read(i, size) for i in range(min(_SHOWN, len(fields)))])
-            true = next(self._real(stored.first(_SHOWN), at))
-            evaluation.examples.append(examples_of_fields(first, true, self.field, size, (made, real)))
+            beside = next(self._real(stored.first(_SHOWN), at))
+            evaluation.examples.append(examples_of_fields(first, beside, self.field, size, (made, real), extent.unit))
 
     def _real(self, stored: StoredImages, size: Size) -> Iterator[Tensor]:
         """Batches of real fields, of the channels that are compared: those of a condition come after them."""
@@ -147,6 +171,8 @@ def score_field_run(
         return
     if latents == "real":
         maker.run.require_encoder()
+    for size in sizes:  # before anything is drawn
+        comparison.pixels(size)
     for size in sizes:
         if latents == "real":
             made = maker.decoded(evaluation.real.train.spread(count), size)

@@ -62,7 +62,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Curves]], kind: str) -> str | 
     """
     if not curves:
         return None
-    labels = {"spectrum": ("cycles a side", "power", "log"), "variogram": ("distance in pixels", "variogram", "linear")}
+    labels = {"spectrum": ("cycles a side", "power", "log"), "variogram": ("distance in {}", "variogram", "linear")}
     across, up, scale = labels[kind]
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
@@ -71,8 +71,9 @@ def plot_curves(curves: Mapping[str, Mapping[str, Curves]], kind: str) -> str | 
             for name, one in found.items():
                 _line(panel, _points(one.places, one.images), name, colours[name], "-")
             _line(panel, _points(one.places, one.real), "real", _INK, "--")
-            panel.set(title=_as_text(title), xlabel=across, ylabel=up, yscale=scale)
-            _powers_of_two(panel, [2**n for n in range(one.places[-1].bit_length()) if 2**n >= one.places[0]])
+            panel.set(title=_as_text(title), xlabel=across.format(one.unit), ylabel=up, yscale=scale)
+            lowest, highest = (math.log2(place) for place in (one.places[0], one.places[-1]))
+            _powers_of_two(panel, [2.0**n for n in range(math.ceil(lowest), math.floor(highest) + 1)])
         return _finished(figure, axes)
 
 
@@ -91,7 +92,7 @@ def plot_losses(series: Mapping[str, Sequence[dict[str, Any]]]) -> str | None:
         return _finished(figure, axes)
 
 
-def _points(places: Sequence[int], values: Tensor) -> list[Point]:
+def _points(places: Sequence[float], values: Tensor) -> list[Point]:
     return [pair for pair in zip(places, values.tolist(), strict=True) if math.isfinite(pair[1])]
 
 
@@ -112,10 +113,10 @@ def _as_text(label: str) -> str:
     return label.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
-def _powers_of_two(panel: Any, ticks: Sequence[int]) -> None:
+def _powers_of_two(panel: Any, ticks: Sequence[float]) -> None:
     """An axis on which twice as much is a step, with numbers at `ticks`."""
     panel.set_xscale("log", base=2)
-    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
 
 

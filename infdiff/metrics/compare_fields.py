@@ -50,7 +50,7 @@ def _moments(made: FieldStatistics, real: FieldStatistics, channel: int) -> Resu
 def _variogram(made: FieldStatistics, real: FieldStatistics, channel: int) -> Results:
     errors = relative_errors(made.variogram[channel], real.variogram[channel])
     by_distance = {
-        str(distance): error
+        f"{distance:g}": error
         for distance, error in zip(made.distances, errors.tolist(), strict=True)
         if error == error  # no pair of known pixels is so far apart
     }

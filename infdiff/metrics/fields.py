@@ -27,7 +27,8 @@ class FieldStatistics:
 
     complete: the number of fields without a missing pixel. spectrum: mean power (C, K) of these, as `channel_spectra`;
     None without any. mean, std, skewness: (C,). correlation: (C, C). values: (C, M) sorted, a sample. variogram: (C, D)
-    at `distances`; NaN where no pair of known pixels is so far apart. patches: (P, C, PATCH, PATCH).
+    at `distances`, in pixels or another unit; NaN where no pair of known pixels is so far apart. patches: (P, C, PATCH,
+    PATCH).
     """
 
     count: int
@@ -38,7 +39,7 @@ class FieldStatistics:
     skewness: Tensor
     correlation: Tensor
     values: Tensor
-    distances: tuple[int, ...]
+    distances: tuple[float, ...]
     variogram: Tensor
     patches: Tensor
 

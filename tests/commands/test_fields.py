@@ -282,13 +282,41 @@ def test_fields_of_a_folder_are_compared_with_others(tmp_path):
     assert rows[2]["correlation_error"] == pytest.approx(0, abs=1e-6)
 
 
+def test_distances_are_told_in_the_unit_of_the_extent(tmp_path):
+    """Variograms at 4 and 12 km of fields 96 km wide are those at 1 and 3 of their 24 pixels."""
+    two_channels(tmp_path / "in")
+    command = command_in(tmp_path)
+    options = ("--size", "native", "--workers", 1, "--normalise", "meanstd")
+    assert command("prepare-data", "in", "--out", "plain.lmdb", *options).returncode == 0
+    extent = f"{4 * WIDTH}km"
+    assert command("prepare-data", "in", "--out", "wide.lmdb", *options, "--extent", extent).returncode == 0
+    (tmp_path / "others").mkdir()
+    for path in sorted((tmp_path / "in").glob("*.npy")):
+        np.save(tmp_path / "others" / path.name, np.load(path) * np.float32(1.5))
+    errors = {}
+    for name, distances in (("plain", "1,3"), ("wide", "4,12")):
+        call = ("evaluate", "--images", "others", "--data", f"{name}.lmdb", "--metrics", "variogram")
+        result = command(*call, "--distances", distances, "--json", "scores.json", "--report", "report.html")
+        assert result.returncode == 0, result.stderr
+        rows = json.loads((tmp_path / "scores.json").read_text())["results"]
+        errors[name] = [row["variogram_errors"] for row in rows]
+    assert [set(one) for one in errors["wide"]] == [{"4", "12"}] * 2
+    assert [one["4"] for one in errors["wide"]] == [one["1"] for one in errors["plain"]]
+    assert [one["12"] for one in errors["wide"]] == [one["3"] for one in errors["plain"]]
+    refused = command(*call, "--distances", "6")
+    assert_one_line_error(refused, "--distances 6", "is 4 km: want multiples")
+    cropped = command("prepare-data", "in", "--out", "c.lmdb", *options, "--size", 16, "--extent", extent, "--crops", 2)
+    assert_one_line_error(cropped, f"--extent {extent}", "give --min-crop 1, too")
+
+
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
         (["--metrics", "frechet"], ["--metrics frechet", "wasserstein"]),
         (["--network", "clip"], ["--network clip", "RGB images"]),
         (["--patches", 16], ["--patches 16", "RGB images"]),
-        (["--distances", "1.5"], ["--distances 1.5", "whole numbers"]),
+        (["--distances", "1.5"], ["--distances 1.5", "is 1 pixels: want multiples"]),
+        (["--distances", "one"], ["--distances one", "want numbers"]),
         (["--distances", "16"], ["--distances 16", "fields of 16 pixels"]),
         (["--data", "x.npz"], ["--data x.npz", "RGB images"]),
     ],
