@@ -3,8 +3,9 @@
   infdiff make-fields --out sea
   infdiff make-fields --out sea128 --size 128 --n 500 --gauges 800
 
-Writes OUT/seen (--n fields, with NaN in swaths), OUT/complete (--held-out fields of other simulations, without holes)
-and OUT/gauges (the same, known at --gauges pixels). prepare-data takes these folders. Fields depend on --seed alone.
+Writes OUT/seen (--n fields, with NaN in swaths), OUT/truth (the same without holes, to compare samples with),
+OUT/complete (--held-out fields of other simulations, without holes) and OUT/gauges (these, known at --gauges pixels).
+prepare-data takes these folders. Fields depend on --seed alone.
 """
 
 from argparse import Namespace
@@ -22,6 +23,8 @@ from infdiff.images.field_files import save_field
 HOW_TO_PREPARE = (
     f"--size {{size}} --names {','.join(NAMES)} --units {','.join(UNITS)} --normalise meanstd --min-valid 0.65"
 )
+# Folders of the same fields.
+_PAIRS = (("seen", "truth"), ("complete", "gauges"))
 _SMALLEST = 32  # pixels that a field takes to show its eddies
 
 
@@ -43,7 +46,7 @@ def make_parser(prog: str | None) -> Parser:
 
 
 def run(arguments: Namespace) -> None:
-    """Simulate, and write the three folders."""
+    """Simulate, and write the folders."""
     out, size, seed, gauges = arguments.out, arguments.size, arguments.seed, arguments.gauges
     count, held_out = positive("--n", arguments.n), positive("--held-out", arguments.held_out)
     if size < _SMALLEST:
@@ -52,12 +55,14 @@ def run(arguments: Namespace) -> None:
         raise OptionError("gauges", gauges, f"want 1 to {size**2}, the pixels of a field")
     if out.exists() and not is_empty(out):
         raise UserError(f"{out} is not empty: choose another folder")
-    folders = {name: make_folder(out / name) for name in ("seen", "complete", "gauges")}
+    folders = {name: make_folder(out / name) for pair in _PAIRS for name in pair}
     fields = tqdm(simulated_fields(count, size, seed), total=count, unit="field", disable=None)
     for index, field in enumerate(fields):
+        save_field(field, folders["truth"] / f"{index:06}.npy")
         save_field(seen_between_swaths(field, seed, index), folders["seen"] / f"{index:06}.npy")
     for index, field in enumerate(simulated_fields(held_out, size, seed + 1)):
         save_field(field, folders["complete"] / f"{index:06}.npy")
         save_field(seen_by_gauges(field, gauges, seed, index), folders["gauges"] / f"{index:06}.npy")
-    print(f"{count} fields in {folders['seen']}, {held_out} others in {folders['complete']} and {folders['gauges']}")
+    of_these, others = (" and ".join(str(folders[name]) for name in pair) for pair in _PAIRS)
+    print(f"{count} fields in {of_these}, {held_out} others in {others}")
     print(f"to train on: infdiff prepare-data {folders['seen']} {HOW_TO_PREPARE.format(size=size)} --out {out}.lmdb")

@@ -7,16 +7,22 @@ import numpy as np
 from tests.conftest import assert_one_line_error, command_in
 
 
+def fields_in(folder):
+    return np.stack([np.load(path) for path in sorted(folder.iterdir())])
+
+
 def test_folders_of_fields_that_can_be_prepared(tmp_path):
     command = command_in(tmp_path)
     options = ["--out", "sea", "--n", 9, "--held-out", 5, "--size", 32, "--gauges", 40]
     result = command("make-fields", *options)
     assert result.returncode == 0, result.stderr
-    for name, count in (("seen", 9), ("complete", 5), ("gauges", 5)):
-        fields = np.stack([np.load(path) for path in sorted((tmp_path / "sea" / name).iterdir())])
+    for name, count in (("seen", 9), ("truth", 9), ("complete", 5), ("gauges", 5)):
+        fields = fields_in(tmp_path / "sea" / name)
         assert fields.shape == (count, 2, 32, 32)
         missing = np.isnan(fields).all(axis=1).sum(axis=(1, 2))
         assert (missing > 0).all() if name == "seen" else (missing == (984 if name == "gauges" else 0)).all()
+    seen, truth = (fields_in(tmp_path / "sea" / name) for name in ("seen", "truth"))
+    assert (np.isnan(seen) | (seen == truth)).all()
     # The line that says how to prepare them is true.
     words = shlex.split(result.stdout.partition("to train on: ")[2])
     assert words[0] == "infdiff"
