@@ -1,4 +1,4 @@
-"""The gradient to depthwise taps at the pixel offsets n of a window, on a CPU: sum over batch and points c of g(c) v(c + n).
+"""The gradient to depthwise taps, on a CPU: at each offset n of a window, sum over batch and points c of g(c) v(c + n).
 
 Of complete images it is a depthwise convolution with the gradient g as the kernel. Where some pixels are points, it is
 summed over the pairs of points alone, offset after offset.
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from infdiff.coordinates import Size
 
-# Measured on one CPU core with AVX-512 and with AVX2, 32 and 64 channels: for windows of these many pixels a convolution
-# with the gradient as the kernel takes less time than the library's own gradient of a convolution, or than spectra.
+# Measured on one CPU core with AVX-512 and with AVX2, 32 and 64 channels: for windows of these many pixels a
+# convolution with the gradient as kernel takes less time than the library's gradient of a convolution, or than spectra.
 _LEAST_WINDOW, _LARGEST_WINDOW = 25, 225
 # Pixels of a kernel: as fast as any number, and few enough to sum in float32.
 _KERNEL_PIXELS = 1 << 12
