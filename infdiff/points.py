@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +22,9 @@ KINDS = ("uniform", "stratified", "halton")
 # (kind, random numbers, count, size) -> ids: `place_points`, or the same compiled.
 Place = Callable[[str, tuple[Tensor, ...], int, Size], Tensor]
 
-_FEISTEL_ROUNDS = 8
-_FEISTEL_MIN_SIDE = 16
+_FEISTEL_ROUNDS, _FEISTEL_MIN_SIDE = 8, 16
 _HASH_BITS = 0xFFFFFFFF
+_PIXELS_A_POINT = 32  # from here up, sorting ids takes less time than marking them in an image
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def draw_subsets(
 def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
     place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
-    return place(random, count, size).sort(dim=1).values
+    return _ascending(place(random, count, size), size)
 
 
 def draw_valid_points(
@@ -188,6 +190,17 @@ def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Ten
     flat = features.new_full((batch, channels, size[0] * size[1]), fill)
     flat.scatter_(2, ids[:, None].expand(-1, channels, -1), features.transpose(1, 2))
     return flat.view(batch, channels, *size)
+
+
+def _ascending(ids: Tensor, size: Size) -> Tensor:
+    """Sort the ids (B, L) of each image, which do not repeat; on a CPU by marking them in an image of all pixels."""
+    (batch, count), pixels = ids.shape, size[0] * size[1]
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or pixels >= _PIXELS_A_POINT * count:
+        return ids.sort(dim=1).values
+    start = np.arange(batch)[:, None] * pixels
+    marked = np.zeros(batch * pixels, dtype=bool)
+    marked[ids.numpy() + start] = True
+    return torch.from_numpy(np.flatnonzero(marked).reshape(batch, count) - start)
 
 
 def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -267,8 +280,7 @@ def _place_halton(random: tuple[Tensor, ...], count: int, size: Size, valid: Ten
     return first_visit.topk(count, dim=1, largest=False).indices
 
 
-def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
-    """The first n terms of the van der Corput sequence in `base`, float64."""
+def _make_radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
     index = torch.arange(1, n + 1, device=device)
     value = torch.zeros(n, dtype=torch.float64, device=device)
     factor = 1.0
@@ -277,3 +289,12 @@ def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
         value += factor * (index % base)
         index = index // base
     return value
+
+
+_stored_radical_inverse = lru_cache(maxsize=16)(torch.inference_mode(False)(_make_radical_inverse))
+
+
+def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
+    """The first n terms of the van der Corput sequence in `base`, float64; on a CPU stored."""
+    stored = device.type == "cpu" and not torch.compiler.is_compiling()
+    return (_stored_radical_inverse if stored else _make_radical_inverse)(n, base, device)
