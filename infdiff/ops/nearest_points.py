@@ -136,12 +136,13 @@ def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) 
         torch.div((2 * place + 1) * cells, 2 * pixels, rounding_mode="floor")
         for place, pixels, cells in zip((row, ids - row * size[1]), size, grid, strict=True)
     )
+    if weight.device.type == "cpu":  # columns that are not used need not be gone through
+        columns = int(weight.count_nonzero(dim=-1).max()) if weight.numel() else 0
+        number, weight = number[..., :columns], weight[..., :columns]
+    flat = number.long().flatten(1)
+    away = torch.maximum(
+        (down.gather(1, flat).view_as(number) - own_row.unsqueeze(1)).abs(),
+        (across.gather(1, flat).view_as(number) - (own - own_row * grid[1]).unsqueeze(1)).abs(),
+    )
     reach = torch.zeros_like(ids)
-    for flat, used in zip(number.long().unbind(2), weight.unbind(2), strict=True):
-        if used.device.type == "cpu" and not used.any():
-            break  # the columns after it are not used either
-        away = torch.maximum(
-            (down.gather(1, flat) - own_row).abs(), (across.gather(1, flat) - (own - own_row * grid[1])).abs()
-        )
-        reach.scatter_reduce_(1, flat, away.where(used > 0, 0), "amax")
-    return reach.int()
+    return reach.scatter_reduce_(1, flat, away.where(weight > 0, 0).flatten(1), "amax").int()
