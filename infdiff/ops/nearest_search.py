@@ -20,6 +20,7 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.ops.bucket_search import Buckets
 from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets, third_distance
+from infdiff.ops.lattice_index import lattice_index_ref
 
 # Points that the pixels read first hold on average, and then those read for the centres that had too few.
 _POINTS_READ = (6, 16, 64)
@@ -27,6 +28,8 @@ _POINTS_READ = (6, 16, 64)
 _REACHES = (1, 3)
 # About what a processor's cache holds.
 _PIXELS_AT_ONCE = 1 << 18
+# Up to this many pixels a point, to make the index and to read it takes less time than buckets.
+_PIXELS_A_POINT = 128
 # Pixels that are read in the time of one distance to a point.
 _PIXELS_A_DISTANCE = 16
 # Discs of up to this many pixels in all are kept: at a rate of points they are the same in every step of training.
@@ -48,6 +51,8 @@ def search(ids: Tensor, index: Tensor | None, size: Size, grid: Size, share: Ten
     number = torch.zeros(batch * cells, COLUMNS, dtype=torch.int64)
     weight = torch.zeros(batch * cells, COLUMNS)
     rest = (share.flatten() == 0).nonzero()[:, 0]
+    if index is None and size[0] * size[1] <= _PIXELS_A_POINT * ids.shape[1]:
+        index = lattice_index_ref(ids, size)
     if index is None:
         buckets = Buckets.of(ids, size)
         for reach in _REACHES:
