@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.ops.ascending_pixels import ascending_pixels
 from infdiff.ops.permuted_pixels import hash32, permuted_pixels
 
 KINDS = ("uniform", "stratified", "halton")
@@ -24,7 +24,6 @@ Place = Callable[[str, tuple[Tensor, ...], int, Size], Tensor]
 
 _FEISTEL_ROUNDS, _FEISTEL_MIN_SIDE = 8, 16
 _HASH_BITS = 0xFFFFFFFF
-_PIXELS_A_POINT = 32  # from here up, sorting ids takes less time than marking them in an image
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def draw_subsets(
 def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
     place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
-    return _ascending(place(random, count, size), size)
+    return ascending_pixels(place(random, count, size), size)
 
 
 def draw_valid_points(
@@ -190,17 +189,6 @@ def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Ten
     flat = features.new_full((batch, channels, size[0] * size[1]), fill)
     flat.scatter_(2, ids[:, None].expand(-1, channels, -1), features.transpose(1, 2))
     return flat.view(batch, channels, *size)
-
-
-def _ascending(ids: Tensor, size: Size) -> Tensor:
-    """Sort the ids (B, L) of each image, which do not repeat; on a CPU by marking them in an image of all pixels."""
-    (batch, count), pixels = ids.shape, size[0] * size[1]
-    if ids.device.type != "cpu" or torch.compiler.is_compiling() or pixels >= _PIXELS_A_POINT * count:
-        return ids.sort(dim=1).values
-    start = np.arange(batch)[:, None] * pixels
-    marked = np.zeros(batch * pixels, dtype=bool)
-    marked[ids.numpy() + start] = True
-    return torch.from_numpy(np.flatnonzero(marked).reshape(batch, count) - start)
 
 
 def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ _PIXELS_AT_ONCE = 1 << 18
 _PIXELS_A_POINT = 128
 # Pixels that are read in the time of one distance to a point.
 _PIXELS_A_DISTANCE = 16
-# Discs of up to this many pixels in all are kept: at a rate of points they are the same in every step of training.
+# Discs of up to this many pixels together are kept: at a rate of points they are the same in every step of training.
 _KEPT_PIXELS = 1 << 16
 _CENTRES_AT_ONCE = 1 << 12
 _DISTANCES_AT_ONCE, _DISTANCES_AT_ONCE_ON_DEVICES = 1 << 20, 1 << 25
