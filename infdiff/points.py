@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from infdiff.coordinates import Size
-from infdiff.ops.ascending_pixels import ascending_pixels
 from infdiff.ops.permuted_pixels import hash32, permuted_pixels
 
 KINDS = ("uniform", "stratified", "halton")
@@ -116,8 +115,10 @@ def draw_subsets(
 
 def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
+    if kind == "uniform" and _mixes(size) and random[0].device.type == "cpu":
+        return permuted_pixels(random[0], count, size, ascending=True)
     place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
-    return ascending_pixels(place(random, count, size), size)
+    return place(random, count, size).sort(dim=1).values
 
 
 def draw_valid_points(
@@ -194,15 +195,19 @@ def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Ten
 def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Keys of the rounds (rounds, B, 1); one for each pixel (B, H*W) where sides are too short to mix."""
     device = generator.device
-    if min(size) < _FEISTEL_MIN_SIDE:
+    if not _mixes(size):
         return (torch.rand(batch, size[0] * size[1], device=device, generator=generator),)
     return (torch.randint(0, _HASH_BITS, (_FEISTEL_ROUNDS, batch, 1), device=device, generator=generator),)
+
+
+def _mixes(size: Size) -> bool:
+    return min(size) >= _FEISTEL_MIN_SIDE
 
 
 def _place_uniform(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The first pixels of a keyed permutation. Sides too short for it to mix fall back to sorting random keys."""
     (keys,) = random
-    if min(size) < _FEISTEL_MIN_SIDE:
+    if not _mixes(size):
         return keys.argsort(dim=1)[:, :count]
     return permuted_pixels(keys, count, size)
 

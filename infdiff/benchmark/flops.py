@@ -26,7 +26,6 @@ _CORNERS = 4
 # Operators on coordinates or taps alone: they run once for a set of points, or on few numbers.
 UNCOUNTED = (
     "permuted_pixels",
-    "marked_pixels",
     "lattice_index",
     "neighbour_lists",
     "inverse_count",

@@ -3,7 +3,6 @@
 Each operator comes with `NAME_ref`, its specification: same arguments, plain PyTorch, any device and type.
 """
 
-from infdiff.ops.ascending_pixels import ascending_pixels, ascending_pixels_ref
 from infdiff.ops.grid_to_points import grid_to_points, grid_to_points_ref
 from infdiff.ops.inverse_count import inverse_count, inverse_count_ref
 from infdiff.ops.lattice_index import lattice_index, lattice_index_ref
@@ -36,8 +35,6 @@ __all__ = [
     "Points",
     "Sources",
     "Voxels",
-    "ascending_pixels",
-    "ascending_pixels_ref",
     "conv2d_tile",
     "grid_to_points",
     "grid_to_points_ref",

@@ -24,6 +24,15 @@ def test_the_kernel_is_the_reference(size, count, rounds, batch, device):
 def test_a_cpu_has_the_numbers_of_the_reference(size):
     own, count = keys(8, 3), min(size[0] * size[1], 3000)
     assert torch.equal(ops.permuted_pixels(own, count, size), ops.permuted_pixels_ref(own, count, size))
+    for some in (count, -(-count // 50)):  # marked, and sorted
+        expected = ops.permuted_pixels_ref(own, some, size).sort(dim=1).values
+        assert torch.equal(ops.permuted_pixels(own, some, size, ascending=True), expected)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_kernels_have_them_in_order_too(count, device):
+    found = ops.permuted_pixels(keys(8, 3).to(device), count, (17, 19), ascending=True)
+    assert torch.equal(found.cpu(), ops.permuted_pixels_ref(keys(8, 3), count, (17, 19), ascending=True))
 
 
 def test_large_images_do_not_overflow(device):

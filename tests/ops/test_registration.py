@@ -34,8 +34,7 @@ def samples(count):
     return {
         "lattice_index": (ids, *SIZE),
         "neighbour_lists": (ids, index, *SIZE, 3, 5),
-        "marked_pixels": (ids.flip(1), SIZE[0] * SIZE[1]),
-        "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE),
+        "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE, count == "all"),
         "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0, False),
         "nearest_points": (ids, index, *SIZE, *GRID),
         "resize_kernel": (taps, 1.5, 2.0),
