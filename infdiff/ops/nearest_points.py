@@ -129,6 +129,11 @@ def _neighbours(
 
 def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
     """`Neighbours.reach`, from the numbers (B, G*K, COLUMNS) and weights found."""
+    if weight.device.type == "cpu":  # columns that are not used need not be gone through
+        columns = next((column for column, used in enumerate(weight.unbind(-1)) if not used.any()), COLUMNS)
+        number, weight = number[..., :columns], weight[..., :columns]
+        if not columns:
+            return torch.zeros_like(ids, dtype=torch.int32)
     row = torch.div(ids, size[1], rounding_mode="floor")
     own = torch.arange(grid[0] * grid[1], device=ids.device)
     own_row = torch.div(own, grid[1], rounding_mode="floor")
@@ -136,9 +141,6 @@ def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) 
         torch.div((2 * place + 1) * cells, 2 * pixels, rounding_mode="floor")
         for place, pixels, cells in zip((row, ids - row * size[1]), size, grid, strict=True)
     )
-    if weight.device.type == "cpu":  # columns that are not used need not be gone through
-        columns = int(weight.count_nonzero(dim=-1).max()) if weight.numel() else 0
-        number, weight = number[..., :columns], weight[..., :columns]
     flat = number.long().flatten(1)
     away = torch.maximum(
         (down.gather(1, flat).view_as(number) - own_row.unsqueeze(1)).abs(),
