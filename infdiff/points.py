@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ KINDS = ("uniform", "stratified", "halton")
 # (kind, random numbers, count, size) -> ids: `place_points`, or the same compiled.
 Place = Callable[[str, tuple[Tensor, ...], int, Size], Tensor]
 
-_FEISTEL_ROUNDS = 8
-_FEISTEL_MIN_SIDE = 16
+_FEISTEL_ROUNDS, _FEISTEL_MIN_SIDE = 8, 16
 _HASH_BITS = 0xFFFFFFFF
 
 
@@ -115,6 +115,8 @@ def draw_subsets(
 
 def place_points(kind: str, random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The points (B, L) of `draw_points` as a function of its random numbers: arithmetic alone, fit to be compiled."""
+    if kind == "uniform" and _mixes(size) and random[0].device.type == "cpu":
+        return permuted_pixels(random[0], count, size, ascending=True)
     place = {"uniform": _place_uniform, "stratified": _place_stratified, "halton": _place_halton}[kind]
     return place(random, count, size).sort(dim=1).values
 
@@ -193,15 +195,19 @@ def scatter(features: Tensor, ids: Tensor, size: Size, fill: float = 0.0) -> Ten
 def _uniform_keys(batch: int, count: int, size: Size, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Keys of the rounds (rounds, B, 1); one for each pixel (B, H*W) where sides are too short to mix."""
     device = generator.device
-    if min(size) < _FEISTEL_MIN_SIDE:
+    if not _mixes(size):
         return (torch.rand(batch, size[0] * size[1], device=device, generator=generator),)
     return (torch.randint(0, _HASH_BITS, (_FEISTEL_ROUNDS, batch, 1), device=device, generator=generator),)
+
+
+def _mixes(size: Size) -> bool:
+    return min(size) >= _FEISTEL_MIN_SIDE
 
 
 def _place_uniform(random: tuple[Tensor, ...], count: int, size: Size) -> Tensor:
     """The first pixels of a keyed permutation. Sides too short for it to mix fall back to sorting random keys."""
     (keys,) = random
-    if min(size) < _FEISTEL_MIN_SIDE:
+    if not _mixes(size):
         return keys.argsort(dim=1)[:, :count]
     return permuted_pixels(keys, count, size)
 
@@ -267,8 +273,7 @@ def _place_halton(random: tuple[Tensor, ...], count: int, size: Size, valid: Ten
     return first_visit.topk(count, dim=1, largest=False).indices
 
 
-def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
-    """The first n terms of the van der Corput sequence in `base`, float64."""
+def _make_radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
     index = torch.arange(1, n + 1, device=device)
     value = torch.zeros(n, dtype=torch.float64, device=device)
     factor = 1.0
@@ -277,3 +282,12 @@ def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
         value += factor * (index % base)
         index = index // base
     return value
+
+
+_stored_radical_inverse = lru_cache(maxsize=16)(torch.inference_mode(False)(_make_radical_inverse))
+
+
+def _radical_inverse(n: int, base: int, device: torch.device) -> Tensor:
+    """The first n terms of the van der Corput sequence in `base`, float64; on a CPU stored."""
+    stored = device.type == "cpu" and not torch.compiler.is_compiling()
+    return (_stored_radical_inverse if stored else _make_radical_inverse)(n, base, device)

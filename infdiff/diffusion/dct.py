@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from infdiff.coordinates import Size
+from infdiff.precision import without_autocast
 
 # Transforms take ten times an image's memory on the way: large images are filtered one channel at a time.
 _PIXELS_AT_ONCE = 1 << 24
+# Up to this many pixels a side, products of matrices take less time on a CPU than transforms of float32.
+_LARGEST_MATRIX = 256
 
 
 def filter_image(x: Tensor, gain: Tensor) -> Tensor:
@@ -28,9 +32,22 @@ def filter_image(x: Tensor, gain: Tensor) -> Tensor:
 
 def _filtered(x: Tensor, gain: Tensor) -> Tensor:
     work = x if x.dtype == torch.float64 else x.float()
+    if x.device.type == "cpu" and work.dtype == torch.float32 and max(gain.shape) <= _LARGEST_MATRIX:
+        (to_rows, from_rows), (to_columns, from_columns) = (_matrices(n) for n in gain.shape)
+        with without_autocast(x.device):
+            modes = (to_rows.mT @ work @ to_columns) * gain.float()
+            return (from_rows.mT @ modes @ from_columns).to(x.dtype)
     modes = _dct(_dct(work).mT).mT
     modes = modes * gain.to(work)
     return _inverse_dct(_inverse_dct(modes).mT).mT.contiguous().to(x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _matrices(n: int) -> tuple[Tensor, Tensor]:
+    """(n, n) float32 each: the transform of a line on a CPU, and its inverse, by which lines are multiplied."""
+    with torch.inference_mode(False):
+        lines = torch.eye(n, dtype=torch.float64)
+        return _dct(lines).float(), _inverse_dct(lines).float()
 
 
 def resample(x: Tensor, size: Size) -> Tensor:

@@ -23,6 +23,7 @@ from infdiff.ops.resize_kernel import resize_kernel, resize_kernel_adjoint
 from infdiff.ops.row_pairs import bisects, pair_by_pair, pair_by_pair_gradient
 from infdiff.ops.rows import image_to_rows, rows_to_image
 from infdiff.ops.tap_by_tap import tap_by_tap, tap_by_tap_gradient
+from infdiff.ops.taps_gradient import sums_over_pairs, taps_by_pairs
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -196,7 +197,9 @@ class Dense(_Separate):
         ids, size, scale, _, count = points[:5]
         if self.compiled and max(window_of(kernel_size, scale)) <= kernels.MAX_WINDOW:
             return _searched_taps(features, grad, points, kernel_size)
-        grad = grad * count
+        grad, window = grad * count, window_of(kernel_size, scale)
+        if sums_over_pairs(ids, size, window):
+            return _to_taps(taps_by_pairs(features, grad, ids, size, window), points, kernel_size)
         image = rows_to_image(features.to(grad.dtype), ids, size)
         return dense_taps_gradient(image, rows_to_image(grad, ids, size), kernel_size, scale)
 

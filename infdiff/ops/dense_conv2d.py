@@ -23,6 +23,7 @@ from torch.nn.grad import conv2d_weight
 from infdiff.coordinates import Scale, Size
 from infdiff.ops.gpu import kernels
 from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
+from infdiff.ops.taps_gradient import convolves, taps_by_convolution
 
 ALGORITHMS = ("direct", "dilated", "tents", "fourier")
 
@@ -90,7 +91,9 @@ def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Sc
     window = window_of(kernel_size, scale)
     reach = window[0] // 2, window[1] // 2
     channels = image.shape[1]
-    if window[0] * window[1] <= _MAX_DIRECT_GRADIENT_WINDOW:
+    if convolves(image, window):
+        kappa = taps_by_convolution(image, grad, window)
+    elif window[0] * window[1] <= _MAX_DIRECT_GRADIENT_WINDOW:
         shape = (channels, 1, *window)
         kappa = conv2d_weight(image, shape, grad, padding=reach, groups=channels)
     else:

@@ -71,6 +71,8 @@ def _grid_to_points_adjoint(
     if launch.serves(grad):
         index = None if everywhere else lattice_index(ids, image_size) if index is None else index
         return kernels.grid_to_points_transposed(grad, index, image_size, cells)
+    if everywhere and grad.device.type == "cpu" and image_size != cells:  # on a device it would add in any order
+        return _interpolation_adjoint(grad, image_size, cells)
     number, weight = _corners(ids, image_size, cells)
     weight = weight.to(torch.promote_types(grad.dtype, torch.float32))
     return weighted_rows_adjoint(grad, number, weight, cells[0] * cells[1])
@@ -92,6 +94,14 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _grid_to_points.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _interpolation_adjoint(grad: Tensor, size: Size, grid: Size) -> Tensor:
+    """The adjoint of bilinear interpolation to every pixel: (B, H*W, C) -> (B, G*K, C)."""
+    wide = grad.to(torch.promote_types(grad.dtype, torch.float32)).unflatten(1, size).permute(0, 3, 1, 2)
+    shape = [*wide.shape[:2], *grid]
+    cells = torch.ops.aten.upsample_bilinear2d_backward(wide, [*size], shape, False)
+    return cells.permute(0, 2, 3, 1).flatten(1, 2).to(grad.dtype).contiguous()
 
 
 def _corners(ids: Tensor, size: Size, grid: Size) -> tuple[Tensor, Tensor]:

@@ -129,6 +129,11 @@ def _neighbours(
 
 def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) -> Tensor:
     """`Neighbours.reach`, from the numbers (B, G*K, COLUMNS) and weights found."""
+    if weight.device.type == "cpu":  # columns that are not used need not be gone through
+        columns = next((column for column, used in enumerate(weight.unbind(-1)) if not used.any()), COLUMNS)
+        number, weight = number[..., :columns], weight[..., :columns]
+        if not columns:
+            return torch.zeros_like(ids, dtype=torch.int32)
     row = torch.div(ids, size[1], rounding_mode="floor")
     own = torch.arange(grid[0] * grid[1], device=ids.device)
     own_row = torch.div(own, grid[1], rounding_mode="floor")
@@ -136,12 +141,10 @@ def _reach(number: Tensor, weight: Tensor, ids: Tensor, size: Size, grid: Size) 
         torch.div((2 * place + 1) * cells, 2 * pixels, rounding_mode="floor")
         for place, pixels, cells in zip((row, ids - row * size[1]), size, grid, strict=True)
     )
+    flat = number.long().flatten(1)
+    away = torch.maximum(
+        (down.gather(1, flat).view_as(number) - own_row.unsqueeze(1)).abs(),
+        (across.gather(1, flat).view_as(number) - (own - own_row * grid[1]).unsqueeze(1)).abs(),
+    )
     reach = torch.zeros_like(ids)
-    for flat, used in zip(number.long().unbind(2), weight.unbind(2), strict=True):
-        if used.device.type == "cpu" and not used.any():
-            break  # the columns after it are not used either
-        away = torch.maximum(
-            (down.gather(1, flat) - own_row).abs(), (across.gather(1, flat) - (own - own_row * grid[1])).abs()
-        )
-        reach.scatter_reduce_(1, flat, away.where(used > 0, 0), "amax")
-    return reach.int()
+    return reach.scatter_reduce_(1, flat, away.where(weight > 0, 0).flatten(1), "amax").int()

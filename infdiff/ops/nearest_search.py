@@ -2,15 +2,17 @@
 
 Points are pixels: around a centre, the lattice index is read at the nearest pixels, in order of distance, until the
 points read are enough. Centres at the same place within a pixel share one order. Where few pixels are points, buckets
-of points are read instead.
+of points are read instead. On a CPU, where calls of small arrays cost the most, NumPy reads the index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil, pi, sqrt
-from typing import NamedTuple
+from functools import lru_cache
+from math import ceil, gcd, pi, sqrt
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,15 +20,24 @@ from torch import Tensor
 from infdiff.coordinates import Size
 from infdiff.ops.bucket_search import Buckets
 from infdiff.ops.choice import COLUMNS, NEAREST, aspect_of, choose, offsets, third_distance
+from infdiff.ops.lattice_index import lattice_index_ref
 
 # Points that the pixels read first hold on average, and then those read for the centres that had too few.
-_POINTS_READ = (6, 32)
+_POINTS_READ = (6, 16, 64)
 # Buckets that are read first lie so far from a centre's own, and then those for the centres that had too few.
 _REACHES = (1, 3)
 # About what a processor's cache holds.
-_PIXELS_AT_ONCE = 1 << 16
+_PIXELS_AT_ONCE = 1 << 18
+# Up to this many pixels a point, to make the index and to read it takes less time than buckets.
+_PIXELS_A_POINT = 128
+# Pixels that are read in the time of one distance to a point.
+_PIXELS_A_DISTANCE = 16
+# Discs of up to this many pixels together are kept: at a rate of points they are the same in every step of training.
+_KEPT_PIXELS = 1 << 16
 _CENTRES_AT_ONCE = 1 << 12
 _DISTANCES_AT_ONCE, _DISTANCES_AT_ONCE_ON_DEVICES = 1 << 20, 1 << 25
+
+_Numbers = np.ndarray[Any, Any]
 
 
 def search(ids: Tensor, index: Tensor | None, size: Size, grid: Size, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,6 +51,8 @@ def search(ids: Tensor, index: Tensor | None, size: Size, grid: Size, share: Ten
     number = torch.zeros(batch * cells, COLUMNS, dtype=torch.int64)
     weight = torch.zeros(batch * cells, COLUMNS)
     rest = (share.flatten() == 0).nonzero()[:, 0]
+    if index is None and size[0] * size[1] <= _PIXELS_A_POINT * ids.shape[1]:
+        index = lattice_index_ref(ids, size)
     if index is None:
         buckets = Buckets.of(ids, size)
         for reach in _REACHES:
@@ -47,12 +60,13 @@ def search(ids: Tensor, index: Tensor | None, size: Size, grid: Size, share: Ten
             rest = torch.cat([rest[:0], *(_in_buckets(ids, buckets, grid, reach, c, number, weight) for c in parts)])
     for points in _POINTS_READ:
         # Of few points, all are compared sooner than that many pixels are read.
-        if len(rest) and index is not None and points * size[0] * size[1] < ids.shape[1] ** 2:
-            disc = _Disc.around(size, grid, points / ids.shape[1])
+        if len(rest) and index is not None and points * size[0] * size[1] < _PIXELS_A_DISTANCE * ids.shape[1] ** 2:
+            disc = _disc(size, grid, points / ids.shape[1])
             down, across = disc.margin
-            padded = F.pad(index, (across, across, down, down), value=-1).flatten(1)
+            padded = F.pad(index, (across, across, down, down), value=-1).flatten(1).numpy()
             some = rest.split(max(1, _PIXELS_AT_ONCE // disc.step.shape[1]))
-            rest = torch.cat([_among_near(padded, disc, centres, number, weight) for centres in some])
+            found = number.numpy(), weight.numpy()
+            rest = torch.cat([torch.from_numpy(_among_near(padded, disc, c.numpy(), *found)) for c in some])
     if len(rest):
         number[rest], weight[rest] = among_all(ids, size, grid, rest)
     return number, weight
@@ -134,13 +148,13 @@ def _offsets(ids: Tensor, size: Size, grid: Size, centre: Tensor, number: Tensor
 class _Disc(NamedTuple):
     """The pixels around centres in order of distance, T of them for each of P places of a centre within a pixel."""
 
-    place: Tensor  # (G*K,): the place of each cell's centre
-    origin: Tensor  # (G*K,): where the pixel that holds it is in the padded index
-    step: Tensor  # (P, T): from there to each pixel
-    distance: Tensor  # (P, T) squared, float64
-    first: Tensor  # (P, T): the first of those that are as near
-    end: Tensor  # (P, T): after the last of them
-    complete: Tensor  # (P, T): no pixel that is left out is as near
+    place: _Numbers  # (G*K,): the place of each cell's centre
+    origin: _Numbers  # (G*K,): where the pixel that holds it is in the padded index
+    step: _Numbers  # (P, T): from there to each pixel
+    distance: _Numbers  # (P, T) squared, float64
+    first: _Numbers  # (P, T): the first of those that are as near
+    end: _Numbers  # (P, T): after the last of them
+    complete: _Numbers  # (P, T): no pixel that is left out is as near
     margin: Size  # rows and columns of padding around the index
 
     @classmethod
@@ -171,38 +185,60 @@ class _Disc(NamedTuple):
         complete &= end <= count
         place = (places[0][:, None] * len(squares[1]) + places[1]).flatten()
         origin = ((centres[0][:, None] + margin[0]) * width + centres[1] + margin[1]).flatten()
-        step, distance, first, end, complete = (t[:, :count] for t in (step, distance, first, end, complete))
-        return cls(place, origin, step, distance, first, end.clamp(max=count), complete, margin)
+        near, squared, opens, closes, full = (
+            t[:, :count].contiguous().numpy() for t in (step, distance, first, end.clamp(max=count), complete)
+        )
+        return cls(place.numpy(), origin.numpy(), near, squared, opens, closes, full, margin)
 
 
-def _among_near(padded: Tensor, disc: _Disc, centre: Tensor, number: Tensor, weight: Tensor) -> Tensor:
+_kept_disc = lru_cache(maxsize=16)(_Disc.around)
+
+
+def _disc(size: Size, grid: Size, area: float) -> _Disc:
+    """`_Disc.around`, kept where it is small."""
+    places = [cells // gcd(pixels, cells) for pixels, cells in zip(size, grid, strict=True)]
+    small = places[0] * places[1] * area * size[0] * size[1] <= _KEPT_PIXELS
+    return (_kept_disc if small else _Disc.around)(size, grid, area)
+
+
+def _among_near(padded: _Numbers, disc: _Disc, centre: _Numbers, number: _Numbers, weight: _Numbers) -> _Numbers:
     """Write the rows `centre` (N,) of number and weight; return those whose disc holds too few points, or too many.
 
     padded (B, pixels): the lattice index with the disc's margin around it, without points there.
     """
-    cells, count = len(disc.place), disc.distance.shape[1]
-    image = torch.div(centre, cells, rounding_mode="floor")
+    cells, (_, pixels) = len(disc.place), disc.step.shape
+    image = centre // cells
     cell = centre - image * cells
     place = disc.place[cell]
-    step = disc.step[place] if len(disc.step) > 1 else disc.step
-    at = (image * padded.shape[1] + disc.origin[cell])[:, None] + step
-    found = padded.flatten().index_select(0, at.flatten()).view_as(at)  # (N, T)
-    rank = (found >= 0).cumsum(dim=1)
-    third = (rank < NEAREST).sum(dim=1)
-    enough = third < count
-    third = third.clamp(max=count - 1)
-    third = third.where((disc.distance[place, 0] > 0) | (found[:, 0] < 0), 0)
+    at = (image * padded.shape[1] + disc.origin[cell])[:, None] + (
+        disc.step[place] if len(disc.step) > 1 else disc.step
+    )
+    found = padded.ravel().take(at.ravel())  # (N * T,)
+    # From here on, points alone: those of one centre after those of another, nearest first.
+    points = np.flatnonzero(found >= 0)
+    if not len(points):
+        return centre
+    row = points // pixels
+    column = points - row * pixels
+    count = np.bincount(row, minlength=len(centre))
+    start = count.cumsum() - count
+    many = count >= NEAREST
+    last = len(points) - 1
+    third = np.where(many, column[np.minimum(start + NEAREST - 1, last)], pixels - 1)
+    nearest = column[np.minimum(start, last)]
+    on_centre = (disc.distance[place, 0] == 0) & (count > 0) & (nearest == 0)
+    third[on_centre] = 0
     first, end = disc.first[place, third], disc.end[place, third]
-    nearer = rank.gather(1, (first - 1).clamp(min=0)[:, None])[:, 0].where(first > 0, 0)
-    kept = rank.gather(1, end[:, None] - 1)[:, 0]
-    enough = (enough | (third == 0)) & disc.complete[place, third] & (kept <= COLUMNS)
-    read = (found >= 0) & (torch.arange(count) < end.where(enough, 0)[:, None])
-    row, column = read.nonzero(as_tuple=True)
-    target = centre[row] * COLUMNS + rank[row, column] - 1
+    nearer = np.bincount(row[column < first[row]], minlength=len(centre))
+    kept = np.bincount(row[column < end[row]], minlength=len(centre))
+    enough = (many | on_centre) & disc.complete[place, third] & (kept <= COLUMNS)
+    read = np.flatnonzero(column < np.where(enough, end, 0)[row])
+    points, row, column = points[read], row[read], column[read]
+    target = centre[row] * COLUMNS + read - start[row]
     distance = disc.distance[place[row], column]
-    part = torch.where(column >= first[row], ((NEAREST - nearer) / (kept - nearer))[row], 1)
-    value = part * torch.where(distance == 0, 1, distance.reciprocal())
-    total = torch.zeros(len(centre), dtype=torch.float64).index_add_(0, row, value)
-    weight.view(-1)[target] = (value / total[row]).float()
-    number.view(-1)[target] = found[row, column].long()
+    share = ((NEAREST - nearer[row]) / (kept[row] - nearer[row])).astype(np.float32)  # as `choice` divides
+    value = np.where(column >= first[row], share, 1) * (1 / np.where(distance == 0, 1, distance))
+    total = np.bincount(row, value, minlength=len(centre))
+    weight.ravel()[target] = value / total[row]
+    number.ravel()[target] = found[points]
     return centre[~enough]

@@ -7,6 +7,7 @@ treats it as one of its own: traced without a break by `torch.compile`, differen
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -37,9 +38,27 @@ def operator(name: str, schema: str | None = None) -> Callable[[Callable[_Argume
                 return function(*arguments, **named)
 
         signature = schema or torch.library.infer_schema(function, mutates_args=())
-        return torch.library.custom_op(f"infdiff::{name}", without_autocast, mutates_args=(), schema=signature)
+        registered = torch.library.custom_op(f"infdiff::{name}", without_autocast, mutates_args=(), schema=signature)
+        _load_no_compiler(registered, without_autocast)
+        return registered
 
     return register
+
+
+def _load_no_compiler(registered: CustomOpDef, function: Callable[..., object]) -> None:
+    """Call the function without the wrapper by which PyTorch keeps torch.compile out of it, where that is not loaded.
+
+    The wrapper would load it at the first call of any operator: 70 MB of memory and two seconds.
+    """
+    functions = getattr(registered, "_backend_fns", {})
+    wrapped = functions.get(None)
+    if wrapped is None:  # another version of PyTorch may store it elsewhere: then it stays as it is
+        return
+
+    def called(*arguments: object, **named: object) -> object:
+        return (wrapped if "torch._dynamo" in sys.modules else function)(*arguments, **named)
+
+    functions[None] = called
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

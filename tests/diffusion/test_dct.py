@@ -12,13 +12,14 @@ from infdiff.diffusion.dct import filter_image, resample
 from infdiff.diffusion.mollifier import Mollifier
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 5), (16, 16), (31, 64)])
-def test_a_gain_multiplies_scipys_coefficients(size, generator):
-    image = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 5), (16, 16), (31, 64), (2, 300)])
+def test_a_gain_multiplies_scipys_coefficients(size, dtype, generator):
+    image = torch.randn(2, 3, *size, generator=generator).to(dtype).double()
     gain = torch.rand(*size, dtype=torch.float64, generator=generator)
     modes = scipy.fft.dctn(image.numpy(), type=2, axes=(-2, -1), norm="ortho") * gain.numpy()
     expected = torch.from_numpy(scipy.fft.idctn(modes, type=2, axes=(-2, -1), norm="ortho"))
-    torch.testing.assert_close(filter_image(image, gain), expected)
+    torch.testing.assert_close(filter_image(image.to(dtype), gain), expected.to(dtype))
 
 
 def test_large_images_are_filtered_one_by_one(generator, monkeypatch):

@@ -20,6 +20,21 @@ def test_the_kernel_is_the_reference(size, count, rounds, batch, device):
     assert torch.equal(found.cpu(), ops.permuted_pixels_ref(own, count, size))
 
 
+@pytest.mark.parametrize("size", [(16, 16), (17, 301), (5, 3), (1, 1), (64, 48), (65536, 3)])
+def test_a_cpu_has_the_numbers_of_the_reference(size):
+    own, count = keys(8, 3), min(size[0] * size[1], 3000)
+    assert torch.equal(ops.permuted_pixels(own, count, size), ops.permuted_pixels_ref(own, count, size))
+    for some in (count, -(-count // 50)):  # marked, and sorted
+        expected = ops.permuted_pixels_ref(own, some, size).sort(dim=1).values
+        assert torch.equal(ops.permuted_pixels(own, some, size, ascending=True), expected)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_kernels_have_them_in_order_too(count, device):
+    found = ops.permuted_pixels(keys(8, 3).to(device), count, (17, 19), ascending=True)
+    assert torch.equal(found.cpu(), ops.permuted_pixels_ref(keys(8, 3), count, (17, 19), ascending=True))
+
+
 def test_large_images_do_not_overflow(device):
     """The last pixels of 65536 rows: a place times a multiplier, and a row plus a hash, leave 32 bits."""
     own = keys(8, 1)

@@ -1,6 +1,8 @@
 """Operators as PyTorch sees them: opcheck, torch.compile without a break, autocast."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,7 +34,7 @@ def samples(count):
     return {
         "lattice_index": (ids, *SIZE),
         "neighbour_lists": (ids, index, *SIZE, 3, 5),
-        "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE),
+        "permuted_pixels": (torch.randint(0, 2**32, (8, 2, 1)), 10, *SIZE, count == "all"),
         "inverse_count": (ids, index, *SIZE, 3, 1.5, 2.0, False),
         "nearest_points": (ids, index, *SIZE, *GRID),
         "resize_kernel": (taps, 1.5, 2.0),
@@ -152,3 +154,16 @@ def test_autocast(dtype):
     assert error < {torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
     grads = torch.autograd.grad(outputs[0].float().sum(), (features, taps))
     assert [g.dtype for g in grads] == [torch.float32] * 2
+
+
+def test_operators_load_no_compiler():
+    script = """
+import sys, torch
+from infdiff import ops
+from infdiff.points import all_points
+points = ops.Points.of(all_points(1, (8, 8)), (8, 8), 3)
+ops.sparse_depthwise_conv2d(torch.ones(1, 64, 2), torch.ones(2, 1, 3, 3), points)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
