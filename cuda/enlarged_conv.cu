@@ -11,7 +11,7 @@
 
 static_assert(VECTOR == 8, "channels in eights");
 constexpr int WINDOW = WINDOW_HEIGHT * WINDOW_WIDTH;
-// A thread works on QUAD channels. Of the taps it makes RUN_Y x RUN_X results, STEP_Y and STEP_X apart.
+// A thread works on QUAD channels, and with the taps makes RUN_Y x RUN_X results of them, STEP_Y and STEP_X apart.
 constexpr int QUAD = 4;
 constexpr int QUADS = VECTOR / QUAD;
 constexpr int RUN_Y = 2;
@@ -55,7 +55,7 @@ static_assert(RING >= AT_ONCE, "rows made at once fit the ring");
 #ifdef EMULATED
 static Shared shared;
 #else
-extern __shared__ char dynamic[];
+extern __shared__ Sixteen dynamic[];
 #define shared (*reinterpret_cast<Shared*>(dynamic))
 #endif
 

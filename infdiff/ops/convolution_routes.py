@@ -152,7 +152,10 @@ class Lattice(_Separate):
 
 
 class Dense(_Separate):
-    """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels."""
+    """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels.
+
+    The gradient to the features is the adjoint in the same kernels; that to the taps has ways of its own.
+    """
 
     def __init__(self, *, compiled: bool) -> None:
         self.compiled = compiled

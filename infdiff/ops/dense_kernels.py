@@ -1,7 +1,7 @@
 """`dense_conv2d` of depthwise taps in our CUDA kernels, which also normalise and add a bias; without a gradient.
 
-Five algorithms, whose multiply-adds are those of `dense_conv2d`:
-- fused: if s is an integer, the tents and the taps of the dilated one, in one kernel that keeps rows in shared memory;
+Four algorithms, in the terms of `dense_conv2d`:
+- fused: if s is an integer, the sums of the dilated one in one kernel, which keeps rows in shared memory;
 - direct: in one kernel, too;
 - dilated: its three sums in a kernel each, where rows do not fit, or channels do not come in eights;
 - tents.
