@@ -1,7 +1,8 @@
 """Counts of the instructions that CUDA kernels run, from their machine code: without a GPU, and without a time.
 
 Shapes are those of a training step of `ffhq_256`: batch 32, 256 x 256 pixels, one in 4 a point, 64 channels in
-bfloat16, 7 x 7 taps, a grid of 128 x 128 cells. How often each loop turns is read off a draw of points.
+bfloat16, 7 x 7 taps, a grid of 128 x 128 cells; those of convolutions of complete images are in `dense_works`. How
+often each loop turns is read off a draw of points.
 
 Counted: the instructions of every block that can run, each as often as the loops around it turn. A loop of the machine
 code is known by the source line that jumps back; of a loop that the compiler unrolled, the copies are told by how often
@@ -12,14 +13,15 @@ always run: what an `if` without an else skips, but for lines named in a `Work`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from infdiff.benchmark.dense_works import dense_works
 from infdiff.benchmark.disassembly import Block, Loop, Needs, compile_kernels, disassemble, loops_of, shares
+from infdiff.benchmark.kernel_work import Turns, Work
 from infdiff.errors import UserError
 from infdiff.ops.gpu import layout, listed, norms
 from infdiff.ops.gpu.nvrtc import CompileError, compiler_versions
@@ -47,31 +49,6 @@ _WITH_A_SUM = (
     "Part::read(passed",
     "for (int i = 0; i < VECTOR; ++i) g[part][i] += row.x[part][i]",
 )
-
-
-class Turns(NamedTuple):
-    """The turns of a loop each time it is met. body: an instruction that one turn runs `each` times."""
-
-    often: float
-    body: str = ""
-    each: int = 1
-
-
-@dataclass(frozen=True)
-class Work:
-    """One kernel at the shapes above.
-
-    warps: how many run. units: what the count is divided by: points, cells or pixels of the batch. loops: by the source
-    line that a loop begins with. parts: the part of the turns in which a source line runs, where it is not all.
-    """
-
-    source: str
-    entry: str
-    defines: dict[str, int]
-    warps: float
-    units: int
-    loops: dict[str, Turns] | None  # None: they depend on more than a draw, and only the needs are told
-    parts: dict[str, float] = field(default_factory=dict)
 
 
 class Count(NamedTuple):
@@ -115,12 +92,15 @@ def _count(architecture: str, disassembler: str | None) -> list[Count]:
             code = compile_kernels(work.source, work.defines, architecture)
             compiled[key] = code, disassemble(code, disassembler) if disassembler else None
         code, blocks = compiled[key]
+        needs = code.needs[work.entry]
+        # What a launch asks for, the compiler does not know.
+        needs = needs._replace(shared=needs.shared + work.defines.get("SHARED", 0))
         static = None if blocks is None else sum(len(block.instructions) for block in blocks[work.entry])
         if blocks is None or work.loops is None or architecture != COUNTED:
-            rows.append(Count(work.entry, code.needs[work.entry], static, None, None))
+            rows.append(Count(work.name, needs, static, None, None))
             continue
         total = work.warps * per_warp(blocks[work.entry], work)
-        rows.append(Count(work.entry, code.needs[work.entry], static, total / work.units, total))
+        rows.append(Count(work.name, needs, static, total / work.units, total))
     return rows
 
 
@@ -224,7 +204,7 @@ def _neighbours(ids: Tensor) -> Tensor:
 
 def works() -> list[Work]:
     """Every kernel of a training step, in the order in which a step first runs them."""
-    drawn, points, cells, pixels = draw(), BATCH * POINTS, BATCH * GRID**2, BATCH * SIDE**2
+    drawn, points, cells = draw(), BATCH * POINTS, BATCH * GRID**2
     rows, stretches = points / 4, points / listed.STRETCH
     each_neighbour = "FFMA", 8
     searched = {
@@ -367,8 +347,7 @@ def works() -> list[Work]:
                 "for (int i = 0; i < length; ++i)": Turns(drawn.most_read, *each_neighbour),
             },
         ),
-        Work("dense_conv.cu", "dense_conv", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
-        Work("dense_conv.cu", "dense_filter", lists, pixels * 8 / 4 / 32, pixels, {"for (int i = 0; i <": Turns(TAPS)}),
+        *dense_works(CHANNELS, TAPS, BATCH, SIDE),
         Work("lattice_index.cu", "lattice_index", {}, points / 32, points, None),
         Work("inverse_count.cu", "inverse_count", {"WIDE": 0}, points / 32, points, None),
         Work("nearest_points.cu", "nearest_points", {}, cells / 32, cells, None),

@@ -18,6 +18,7 @@ from torch import Tensor
 from infdiff import ops
 from infdiff.ops import routing, torchsparse_backend
 from infdiff.ops.dense_conv2d import choose_algorithm, window_of
+from infdiff.ops.dense_kernels import choose_kernel_algorithm
 from infdiff.points import draw_points
 
 CONVOLUTIONS = ("sparse_depthwise_conv2d", "sparse_conv2d")
@@ -188,11 +189,9 @@ def prepare(case: Case, backend: str, device: torch.device, seed: int) -> tuple[
 
         return Subject(search_and_read, (features,), (*where, *near[:3]), near[:3]), route
     taps = normal(case.channels, 1 if case.operator == "sparse_depthwise_conv2d" else case.channels, k, k)
-    if (
-        route.startswith("dense")
-        and (algorithm := choose_algorithm(taps, scale, compiled=route != "dense")) != "direct"
-    ):
-        route = f"{route}/{algorithm}"
+    if route.startswith("dense"):
+        algorithm = choose_algorithm(taps, scale) if route == "dense" else choose_kernel_algorithm(taps, scale)
+        route = route if algorithm == "direct" else f"{route}/{algorithm}"
     points = ops.Points(ids, size, scale, index, ops.inverse_count(ids, size, k, scale, index))
     reads = (*where, points.inverse_count)
     return Subject(_convolution(case, backend, points), (features, taps), reads, (features, taps, *reads)), route

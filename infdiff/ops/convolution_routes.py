@@ -8,13 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from infdiff.ops.dense_conv2d import (
-    choose_algorithm,
-    dense_conv2d,
-    dense_conv2d_kernels,
-    dense_taps_gradient,
-    window_of,
-)
+from infdiff.ops.dense_conv2d import dense_conv2d, dense_taps_gradient, window_of
+from infdiff.ops.dense_kernels import dense_conv2d_kernels
 from infdiff.ops.gpu import kernels, listed
 from infdiff.ops.lattice_index import lattice_index
 from infdiff.ops.neighbour_lists import neighbour_lists
@@ -158,34 +153,34 @@ class Lattice(_Separate):
 
 
 class Dense(_Separate):
-    """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels."""
+    """Convolution of complete images that are zero where there is no point: in PyTorch, or `compiled` CUDA kernels.
+
+    The gradient to the features is the adjoint in the same kernels; that to the taps has ways of its own.
+    """
 
     def __init__(self, *, compiled: bool) -> None:
         self.compiled = compiled
 
     def convolve(self, features: Tensor, taps: Tensor, points: Points, bias: Tensor | None) -> Tensor:
-        if self._at_once(taps, points):
-            return self._in_one_kernel(features, taps, points, adjoint=False, bias=bias)
+        if self._at_once(points):
+            return self._by_kernels(features, taps, points, bias=bias)
         return super().convolve(features, taps, points, bias)
 
-    def _at_once(self, taps: Tensor, points: Points) -> bool:
-        """True where one kernel convolves, normalises and adds the bias."""
-        everywhere = points.ids.shape[1] == points.size[0] * points.size[1]
-        return self.compiled and everywhere and choose_algorithm(taps, points.scale, compiled=True) == "direct"
+    def _at_once(self, points: Points) -> bool:
+        """True where the kernels also normalise and add the bias."""
+        return self.compiled and points.ids.shape[1] == points.size[0] * points.size[1]
 
-    def _in_one_kernel(
-        self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool, bias: Tensor | None = None
+    def _by_kernels(
+        self, features: Tensor, taps: Tensor, points: Points, *, bias: Tensor | None = None, adjoint: bool = False
     ) -> Tensor:
-        kappa, count = resize_kernel(taps[:, 0].float(), points.scale), points.inverse_count[0]
-        before, after = (count, None) if adjoint else (None, count)
-        image = features.unflatten(1, points.size)
-        out = kernels.dense_conv(image, kappa, before=before, after=after, bias=bias, turned=adjoint)
+        image, count = features.unflatten(1, points.size), points.inverse_count[0]
+        out = dense_conv2d_kernels(image, taps, points.scale, factors=count, bias=bias, adjoint=adjoint)
         return out.flatten(1, 2)
 
     def _sum(self, features: Tensor, taps: Tensor, points: Points, *, adjoint: bool) -> Tensor:
         ids, size, scale = points[:3]
-        if self._at_once(taps, points):
-            return self._in_one_kernel(features, taps, points, adjoint=adjoint)
+        if self._at_once(points):
+            return self._by_kernels(features, taps, points, adjoint=adjoint)
         convolve = dense_conv2d_kernels if self.compiled else dense_conv2d
 
         def total(features: Tensor, taps: Tensor) -> Tensor:

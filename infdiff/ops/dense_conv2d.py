@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from infdiff.coordinates import Scale, Size
-from infdiff.ops.gpu import kernels
 from infdiff.ops.resize_kernel import kernel_reach, resize_kernel, resize_kernel_adjoint, tent_matrix
 from infdiff.ops.taps_gradient import convolves, taps_by_convolution
 
@@ -38,8 +37,6 @@ _MAX_DILATED_SCALE = 64
 _LONG_TENT = 16
 # The gradient to the taps is summed directly for windows up to this size, and through spectra for larger ones.
 _MAX_DIRECT_GRADIENT_WINDOW = 49
-# Our kernels have no Fourier algorithm. By multiply-adds; not measured.
-_MAX_DIRECT_WINDOW_COMPILED = 225
 # Pixels of the spectra that are in memory at once.
 _SPECTRUM_PIXELS = 1 << 24
 
@@ -49,13 +46,11 @@ def window_of(kernel_size: int, scale: Scale) -> Size:
     return 2 * kernel_reach(kernel_size, scale[0]) + 1, 2 * kernel_reach(kernel_size, scale[1]) + 1
 
 
-def choose_algorithm(taps: Tensor, scale: Scale, *, compiled: bool = False) -> str:
-    """Name the cheapest algorithm for taps (C, 1, k, k) or (O, C, k, k). compiled: in our kernels, without fourier."""
+def choose_algorithm(taps: Tensor, scale: Scale) -> str:
+    """Name the cheapest algorithm for taps (C, 1, k, k) or (O, C, k, k)."""
     window = window_of(taps.shape[-1], scale)
     pixels = window[0] * window[1]
     integers = all(float(s).is_integer() for s in scale)
-    if compiled:
-        return "direct" if pixels <= _MAX_DIRECT_WINDOW_COMPILED else "dilated" if integers else "tents"
     if integers and 1 < max(scale) <= _MAX_DILATED_SCALE:
         return "dilated"
     if pixels <= _MAX_DIRECT_WINDOW:
@@ -99,18 +94,6 @@ def dense_taps_gradient(image: Tensor, grad: Tensor, kernel_size: int, scale: Sc
     else:
         kappa = _correlation(image, grad, reach)
     return kappa if tuple(scale) == (1.0, 1.0) else resize_kernel_adjoint(kappa, kernel_size, *map(float, scale))
-
-
-def dense_conv2d_kernels(image: Tensor, taps: Tensor, scale: Scale, algorithm: str | None = None) -> Tensor:
-    """`dense_conv2d` for depthwise taps on images that our kernels take; not by fourier, and without a gradient."""
-    algorithm = algorithm or choose_algorithm(taps, scale, compiled=True)
-    taps = taps[:, 0]
-    if algorithm == "direct":
-        return kernels.dense_conv(image, resize_kernel(taps.float(), scale))
-    # The others sum many pixels on the way: in float32, and rounded once.
-    wide = image.float()
-    apply = {"dilated": _dilated_kernels, "tents": _tents_kernels}[algorithm]
-    return apply(wide, taps.float(), scale).to(image.dtype)
 
 
 def _groups(image: Tensor, taps: Tensor) -> int:
@@ -187,7 +170,7 @@ def _tent(step: int, like: Tensor) -> Tensor:
 
 def _tents(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
     """Sum over rows i of taps: kappa along the row, then tent(n / s - i') along the column."""
-    tents, across = _tents_and_rows(taps, scale)
+    tents, across = tents_and_rows(taps, scale)
     total: Tensor | None = None
     for i in range(taps.shape[-2]):
         term = F.conv2d(image, across[:, :, i : i + 1], padding="same", groups=_groups(image, taps))
@@ -265,33 +248,7 @@ def _around_zero(tents: Tensor, n: int) -> Tensor:
     return F.pad(tents, (0, 0, 0, n - tents.shape[0])).roll(-reach, 0)
 
 
-def _dilated_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
-    height, width = image.shape[1:3]
-    steps = round(scale[0]), round(scale[1])
-    # How far the tents spread the image past its border, where the outer taps still read it.
-    past = steps[0] - 1, steps[1] - 1
-    tents = [tent_matrix(1, float(s), dtype=torch.float32, device=image.device).view(-1) for s in steps]
-    image = kernels.dense_filter(image, tents[0][:, None], pad=(2 * past[0], 0), size=(height + 2 * past[0], width))
-    size = (image.shape[1], width + 2 * past[1])
-    image = kernels.dense_filter(image, tents[1][None], pad=(0, 2 * past[1]), size=size)
-    half = taps.shape[-1] // 2
-    pad = half * steps[0] - past[0], half * steps[1] - past[1]
-    return kernels.dense_conv(image, taps, step=steps, pad=pad, size=(height, width))
-
-
-def _tents_kernels(image: Tensor, taps: Tensor, scale: Scale) -> Tensor:
-    height, width = image.shape[1:3]
-    tents, across = _tents_and_rows(taps, scale)
-    total: Tensor | None = None
-    for i in range(taps.shape[-2]):
-        term = kernels.dense_conv(image, across[:, i : i + 1])
-        pad = (tents.shape[0] // 2, 0)
-        total = kernels.dense_filter(term, tents[:, i, None], pad=pad, size=(height, width), out=total)
-    assert total is not None
-    return total
-
-
-def _tents_and_rows(taps: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
+def tents_and_rows(taps: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
     """(Kh, k): every row's tent along the column; (..., k, Kw): kappa along each row of taps."""
     down = tent_matrix(taps.shape[-2], scale[0], dtype=taps.dtype, device=taps.device)
     across = tent_matrix(taps.shape[-1], scale[1], dtype=taps.dtype, device=taps.device)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from infdiff.coordinates import Scale, Size
 from infdiff.ops.cells import mean_share, sum_over_cells
-from infdiff.ops.dense_conv2d import dense_conv2d, dense_conv2d_kernels
+from infdiff.ops.dense_conv2d import dense_conv2d
+from infdiff.ops.dense_kernels import dense_conv2d_kernels
 from infdiff.ops.gpu import launch
 from infdiff.ops.inverse_count import counts_by_axis
 from infdiff.ops.nearest_points import nearest_pixels
@@ -66,8 +67,8 @@ def conv2d_tile(
         if taps.shape[1] > 1:
             return dense_conv2d(window, taps, scale, context=(context, (0, 0))).mul(inverse).to(window.dtype)
         if launch.serves(window):
-            total = dense_conv2d_kernels(window, taps, scale)[:, context[0] : context[0] + tile_rows]
-            return total.mul(inverse).to(window.dtype)
+            rows = context[0], context[0] + tile_rows
+            return dense_conv2d_kernels(window, taps, scale, rows=rows, factors=inverse)
         out = window.new_empty(window.shape[0], tile_rows, *window.shape[2:])
         reach = kernel_reach(taps.shape[-1], scale[1])
         for left, right in _pieces(window, reach, max_bytes // inverse.element_size()):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from infdiff.benchmark import disassembly, kernel_counts
-from infdiff.benchmark.kernel_counts import Turns, Work
+from infdiff.benchmark.kernel_work import Turns, Work
 from infdiff.ops.gpu import nvrtc
 from tests.conftest import assert_one_line_error
 
@@ -90,12 +90,14 @@ def test_without_a_disassembler_one_line_says_what_is_missing(command, tmp_path,
     monkeypatch.setenv("INFDIFF_CACHE", str(tmp_path))
     monkeypatch.setattr(disassembly.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(disassembly, "distribution", raise_missing)
+    works = kernel_counts.works()[:8]
+    monkeypatch.setattr(kernel_counts, "works", lambda: works)
     result = command("benchmark", "kernels", "--json", "kernels.json")
     assert result.returncode == 0, result.stderr
     assert "nvdisasm is not there" in result.stdout
     saved = json.loads((tmp_path / "kernels.json").read_text())
     assert saved["architecture"] == "sm_90"
-    assert {row["kernel"] for row in saved["kernels"]} == {work.entry for work in kernel_counts.works()}
+    assert {row["kernel"] for row in saved["kernels"]} == {work.name for work in works}
     assert all(row["registers"] > 0 and row["spilled"] >= 0 for row in saved["kernels"])
     assert all(row["warp_instructions"] is None for row in saved["kernels"])
 
@@ -109,7 +111,7 @@ def test_no_such_architecture(command):
 
 
 @pytest.mark.skipif(disassembly.find_disassembler() is None, reason=disassembly.NO_DISASSEMBLER)
-@pytest.mark.parametrize("work", kernel_counts.works(), ids=lambda work: work.entry)
+@pytest.mark.parametrize("work", kernel_counts.works(), ids=lambda work: work.name)
 def test_every_loop_of_a_kernel_has_its_turns(work):
     compiled = disassembly.compile_kernels(work.source, work.defines, "sm_90")
     blocks = disassembly.disassemble(compiled, disassembly.find_disassembler())[work.entry]

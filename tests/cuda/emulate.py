@@ -36,7 +36,7 @@ class Emulator:
         self.launched: set[str] = set()
         self._library = cache(self._build)
 
-    def launch(self, source, entry, defines, grid, arguments):
+    def launch(self, source, entry, defines, grid, arguments, shared=0):
         self.launched.add(entry)
         kinds = parameters(source, entry)
         library = self._library(source, tuple(sorted(defines.items())))

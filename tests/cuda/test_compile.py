@@ -1,12 +1,24 @@
 """Every kernel compiles for the architectures that people have, in every type, without a GPU."""
 
 import pytest
+import torch
 
-from infdiff.ops.gpu import nvrtc
+from infdiff.ops.gpu import enlarged, nvrtc
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
 FEATURES = [{"SCALAR": s, "CHANNELS": c} for s, c in ((0, 64), (1, 64), (2, 64), (2, 65), (0, 3), (2, 1024))]
 SEVEN = {"WINDOW_HEIGHT": 7, "WINDOW_WIDTH": 7}
+ENLARGED = [
+    {"SCALAR": scalar, "CHANNELS": channels}
+    | enlarged.tile_of(channels, window, step, torch.device("cpu")).defines(window, step)
+    for scalar, channels, window, step in (
+        (2, 64, (7, 7), (4, 4)),
+        (2, 1024, (7, 7), (1, 1)),
+        (1, 64, (7, 7), (2, 2)),
+        (0, 64, (7, 7), (8, 8)),
+        (0, 8, (3, 13), (3, 1)),
+    )
+]
 SETTINGS = [
     ("lattice_index.cu", {}),
     ("permuted_pixels.cu", {}),
@@ -21,6 +33,7 @@ SETTINGS = [
     *[("sparse_conv.cu", f | SEVEN | {"NEIGHBOURS": n}) for f in FEATURES for n in (0, 1)],
     *[("sparse_conv.cu", FEATURES[2] | {"WINDOW_HEIGHT": w, "WINDOW_WIDTH": 63, "NEIGHBOURS": 0}) for w in (1, 63)],
     *[("dense_conv.cu", f | SEVEN) for f in FEATURES],
+    *[("enlarged_conv.cu", defines) for defines in ENLARGED],
     *[("modulated_norm.cu", f | {"MODULATION": f["SCALAR"]}) for f in FEATURES],
     *[("modulated_norm.cu", {"SCALAR": 2, "CHANNELS": c, "MODULATION": 2}) for c in (2048, 511)],
     *[("dense_conv.cu", FEATURES[0] | {"WINDOW_HEIGHT": h, "WINDOW_WIDTH": w}) for h, w in ((1, 127), (127, 1))],

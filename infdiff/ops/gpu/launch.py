@@ -42,6 +42,7 @@ _C_TYPES: dict[str, Any] = {
 _BITS = {"int": 32, "int64": 64}
 _OLDEST_CAPABILITY = (8, 0)
 _LARGEST_GRID = (2**31 - 1, 65535, 65535)
+_SHARED_MEMORY_OF_H100 = 227 * 1024
 
 _bound = threading.local()  # devices: those whose context is bound to the thread
 
@@ -125,13 +126,28 @@ def architecture(device: int) -> str:
     return f"sm_{major}{minor}"
 
 
+@cache
+def shared_memory(device: torch.device) -> int:
+    """The most shared memory that a block can ask for on a CUDA device, in bytes; elsewhere that of an H100."""
+    if device.type != "cuda":
+        return _SHARED_MEMORY_OF_H100
+    from cuda.core import Device
+
+    return int(Device(device.index).properties.max_shared_memory_per_block_optin)
+
+
 def launch(
-    source: str, entry: str, defines: Mapping[str, int], grid: tuple[int, int, int], arguments: tuple[Argument, ...]
+    source: str,
+    entry: str,
+    defines: Mapping[str, int],
+    grid: tuple[int, int, int],
+    arguments: tuple[Argument, ...],
+    shared: int = 0,
 ) -> None:
     """Run kernel `entry` of cuda/SOURCE, compiled with `defines`, on grid x THREADS threads.
 
-    Tensors are passed as the addresses of their first elements, None as a null pointer. Raises UserError for sizes
-    that a launch cannot have.
+    Tensors are passed as the addresses of their first elements, None as a null pointer. shared: bytes of shared memory
+    that a block takes beyond what the source declares. Raises UserError for sizes that a launch cannot have.
     """
     from cuda.core import LaunchConfig
     from cuda.core import launch as launch_kernel
@@ -141,10 +157,10 @@ def launch(
     device = next(a.device for a in arguments if isinstance(a, Tensor))
     with torch.cuda.device(device):
         _bind_context(device.index)
-        kernel = _kernel(device.index, source, entry, tuple(sorted(defines.items())))
+        kernel = _kernel(device.index, source, entry, tuple(sorted(defines.items())), shared)
         stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
         values = c_values(parameters(source, entry), arguments)
-        launch_kernel(stream, LaunchConfig(grid=grid, block=THREADS), kernel, *values)
+        launch_kernel(stream, LaunchConfig(grid=grid, block=THREADS, shmem_size=shared), kernel, *values)
 
 
 def _bind_context(device: int) -> None:
@@ -193,8 +209,21 @@ class _Stream:
 
 
 @cache
-def _kernel(device: int, source: str, entry: str, defines: tuple[tuple[str, int], ...]) -> Any:
-    return _object_code(architecture(device), source, defines).get_kernel(entry)
+def _kernel(device: int, source: str, entry: str, defines: tuple[tuple[str, int], ...], shared: int) -> Any:
+    kernel = _object_code(architecture(device), source, defines).get_kernel(entry)
+    if shared:
+        _allow_shared_memory(kernel, device, shared)
+    return kernel
+
+
+def _allow_shared_memory(kernel: Any, device: int, size: int) -> None:
+    """Let a kernel's blocks take this many bytes: without leave, a device grants 48 KiB."""
+    from cuda.bindings import driver
+
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    (error,) = driver.cuKernelSetAttribute(attribute, size, kernel.handle, device)
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"a kernel may not take {size} bytes of shared memory: {error.name}")
 
 
 @cache

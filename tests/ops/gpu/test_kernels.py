@@ -85,16 +85,17 @@ def test_depthwise_convolution(dtype, channels, k, count, device):
     )
 
 
-# Through lists, by searching, of all pixels in one kernel, and in several.
+# Through lists, by searching, of all pixels, and enlarged: in one kernel, or in several of channels not in eights.
 WAYS = {"lists": (100, 7, (1.0, 1.0)), "search": (100, 15, (1.0, 1.0)), "dense": ("all", 7, (1.0, 1.0))}
-WAYS["dilated"] = "all", 3, (4.0, 4.0)
+WAYS["enlarged"] = "all", 3, (4.0, 4.0)
 
 
 @pytest.mark.parametrize(
     ("way", "dtype", "channels"),
     [("lists", dtype, channels) for dtype in TYPES for channels in (3, 64)]
     + [("lists", torch.float32, 264)]  # of more channels than one block takes
-    + [(way, dtype, 8) for dtype in (torch.float32, torch.bfloat16) for way in WAYS if way != "lists"],
+    + [(way, dtype, 8) for dtype in (torch.float32, torch.bfloat16) for way in WAYS if way != "lists"]
+    + [("enlarged", torch.bfloat16, 3)],
 )
 def test_bias_and_what_is_passed_on(way, dtype, channels, device):
     count, k, scale = WAYS[way]
@@ -395,7 +396,8 @@ def test_every_kernel_was_run(emulated):
         "lattice_index inverse_count nearest_points sparse_conv sparse_conv_transposed sparse_conv_taps sum_chunks"
     )
     sources += " permuted_pixels neighbour_lists listed_conv listed_taps scaled_rows"
-    sources += " dense_conv dense_filter points_to_grid points_to_grid_transposed grid_to_points"
+    sources += " enlarged_conv enlarged_conv_transposed dense_conv dense_filter"
+    sources += " points_to_grid points_to_grid_transposed grid_to_points"
     assert emulated.launched == {*sources.split(), "grid_to_points_transposed"}
 
 

@@ -89,9 +89,12 @@ def stand_in(monkeypatch):
     return calls
 
 
-def launch_one(grid=(1, 1, 1)):
+real_kernel = launch._kernel
+
+
+def launch_one(grid=(1, 1, 1), shared=0):
     ids = torch.zeros(1, 1, dtype=torch.int64).as_subclass(OnDevice)
-    launch.launch("lattice_index.cu", "lattice_index", {}, grid, (ids, ids, 1, 1, 0))
+    launch.launch("lattice_index.cu", "lattice_index", {}, grid, (ids, ids, 1, 1, 0), shared)
 
 
 def test_every_thread_binds_the_context_before_its_first_launch(stand_in):
@@ -120,6 +123,29 @@ def test_numbers_that_would_wrap_are_refused(kind, number):
         launch.c_values((kind,), (number,))
     inside = number - 1 if number > 0 else number + 1
     assert launch.c_values((kind,), (inside,))[0].value == inside
+
+
+def test_a_kernel_asks_once_for_much_shared_memory(stand_in, monkeypatch):
+    driver = pytest.importorskip("cuda.bindings.driver")
+    asked, sizes = [], []
+    answers = [driver.CUresult.CUDA_SUCCESS, driver.CUresult.CUDA_ERROR_INVALID_VALUE]
+    kernel = types.SimpleNamespace(handle=5)
+    monkeypatch.setattr(sys.modules["cuda.core"], "LaunchConfig", lambda **given: sizes.append(given["shmem_size"]))
+    monkeypatch.setattr(launch, "_kernel", real_kernel)
+    real_kernel.cache_clear()
+    monkeypatch.setattr(launch, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(launch, "_object_code", lambda *given: types.SimpleNamespace(get_kernel=lambda entry: kernel))
+    monkeypatch.setattr(driver, "cuKernelSetAttribute", lambda *given: (asked.append(given), answers[:1])[1])
+    launch_one()
+    launch_one(shared=100_000)
+    launch_one(shared=100_000)
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    assert asked == [(attribute, 100_000, 5, 1)]
+    assert sizes == [0, 100_000, 100_000]
+    answers.pop(0)
+    with pytest.raises(RuntimeError, match="200000 bytes of shared memory: CUDA_ERROR_INVALID_VALUE"):
+        launch_one(shared=200_000)
+    real_kernel.cache_clear()
 
 
 def test_the_first_kernel_is_run_and_compared(emulated, monkeypatch):
