@@ -296,7 +296,7 @@ class SampleSettings(Section):
 
 class InfinityDiffSampling(SampleSettings):
     sampler: Annotated[str, one_of(SAMPLERS)] = "ddim"  # ddim, ddpm or dpm++
-    spacing: Annotated[str, one_of(SPACINGS)] = "time"  # time: steps even in t; noise: even in (noise / signal)^(1/7)
+    spacing: Annotated[str, one_of(SPACINGS)] = "time"  # steps even in t; (noise / signal)^(1/7); its log
     eta: UpToOne = 0.0  # noise of ddim: 0 none, 1 as much as ddpm
     variance: Annotated[str, one_of(VARIANCES)] = (
         "posterior"  # of ddpm's steps: posterior (beta-tilde_t) or beta (beta_t)

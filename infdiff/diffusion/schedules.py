@@ -15,7 +15,7 @@ from torch import Tensor
 # The published cap on beta_t of the cosine schedule: keeps the last steps finite.
 _MAX_BETA = 0.999
 # The noise over the signal beyond which a state is all noise: sampling may start there (EDM's sigma_max).
-_MOST_NOISE = 80.0
+_MOST_NOISE, _MOST_NOISE_WITH_LATENTS = 80.0, 20.0
 
 
 def cosine_alpha_bar(steps: int) -> Tensor:
@@ -96,12 +96,32 @@ def noise_times(alpha_bar: Tensor, steps: int, rho: float = 7.0) -> list[int]:
     that the last step, which ends at the image, leaves from almost none. Where the schedule has no time between two
     of them, the next lower time is taken. Raises ValueError when there are more sampling steps than times.
     """
+    return _times_between(alpha_bar, steps, _MOST_NOISE, lambda sigma: sigma ** (1 / rho), lambda level: level**rho)
+
+
+def log_times(alpha_bar: Tensor, steps: int) -> list[int]:
+    """`steps` + 1 times evenly spaced in ln(sigma), as in DPM-Solver (Lu et al. 2022), from sigma = 20.
+
+    Latents say what lies where, so that more noise decides nothing: the steps are finer where detail is drawn.
+    """
+    return _times_between(alpha_bar, steps, _MOST_NOISE_WITH_LATENTS, torch.log, torch.exp)
+
+
+def _times_between(
+    alpha_bar: Tensor,
+    steps: int,
+    most: float,
+    level: Callable[[Tensor], Tensor],
+    inverse: Callable[[Tensor], Tensor],
+) -> list[int]:
+    """Times, then 0, at which `level` of sigma falls evenly from that of `most` to that of time 1."""
     ratio = ((1 - alpha_bar[1:].double()) / alpha_bar[1:].double()).sqrt()
-    last = max(int((ratio <= _MOST_NOISE).sum()), min(steps, len(ratio)))
+    last = max(int((ratio <= most).sum()), min(steps, len(ratio)))
     if not 1 <= steps <= last:
         raise ValueError(f"{steps} sampling steps: want 1 to {len(ratio)}, the length of the schedule")
-    levels = torch.linspace(float(ratio[last - 1] ** (1 / rho)), float(ratio[0] ** (1 / rho)), steps).double() ** rho
-    times = [1 + int((ratio - level).abs().argmin()) for level in levels]
+    first, end = float(level(ratio[last - 1])), float(level(ratio[0]))
+    sigmas = inverse(torch.linspace(first, end, steps).double())
+    times = [1 + int((ratio - sigma).abs().argmin()) for sigma in sigmas]
     # Each at least one below the one before, and with enough times left for those after it.
     for i in range(1, steps):
         times[i] = min(times[i], times[i - 1] - 1)
@@ -114,6 +134,7 @@ def noise_times(alpha_bar: Tensor, steps: int, rho: float = 7.0) -> list[int]:
 SPACINGS: dict[str, Callable[[Tensor, int], list[int]]] = {
     "time": lambda alpha_bar, steps: sampling_times(len(alpha_bar) - 1, steps),
     "noise": noise_times,
+    "log": log_times,
 }
 
 

@@ -11,6 +11,7 @@ from infdiff.diffusion.schedules import (
     SPACINGS,
     AlphaBar,
     alpha_bar,
+    log_times,
     noise_times,
     sampling_times,
     sigma_steps,
@@ -121,6 +122,17 @@ def test_steps_by_noise_are_even_in_its_seventh_root():
     roots = (sigma[times[:-1]] ** (1 / 7)).diff()
     torch.testing.assert_close(roots, roots.mean().expand(19), rtol=0.02, atol=0)
     assert sigma[times[0]].item() == pytest.approx(80, rel=0.01)
+    assert times[-2] == 1
+
+
+def test_steps_by_the_logarithm_of_the_noise_are_even_in_it():
+    """From 20 or a little less, to that of time 1."""
+    bar = alpha_bar("cosine", 100_000, 0.2)
+    times = log_times(bar, 12)
+    sigma = ((1 - bar) / bar).sqrt()
+    steps = sigma[times[:-1]].log().diff()
+    torch.testing.assert_close(steps, steps.mean().expand(11), rtol=0.02, atol=0)
+    assert sigma[times[0]].item() == pytest.approx(20, rel=0.01)
     assert times[-2] == 1
 
 
