@@ -11,6 +11,7 @@ from pathlib import Path
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _GPU_TESTS = (
     "tests/ops/test_gpu.py",
+    "tests/ops/gpu/test_enlarged.py",
     "tests/ops/gpu/test_kernels.py",
     "tests/ops/gpu/test_lists.py",
     "tests/ops/gpu/test_norms.py",

@@ -113,7 +113,7 @@ def test_a_changed_setting_is_measured_beside(command, tmp_path):
         (["everything"], "'everything'"),
         (["ops", "--only", "convolution"], "--only"),
         (["ops", "--repeat", "0"], "--repeat 0"),
-        (["ops", "--seed", "-1"], "--seed -1"),
+        (["ops", "--seed", "-1"], "--seed: -1: want a whole number"),
         (["ops", "--json", "nowhere/numbers.json"], "--json nowhere/numbers.json"),
         (["ops", "--profile", "."], "--profile ."),
         (["train", "--table", "2"], "--table"),

@@ -132,6 +132,7 @@ function follow(view, other) {
 
 let resting = null;
 function moved(view) {
+  if (views.get(view.seed) !== view) return; // a last move of a view that was closed while it moved
   if (!leading) leading = view;
   if (view === leading) {
     for (const other of views.values()) if (other !== view && other.viewer.isOpen()) follow(other, view);
