@@ -26,7 +26,6 @@ from tests.training import train_together
 
 COUNTS = (1, 2, 4)
 KINDS = {"points": "∞-Diff", "mixture": "DFU"}
-_TIMED = "from tests.campaign.losses_together import time_steps; import sys; time_steps(int(sys.argv[1]))"
 # Steps before those that count: the first ones choose algorithms and allocate.
 _WARM_UP = 3
 _PATIENCE = 3600.0  # seconds
@@ -85,7 +84,7 @@ def time_steps(steps: int) -> None:
 
 def rates(folder: Path, count: int, steps: int) -> tuple[float, float]:
     """Images a second by the clock, and milliseconds of processor time for an image, of `count` processes."""
-    codes, outputs = finish(start(count, ["-c", _TIMED, steps], folder), _PATIENCE)
+    codes, outputs = finish(start(count, [__file__, "--timed", steps], folder), _PATIENCE)
     if any(codes):
         raise SystemExit(f"{count} processes: {outputs}")
     measured = [json.loads(printed) for printed, _ in outputs]
@@ -110,8 +109,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="(default 50; 20 with --speed)")
     parser.add_argument("--out", type=Path, default=Path("losses_together.webp"))
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--timed", type=int, help=argparse.SUPPRESS)  # what --speed calls in each process
     parser.add_argument("--repeat", type=int, default=3, help="of --speed (default 3)")
     arguments = parser.parse_args()
+    if arguments.timed is not None:
+        time_steps(arguments.timed)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if arguments.speed:
             speed(Path(folder), arguments.steps or 20, arguments.repeat)
