@@ -36,7 +36,7 @@ class Extent:
     def pixels(self, distance: float, size: Size) -> int:
         """Invert `distance`. Raises OptionError for a distance that is no whole number of pixels, to a hundredth."""
         exact = distance * size[1] / self.width
-        if exact < 0.5 or abs(exact - round(exact)) > 0.01:
+        if not 0.5 <= exact < math.inf or abs(exact - round(exact)) > 0.01:
             pitch = f"{self.distance(1, size):.4g} {self.unit}"
             problem = f"a pixel of fields of {format_size(size)} is {pitch}: want multiples of that"
             raise OptionError("distances", f"{distance:g}", problem)

@@ -24,6 +24,6 @@ def test_distances_and_pixels():
     extent, size = Extent(96.0, "km"), (16, 32)  # 3 km a pixel
     assert [extent.distance(n, size) for n in (1, 2, 5)] == [3.0, 6.0, 15.0]
     assert [extent.pixels(d, size) for d in (3.0, 6.0, 15.02)] == [1, 2, 5]
-    for distance in (0.0, 1.0, 4.0):
+    for distance in (0.0, 1.0, 4.0, -3.0, float("nan"), float("inf")):
         with pytest.raises(OptionError, match="a pixel of fields of 16x32 is 3 km: want multiples of that"):
             extent.pixels(distance, size)
