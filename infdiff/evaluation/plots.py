@@ -71,7 +71,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Curves]], kind: str) -> str | 
             for name, one in found.items():
                 _line(panel, _points(one.places, one.images), name, colours[name], "-")
             _line(panel, _points(one.places, one.real), "real", _INK, "--")
-            panel.set(title=_as_text(title), xlabel=across.format(one.unit), ylabel=up, yscale=scale)
+            panel.set(title=_as_text(title), xlabel=_as_text(across.format(one.unit)), ylabel=up, yscale=scale)
             lowest, highest = (math.log2(place) for place in (one.places[0], one.places[-1]))
             _powers_of_two(panel, [2.0**n for n in range(math.ceil(lowest), math.floor(highest) + 1)])
         return _finished(figure, axes)
