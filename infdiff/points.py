@@ -150,9 +150,8 @@ def draw_valid_points(
         (place,) = _stratified_places(batch, count, size, generator)
         ids = _in_order(order, known, _one_of_each_run(own(place), count, known.sum(dim=1, keepdim=True)))
     else:
-        order = own(_place_uniform(_uniform_keys(batch, pixels, size, generator), pixels, size))
-        ranks = torch.arange(count, device=valid.device).expand(len(valid), -1)
-        ids = _in_order(order, flat.gather(1, order), ranks)
+        keys = _uniform_keys(batch, pixels, size, generator)
+        ids = _first_valid(lambda tried: own(_place_uniform(keys, tried, size)), flat, count)
     return ids.sort(dim=1).values
 
 
@@ -243,8 +242,25 @@ def _patch_by_patch(place: Tensor, count: int, size: Size) -> Tensor:
     return row * width + column
 
 
+def _first_valid(order: Callable[[int], Tensor], valid: Tensor, count: int) -> Tensor:
+    """The first `count` valid pixels of each image's order, whose first pixels `order` returns; valid: (B, H*W).
+
+    On a CPU O(count) where a fixed part of the pixels is valid: twice as many are tried until they suffice. Elsewhere
+    all are tried at once, as looking whether they suffice would wait for the device.
+    """
+    pixels = valid.shape[1]
+    tried = min(2 * count, pixels) if valid.device.type == "cpu" else pixels
+    while True:
+        pixel = order(tried)
+        known = valid.gather(1, pixel)
+        if tried == pixels or int(known.sum(dim=1).min()) >= count:
+            ranks = torch.arange(count, device=valid.device).expand(len(valid), -1)
+            return _in_order(pixel, known, ranks)
+        tried = min(2 * tried, pixels)
+
+
 def _in_order(order: Tensor, known: Tensor, ranks: Tensor) -> Tensor:
-    """The pixels that have `ranks` (B, L) among the known ones of an order (B, H*W) of all; known: (B, H*W) of them."""
+    """The pixels that have `ranks` (B, L) among the known ones of an order (B, N); known: (B, N) of them."""
     place = torch.searchsorted(known.long().cumsum(dim=1), ranks.contiguous() + 1)
     return order.gather(1, place.clamp(max=order.shape[1] - 1))
 

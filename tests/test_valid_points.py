@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from infdiff import points
 from infdiff.points import KINDS, draw_points, draw_valid_points
 
 SIZES = [(20, 24), (9, 7), (16, 16), (32, 18)]
@@ -50,6 +51,37 @@ def test_every_valid_pixel_is_drawn_alike(kind):
     # than its own gaps make it.
     limit = 5 * (share * (1 - share) / rows) ** 0.5
     assert (hits - share).abs().max() < limit * (4 if kind == "halton" else 1)
+
+
+def test_uniform_points_are_the_first_valid_ones_of_the_permutation():
+    size, count = (20, 24), 5
+    valid = torch.rand(3, *size, generator=torch.Generator().manual_seed(1)) < torch.tensor([0.9, 0.3, 0.03]).view(
+        3, 1, 1
+    )
+    ids = drawn(valid, count, "uniform")
+    for row in range(3):
+        # The smallest subset of all pixels that holds so many valid ones.
+        for tried in range(count, 480):
+            pixels = draw_points(3, tried, size, torch.Generator().manual_seed(0))[row]
+            first = pixels[valid[row].flatten()[pixels]]
+            if len(first) == count:
+                break
+        assert torch.equal(ids[row], first)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_drawing_few_points_visits_few_pixels(monkeypatch, share):
+    visited, permuted = [], points.permuted_pixels
+
+    def count_them(keys, count, size):
+        visited.append(count)
+        return permuted(keys, count, size)
+
+    monkeypatch.setattr(points, "permuted_pixels", count_them)
+    valid = torch.rand(2, 256, 256, generator=torch.Generator().manual_seed(3)) < share
+    drawn(valid, 100, "uniform")
+    assert visited[-1] <= 400 / share
+    assert sum(visited) < 2 * visited[-1]
 
 
 def test_what_cannot_be_drawn_is_refused():
