@@ -20,10 +20,16 @@ from infdiff.precision import without_autocast
 
 # scipy.ndimage.gaussian_filter's default: the sampled Gaussian ends after this many standard deviations.
 _TRUNCATE = 4.0
-# Up to this many pixels a side T is two products of matrices, several times as fast as transforms.
-_LARGEST_MATRIX = 1024
+# Up to this many pixels a side T is two products of matrices, several times as fast as transforms; else products of
+# their bands, for this many pixels of a line each: linear in the pixels, and in no more memory than a few images.
+_LARGEST_MATRIX, _BAND = 1024, 64
+# PyTorch draws normal numbers in groups of these on a CPU: a number of them at once, or in two parts, are the same.
+_DRAWN_AT_ONCE = 16
 # From this width (in pixels) up, the sampled Gaussian keeps the variance of T xi to 2 %.
 _RESOLVED_STD = 0.75
+
+# (first column, (some rows, their columns)): a matrix, some rows at a time, without columns of zeros.
+Bands = list[tuple[int, Tensor]]
 
 
 @lru_cache(maxsize=64)
@@ -34,11 +40,17 @@ def gaussian_response(n: int, std: float, device: torch.device) -> Tensor:
     """
     if std <= 0:
         return torch.ones(n, dtype=torch.float64, device=device)
-    radius = int(_TRUNCATE * std + 0.5)
-    offset = torch.arange(-radius, radius + 1, dtype=torch.float64, device=device)
-    weight = torch.exp(-0.5 * (offset / std) ** 2)
+    offset, weight = _taps(std, device)
     frequency = torch.arange(n, dtype=torch.float64, device=device) * (math.pi / n)
-    return (torch.cos(frequency[:, None] * offset) @ weight) / weight.sum()
+    return torch.cos(frequency[:, None] * offset) @ weight
+
+
+def _taps(std: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The sampled Gaussian: offsets in pixels, int64, and its values there, float64, of sum 1."""
+    radius = int(_TRUNCATE * std + 0.5)
+    offset = torch.arange(-radius, radius + 1, device=device)
+    weight = torch.exp(-0.5 * (offset.double() / std) ** 2)
+    return offset, weight / weight.sum()
 
 
 @lru_cache(maxsize=64)
@@ -47,6 +59,22 @@ def _blur_matrix(n: int, std: float, factor: int, dtype: torch.dtype, device: to
     response = gaussian_response(n, std, device)
     lines = filter_image(torch.eye(n, dtype=torch.float64, device=device), response.expand(n, -1))
     return lines.mT[factor // 2 :: factor].to(dtype).contiguous()
+
+
+@lru_cache(maxsize=64)
+def _bands(n: int, std: float, factor: int, dtype: torch.dtype, device: torch.device) -> Bands:
+    """`_blur_matrix` in bands."""
+    offset, weight = _taps(std, device)
+    read = torch.arange(factor // 2, n, factor, device=device)
+    bands = []
+    for centre in read.split(_BAND):
+        place = (centre[:, None] + offset) % (2 * n)
+        place = torch.minimum(place, 2 * n - 1 - place)  # pixels beyond an end are those before it, mirrored
+        first, last = int(place.min()), int(place.max())
+        band = torch.zeros(len(centre), last - first + 1, dtype=torch.float64, device=device)
+        band.scatter_add_(1, place - first, weight.expand(len(centre), -1))
+        bands.append((first, band.to(dtype)))
+    return bands
 
 
 class Mollifier:
@@ -68,6 +96,8 @@ class Mollifier:
 
     def twice(self, image: Tensor) -> Tensor:
         """T T applied to images (..., H, W): the covariance of mollified white noise, in units of the white one's."""
+        if max(image.shape[-2:]) > _LARGEST_MATRIX:
+            return self(self(image))
         return filter_image(image, self._response(image) ** 2)
 
     def wiener_inverse(self, image: Tensor, epsilon: float = 0.05) -> Tensor:
@@ -86,6 +116,12 @@ class Mollifier:
 
     def noise(self, batch: int, channels: int, size: Size, generators: list[torch.Generator]) -> Tensor:
         """T xi: (batch, channels, H, W) float32, image i from generators[i], or all from one generator."""
+        pixels = math.prod(n * factor for n, factor in zip(size, self._factors(size), strict=True))
+        if generators[0].device.type == "cpu" and max(size) > _LARGEST_MATRIX and pixels % _DRAWN_AT_ONCE == 0:
+            # One plane at a time: the same numbers, of which there can be many for each pixel.
+            each = batch // len(generators) * channels
+            planes = [self.noise_pair(1, 1, size, [g])[1] for g in generators for _ in range(each)]
+            return torch.cat(planes).view(batch, channels, *size)
         return self.noise_pair(batch, channels, size, generators)[1]
 
     def noise_pair(
@@ -102,8 +138,7 @@ class Mollifier:
         pixels' centres, so that the variance and covariance of T xi are those of the function at every size.
         """
         device = generators[0].device
-        down, across = self.std(size)
-        factors = _odd_factor(down), _odd_factor(across)
+        factors = self._factors(size)
         fine = size[0] * factors[0], size[1] * factors[1]
         each = batch // len(generators)
         drawn = [torch.randn(each, channels, *fine, device=device, generator=g) for g in generators]
@@ -114,18 +149,24 @@ class Mollifier:
         white *= math.sqrt(scale[0] * scale[1])
         return _read(white, factors), self._blurred(white, factors)
 
+    def _factors(self, size: Size) -> tuple[int, int]:
+        down, across = self.std(size)
+        return _odd_factor(down), _odd_factor(across)
+
     def _blurred(self, image: Tensor, factors: tuple[int, int]) -> Tensor:
         """T of images (..., H, W), read at every `factors`-th pixel of (rows, columns)."""
-        size = (image.shape[-2], image.shape[-1])
-        if max(size) > _LARGEST_MATRIX:
-            return _read(filter_image(image, self._response(image)), factors)
+        if not self.sigma:
+            return _read(image, factors)
+        size, device = (image.shape[-2], image.shape[-1]), image.device
         dtype = torch.promote_types(image.dtype, torch.float32)
-        down, across = (
-            _blur_matrix(n, std, factor, dtype, image.device)
-            for n, std, factor in zip(size, self.std(size), factors, strict=True)
-        )
-        with without_autocast(image.device):
-            return (down @ image.to(dtype) @ across.mT).to(image.dtype)
+        lines = list(zip(size, self.std(size), factors, strict=True))
+        with without_autocast(device):
+            if max(size) <= _LARGEST_MATRIX:
+                down, across = (_blur_matrix(*line, dtype, device) for line in lines)
+                return (down @ image.to(dtype) @ across.mT).to(image.dtype)
+            rows, columns = (_bands(*line, dtype, device) for line in lines)
+            planes = [_by_bands(plane.to(dtype), rows, columns) for plane in image.reshape(-1, *size)]
+        return torch.stack(planes).view(*image.shape[:-2], *planes[0].shape).to(image.dtype)
 
     def _response(self, image: Tensor) -> Tensor:
         """(H, W) float64: the factor of each DCT-II mode."""
@@ -133,6 +174,12 @@ class Mollifier:
         rows, columns = self.std((height, width))
         down = gaussian_response(height, rows, image.device)
         return down[:, None] * gaussian_response(width, columns, image.device)
+
+
+def _by_bands(plane: Tensor, rows: Bands, columns: Bands) -> Tensor:
+    """A plane (H, W) multiplied by the matrices of rows and of columns."""
+    lines = torch.cat([band @ plane[first : first + band.shape[1]] for first, band in rows])
+    return torch.cat([lines[:, first : first + band.shape[1]] @ band.mT for first, band in columns], dim=1)
 
 
 def _read(image: Tensor, factors: tuple[int, int]) -> Tensor:

@@ -10,9 +10,22 @@ from infdiff.diffusion import mollifier as module
 from infdiff.diffusion.mollifier import Mollifier
 
 
+@pytest.fixture
+def in_bands(monkeypatch):
+    """Images of any size are blurred as those of more than a thousand pixels are: in bands of lines."""
+    monkeypatch.setattr(module, "_LARGEST_MATRIX", 0)
+    monkeypatch.setattr(module, "_BAND", 5)
+    module._bands.cache_clear()
+    yield
+    module._bands.cache_clear()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (7, 33), (1, 5), (1, 1), (96, 40), (33, 64)])
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.7])
-def test_T_is_scipys_gaussian_filter_with_reflecting_boundaries(size, sigma, generator):
+@pytest.mark.parametrize("way", ["matrices", "bands"])
+def test_T_is_scipys_gaussian_filter_with_reflecting_boundaries(size, sigma, way, generator, request):
+    if way == "bands":
+        request.getfixturevalue("in_bands")
     image = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
     mollifier = Mollifier(sigma, (32, 32))
     std = mollifier.std(size)
@@ -38,19 +51,33 @@ def test_T_keeps_single_precision_and_half(generator):
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0])
-def test_transforms_and_matrices_agree(sigma, generator, monkeypatch):
+def test_bands_and_matrices_agree(sigma, generator, request):
     mollifier = Mollifier(sigma, (16, 24))
     image = torch.randn(2, 3, 32, 24, dtype=torch.float64, generator=generator)
 
     def results():
         noise = mollifier.noise_pair(2, 1, (16, 12), [torch.Generator().manual_seed(3)])
-        return [mollifier(image), *noise]
+        return [mollifier(image), mollifier.twice(image), *noise]
 
     by_matrices = results()
-    monkeypatch.setattr(module, "_LARGEST_MATRIX", 0)
-    for matrices, transforms in zip(by_matrices, results(), strict=True):
-        torch.testing.assert_close(matrices, transforms, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(by_matrices[0], mollifier(image), rtol=1e-12, atol=1e-12)
+    request.getfixturevalue("in_bands")
+    for matrices, bands in zip(by_matrices, results(), strict=True):
+        torch.testing.assert_close(matrices, bands, rtol=1e-5, atol=1e-5)
+    for matrices, bands in zip(by_matrices[:2], results()[:2], strict=True):
+        torch.testing.assert_close(matrices, bands, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0])
+def test_noise_of_large_images_is_drawn_by_planes_and_the_same(seeds, sigma, in_bands, monkeypatch):
+    mollifier = Mollifier(sigma, (16, 12))
+    at_once = mollifier.noise_pair(2, 3, (16, 12), [torch.Generator().manual_seed(seed) for seed in seeds])[1]
+    drawn, pair = [], mollifier.noise_pair
+    monkeypatch.setattr(mollifier, "noise_pair", lambda *a, **k: drawn.append(a[:2]) or pair(*a, **k))
+    assert torch.equal(
+        mollifier.noise(2, 3, (16, 12), [torch.Generator().manual_seed(seed) for seed in seeds]), at_once
+    )
+    assert drawn == [(1, 1)] * 6
 
 
 def test_autocast_does_not_round_T(generator):
