@@ -165,8 +165,11 @@ class Mollifier:
                 down, across = (_blur_matrix(*line, dtype, device) for line in lines)
                 return (down @ image.to(dtype) @ across.mT).to(image.dtype)
             rows, columns = (_bands(*line, dtype, device) for line in lines)
-            planes = [_by_bands(plane.to(dtype), rows, columns) for plane in image.reshape(-1, *size)]
-        return torch.stack(planes).view(*image.shape[:-2], *planes[0].shape).to(image.dtype)
+            height, width = (n // factor for n, _, factor in lines)
+            made = image.new_empty(image.shape[:-2].numel(), height, width)
+            for place, plane in enumerate(image.reshape(-1, *size)):
+                made[place] = _by_bands(plane.to(dtype), rows, columns)
+        return made.view(*image.shape[:-2], height, width)
 
     def _response(self, image: Tensor) -> Tensor:
         """(H, W) float64: the factor of each DCT-II mode."""

@@ -67,6 +67,15 @@ def test_bands_and_matrices_agree(sigma, generator, request):
         torch.testing.assert_close(matrices, bands, rtol=1e-12, atol=1e-12)
 
 
+def test_gradients_through_bands_are_T_of_gradients(generator, in_bands):
+    """T is symmetric."""
+    mollifier = Mollifier(1.3, (16, 24))
+    image = torch.randn(2, 3, 16, 24, dtype=torch.float64, generator=generator, requires_grad=True)
+    blurred = mollifier(image)
+    blurred.square().sum().backward()
+    torch.testing.assert_close(image.grad, 2 * mollifier(blurred.detach()), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1.0])
 def test_noise_of_large_images_is_drawn_by_planes_and_the_same(seeds, sigma, in_bands, monkeypatch):
