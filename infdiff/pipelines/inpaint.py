@@ -66,12 +66,14 @@ def inpaint(
     """
     size: Size = (image.shape[2], image.shape[3])
     mask = Mask(~hidden)
-    # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
-    filled = filled_in(image, hidden)
+    mollified = None
+    if guidance.differentiates:
+        # T mixes hidden pixels into visible ones near the border: fill them in smoothly first.
+        mollified = mask(process.mollifier(filled_in(image, hidden)))
     return restore(
         network,
         process,
-        Measurement(mask(image), mask, mask.A_dagger, mollified=mask(process.mollifier(filled))),
+        Measurement(mask(image), mask, mask.A_dagger, mollified=mollified),
         guidance,
         size=size,
         seed=seed,
