@@ -38,19 +38,16 @@ def gaussian_response(n: int, std: float, device: torch.device) -> Tensor:
 
     That of the sampled, truncated and normalised Gaussian of `scipy.ndimage.gaussian_filter`.
     """
-    if std <= 0:
-        return torch.ones(n, dtype=torch.float64, device=device)
     offset, weight = _taps(std, device)
     frequency = torch.arange(n, dtype=torch.float64, device=device) * (math.pi / n)
-    return torch.cos(frequency[:, None] * offset) @ weight
+    return (torch.cos(frequency[:, None] * offset) @ weight) / weight.sum()
 
 
-def _taps(std: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The sampled Gaussian: offsets in pixels, int64, and its values there, float64, of sum 1."""
+def _taps(std: float, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """The sampled Gaussian: offsets in pixels, and its values there, not yet of sum 1; float64. No width: one tap."""
     radius = int(_TRUNCATE * std + 0.5)
-    offset = torch.arange(-radius, radius + 1, device=device)
-    weight = torch.exp(-0.5 * (offset.double() / std) ** 2)
-    return offset, weight / weight.sum()
+    offset = torch.arange(-radius, radius + 1, dtype=torch.float64, device=device)
+    return offset, torch.exp(-0.5 * (offset / std) ** 2) if std > 0 else torch.ones_like(offset)
 
 
 @lru_cache(maxsize=64)
@@ -63,17 +60,16 @@ def _blur_matrix(n: int, std: float, factor: int, dtype: torch.dtype, device: to
 
 @lru_cache(maxsize=64)
 def _bands(n: int, std: float, factor: int, dtype: torch.dtype, device: torch.device) -> Bands:
-    """`_blur_matrix` in bands."""
-    offset, weight = _taps(std, device)
-    read = torch.arange(factor // 2, n, factor, device=device)
+    """`_blur_matrix` in bands, made on the CPU: where they begin is known to the host without waiting for a device."""
+    offset, weight = _taps(std, "cpu")
     bands = []
-    for centre in read.split(_BAND):
-        place = (centre[:, None] + offset) % (2 * n)
+    for centre in torch.arange(factor // 2, n, factor).split(_BAND):
+        place = (centre[:, None] + offset.long()) % (2 * n)
         place = torch.minimum(place, 2 * n - 1 - place)  # pixels beyond an end are those before it, mirrored
         first, last = int(place.min()), int(place.max())
-        band = torch.zeros(len(centre), last - first + 1, dtype=torch.float64, device=device)
-        band.scatter_add_(1, place - first, weight.expand(len(centre), -1))
-        bands.append((first, band.to(dtype)))
+        band = torch.zeros(len(centre), last - first + 1, dtype=torch.float64)
+        band.scatter_add_(1, place - first, (weight / weight.sum()).expand(len(centre), -1))
+        bands.append((first, band.to(device, dtype)))
     return bands
 
 
@@ -155,8 +151,6 @@ class Mollifier:
 
     def _blurred(self, image: Tensor, factors: tuple[int, int]) -> Tensor:
         """T of images (..., H, W), read at every `factors`-th pixel of (rows, columns)."""
-        if not self.sigma:
-            return _read(image, factors)
         size, device = (image.shape[-2], image.shape[-1]), image.device
         dtype = torch.promote_types(image.dtype, torch.float32)
         lines = list(zip(size, self.std(size), factors, strict=True))

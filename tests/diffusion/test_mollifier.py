@@ -67,6 +67,18 @@ def test_bands_and_matrices_agree(sigma, generator, request):
         torch.testing.assert_close(matrices, bands, rtol=1e-12, atol=1e-12)
 
 
+def test_no_width_is_the_identity_in_bands_too(generator, in_bands):
+    image = torch.randn(1, 2, 9, 8, generator=generator)
+    blurred = Mollifier(0.0, (9, 8))(image)
+    assert torch.equal(blurred, image)
+    assert blurred.data_ptr() != image.data_ptr()
+
+
+def test_bands_of_tensors_without_values_have_shapes(in_bands):
+    """Counts of FLOP and memory run on them."""
+    assert Mollifier(0.3, (8, 8))(torch.empty(2, 3, 16, 12, device="meta")).shape == (2, 3, 16, 12)
+
+
 def test_gradients_through_bands_are_T_of_gradients(generator, in_bands):
     """T is symmetric."""
     mollifier = Mollifier(1.3, (16, 24))
